@@ -1,0 +1,44 @@
+# Everything a fresh machine with Python 3.11 and make needs: `make demo` and `make test`.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# Telemetry of every dependency is off; two threads unless somebody says otherwise.
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export GX_ANALYTICS_ENABLED := false
+
+.PHONY: setup demo test check bench lint types imports format
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup
+	mkdir -p demo && cd demo && ../$(BIN)/understudy init --example flights --force && ../$(BIN)/understudy release recipe.yaml
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup format lint types imports test
+
+format:
+	$(BIN)/ruff format --check .
+
+lint:
+	$(BIN)/ruff check .
+
+types:
+	$(BIN)/mypy
+
+imports:
+	$(BIN)/lint-imports
+
+bench: setup
+	@test -n "$(DATA)" || { echo "say where the benchmark data lies: make bench DATA=/path/to/data"; exit 2; }
+	$(BIN)/python benchmarks/house.py "$(DATA)"

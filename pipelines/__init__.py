@@ -1,0 +1,1 @@
+"""Effects: files, flows and the command line."""

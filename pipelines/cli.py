@@ -1,0 +1,82 @@
+"""The command `understudy`: names, help and exit codes. What a command does is in `pipelines.commands`."""
+
+import sys
+from collections.abc import Sequence
+
+import cyclopts
+
+EPILOGUE = (
+    "Exit codes: 0 done, 1 failure, 2 wrong recipe or usage, 3 a gate refused, 4 the privacy budget refused, "
+    "5 somebody else is at it. Every command takes --debug for a traceback."
+)
+
+COMMANDS = {
+    "init": "Look at a table and write schema.yaml and recipe.yaml to review.",
+    "plan": "Say what a recipe would do: rows, columns, seconds, memory, cost; reads no private row.",
+    "release": "Make a release: ingest, profile, fit, sample, validate, gate, publish.",
+    "resume": "Go on with a run that was interrupted.",
+    "verify": "Check a release: every checksum, and the data against its own schema.",
+    "doctor": "Check this installation: versions, licences, telemetry, disk, accelerator.",
+}
+
+app = cyclopts.App(
+    name="understudy",
+    help="Turn a private table into a synthetic one that can be shared, with the evidence.",
+    help_format="plaintext",
+    help_formatter="plain",
+    help_epilogue=EPILOGUE,
+    version_flags=["--version"],
+    print_error=False,
+    exit_on_error=False,
+)
+for _name, _help in COMMANDS.items():
+    # As text, so that `understudy --help` imports none of them.
+    app.command(f"pipelines.commands:{_name}", name=_name, help=_help)
+app.register_install_completion_command(help="Install completion for this shell.")
+
+
+@app.default
+def _no_command() -> None:
+    """Without a command there is only help."""
+    app.help_print()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits with its code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    sys.exit(run([a for a in given if a != "--debug"], debug=debug))
+
+
+def run(arguments: Sequence[str], *, debug: bool = False) -> int:
+    """Runs one command line.
+
+    Returns:
+        The exit code.
+    """
+    as_json = "--json" in arguments
+    try:
+        app(list(arguments), result_action="return_value")
+    except cyclopts.CycloptsError as e:
+        print(f"understudy: {_plain(e)}\nTry `understudy --help`.", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            "understudy: stopped; `understudy resume RUN` goes on from the last finished step",
+            file=sys.stderr,
+        )
+        return 130
+    except Exception as e:  # noqa: BLE001 - the last frame: every failure becomes an exit code and a sentence
+        from pipelines.console import fail
+
+        return fail(e, debug=debug, as_json=as_json)
+    return 0
+
+
+def _plain(e: cyclopts.CycloptsError) -> str:
+    """One line of what cyclopts has to say."""
+    return " ".join(str(e).split())
+
+
+if __name__ == "__main__":
+    main()

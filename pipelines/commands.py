@@ -1,0 +1,203 @@
+"""What the commands do. Imported only when one of them is called."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from cyclopts import Parameter
+
+from pipelines import console
+from pipelines.recipe import Recipe
+from pipelines.recipe import load as load_recipe
+from privacy.errors import UsageError
+
+Flag = Annotated[bool, Parameter(negative="")]
+Roots = Annotated[tuple[Path, ...], Parameter(name="--root", negative="")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """Fields of the recipe, for this run only.
+
+    Attributes:
+        name: name of the release.
+        input: CSV or Parquet, a file or a folder.
+        schema: the schema of the table.
+        dataset: name under which the lifetime of the dataset is kept.
+        synthesizer: auto, or a name.
+        options: options of the synthesizer, as --options.components 64.
+        rows: rows to release, or source.
+        holdout: share of the units that is held out, or a file that holds them.
+        seed: seed of the fit and of the synthetic draw.
+        threads: threads of the fit.
+        at_least: values of fewer units are pooled.
+        fit_rows: rows that are learned from at most.
+        shard_rows: rows of one file.
+        evidence_rows: rows of each side of the evidence at most.
+        workers: processes that write shards.
+        gate: thresholds, as --gate.copies_z 5.
+        to: root of the releases.
+    """
+
+    name: str | None = None
+    input: str | None = None
+    schema: str | None = None
+    dataset: str | None = None
+    synthesizer: str | None = None
+    options: dict[str, str] | None = None
+    rows: str | None = None
+    holdout: str | None = None
+    seed: int | None = None
+    threads: int | None = None
+    at_least: int | None = None
+    fit_rows: int | None = None
+    shard_rows: int | None = None
+    evidence_rows: int | None = None
+    workers: int | None = None
+    gate: dict[str, str] | None = None
+    to: str | None = None
+
+    def apply(self, recipe: Recipe) -> Recipe:
+        """The recipe with these fields."""
+        changes: dict[str, Any] = {k: v for k, v in asdict(self).items() if v is not None}
+        for field in ("rows", "holdout"):
+            if field in changes:
+                changes[field] = yaml.safe_load(changes[field])
+        for field, now in (("options", recipe.options), ("gate", recipe.gate.model_dump(mode="json"))):
+            if field in changes:
+                given = {k.replace("-", "_"): yaml.safe_load(v) for k, v in changes[field].items()}
+                changes[field] = {**now, **given}
+        return recipe.with_fields(changes) if changes else recipe
+
+
+def init(
+    data: Path | None = None,
+    /,
+    *,
+    example: str | None = None,
+    blind: Flag = False,
+    force: Flag = False,
+    json: Flag = False,
+) -> None:
+    """Look at a table and write schema.yaml and recipe.yaml into this folder, to review.
+
+    Args:
+        data: CSV or Parquet, a file or a folder.
+        example: write a real table to try instead: flights.
+        blind: names and kinds only; nothing is taken from the rows.
+        force: overwrite files that are there.
+        json: print one JSON object.
+    """
+    from pipelines.init import initialize
+    from pipelines.examples import write_example
+
+    here = Path.cwd()
+    if (data is None) == (example is None):
+        raise UsageError("init needs a table or --example flights, however: it got both or neither; give one")
+    source = write_example(example, here, force=force) if example is not None else data
+    assert source is not None
+    written = initialize(source, here, blind=blind, force=force)
+    if json:
+        console.say_json(written.to_dict())
+        return
+    console.say(written.describe())
+
+
+def plan(recipe: Path, /, *, changes: Changes = Changes(), root: Roots = (), json: Flag = False) -> None:  # noqa: B008
+    """Say what a recipe would do; no private row is read.
+
+    Args:
+        recipe: the recipe.
+        changes: fields of the recipe, for this run only.
+        root: a folder that inputs may lie in; may be given several times.
+        json: print one JSON object.
+    """
+    from pipelines.plan import estimate
+    from pipelines.steps import open_run
+
+    found = estimate(open_run(changes.apply(load_recipe(recipe)), recipe.parent, roots=root))
+    if json:
+        console.say_json(found.to_dict())
+        return
+    console.say(found.describe())
+
+
+def release(recipe: Path, /, *, changes: Changes = Changes(), root: Roots = (), json: Flag = False) -> None:  # noqa: B008
+    """Make a release: the main job.
+
+    Args:
+        recipe: the recipe.
+        changes: fields of the recipe, for this run only.
+        root: a folder that inputs may lie in; may be given several times.
+        json: print one JSON object on stdout; logs go to stderr.
+    """
+    from pipelines.steps import open_run
+    from pipelines.steps import release as walk
+
+    chosen = changes.apply(load_recipe(recipe))
+    run = open_run(chosen, recipe.parent, roots=root, watch=console.watch())
+    _report(walk(run), json=json)
+
+
+def resume(run: Path, /, *, json: Flag = False) -> None:
+    """Go on with a run that was interrupted; finished steps are kept.
+
+    Args:
+        run: the folder of the run, as `release` printed it.
+        json: print one JSON object on stdout; logs go to stderr.
+    """
+    from pipelines.steps import release as walk
+    from pipelines.steps import reopen_run
+
+    _report(walk(reopen_run(run, watch=console.watch())), json=json)
+
+
+def verify(release: Path, /, *, json: Flag = False) -> None:
+    """Check every checksum of a release, and its data against its own schema.
+
+    Args:
+        release: the folder of the release.
+        json: print one JSON object.
+    """
+    from pipelines.verify import verify as check
+
+    found = check(release)
+    if json:
+        console.say_json(asdict(found))
+        return
+    console.say(
+        f"{release}: {found.files} files as listed, {found.rows:,} rows as their schema says; "
+        f"signature: {found.signature}"
+    )
+
+
+def doctor(*, json: Flag = False) -> None:
+    """Check this installation.
+
+    Args:
+        json: print one JSON object.
+    """
+    from pipelines.doctor import examine
+
+    found = examine()
+    if json:
+        console.say_json(found.to_dict())
+    else:
+        console.say(found.describe())
+    found.raise_for_faults()
+
+
+def _report(outcome: Any, *, json: bool) -> None:
+    data = asdict(outcome)
+    if json:
+        console.say_json({**data, "release": str(outcome.release), "run": str(outcome.run)})
+        return
+    seconds = sum(outcome.seconds.values())
+    console.say(
+        f"Released {outcome.rows:,} rows in {seconds:.0f} s: {outcome.verdict}\n"
+        f"  release  {outcome.release}\n"
+        f"  report   {outcome.release / 'report.html'}\n"
+        f"  run      {outcome.run}"
+    )

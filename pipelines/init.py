@@ -1,0 +1,126 @@
+"""init: looks at a table and writes the schema and the recipe that a person then reviews."""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines import ingest as reading
+from pipelines.recipe import resolve_input, slug
+from privacy.errors import RecipeError, UsageError
+from synth.infer import infer
+from synth.schema import Schema
+
+HEADER = """\
+# The schema of {source}. Review it: it is the only thing that is known of the columns.
+# What was taken from the rows is marked `facts: observed`; it is for your review, and is learned anew at each
+# release. Where you know bounds or categories from a public source, write `facts: "declared: the source"`, and
+# they bind.
+"""
+
+RECIPE = """\
+# One release, from input to publication. `understudy plan recipe.yaml` says what it would do.
+name: {name}
+input: {input}
+schema: schema.yaml
+dataset: {dataset}      # name under which this dataset's lifetime is kept
+synthesizer: auto
+rows: source            # as many as the source has; or a number
+holdout: 0.2            # share that is held out of training, to measure against; or a file that holds it
+seed: 0
+at_least: 10            # values that fewer units share are pooled; 0 turns disclosure control off
+to: releases
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What `initialize` wrote.
+
+    Attributes:
+        schema: path of the schema.
+        recipe: path of the recipe.
+        columns: number of columns.
+        kinds: kind → number of columns.
+        warnings: what a person must look at.
+    """
+
+    schema: str
+    recipe: str
+    columns: int
+    kinds: dict[str, int]
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+    def describe(self) -> str:
+        """For a person."""
+        kinds = ", ".join(f"{n} {kind}" for kind, n in self.kinds.items())
+        lines = [f"Wrote {self.schema} and {self.recipe}: {self.columns} columns ({kinds})."]
+        lines += [f"  ! {w}" for w in self.warnings]
+        lines += ["Review both, then: understudy release recipe.yaml"]
+        return "\n".join(lines)
+
+
+def initialize(source: Path, folder: Path, *, blind: bool, force: bool) -> Written:
+    """Writes `schema.yaml` and `recipe.yaml` for a table.
+
+    Args:
+        source: CSV or Parquet, a file or a folder; anywhere, since a person names it.
+        folder: where the two files go.
+        blind: whether nothing is taken from the rows but the types of their columns.
+        force: whether files that are there are overwritten.
+
+    Raises:
+        UsageError: a file is there already.
+        InputError: the table cannot be read.
+    """
+    targets = (folder / "schema.yaml", folder / "recipe.yaml")
+    for target in targets:
+        if target.exists() and not force:
+            raise UsageError(f"init overwrites nothing, however: {target.name} is there; add --force")
+    found = reading.sniff(source)
+    types = reading.infer_types(found)
+    schema = infer(lambda: reading.batches(found, types), blind=blind)
+    path = source.resolve()
+    relative = path.is_relative_to(folder.resolve())
+    name = slug(source.resolve().stem)
+    text = RECIPE.format(
+        name=name,
+        input=_quoted(str(path.relative_to(folder.resolve()) if relative else path)),
+        dataset=f"{name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}",
+    )
+    targets[0].write_text(HEADER.format(source=source.name) + schema.to_yaml(), "utf-8")
+    targets[1].write_text(text, "utf-8")
+    return Written(
+        schema=targets[0].name,
+        recipe=targets[1].name,
+        columns=len(schema),
+        kinds=_kinds(schema),
+        warnings=(*_outside(path, folder), *_notes(schema)),
+    )
+
+
+def _quoted(text: str) -> str:
+    import json
+
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _kinds(schema: Schema) -> dict[str, int]:
+    kinds = [c.kind for c in schema]
+    return {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
+
+
+def _notes(schema: Schema) -> list[str]:
+    return [f"{c.name!r}: {c.note}" for c in schema if c.note]
+
+
+def _outside(path: Path, folder: Path) -> list[str]:
+    try:
+        resolve_input(str(path), folder=folder)
+    except RecipeError as e:
+        return [str(e)]
+    return []

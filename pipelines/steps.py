@@ -1,0 +1,691 @@
+"""The steps of a release: ingest → profile → fit → sample → validate → gate → publish.
+
+Each is a plain function over a workspace. It reads artifacts of earlier steps, writes its own, and says what
+it depended on; `perform` runs it only if that changed. No step looks back. The runner, this process or a
+Prefect flow, only decides the order.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines import ingest as reading
+from pipelines.publish import publish as publish_files
+from pipelines.recipe import Recipe, resolve_input
+from pipelines.workspace import Record, Workspace, digest_of, sha256, write_atomic
+from privacy.certificate import Certificate, without_guarantee
+from privacy.errors import GateRefused, SchemaError, UnderstudyError
+from synth.schema import Schema
+
+if TYPE_CHECKING:
+    from privacy.curator import ExactCurator
+    from privacy.inside import Exact
+    from synth.rows import RawRows
+    from synth.table import TableModel
+    from validation.fidelity import Fidelity
+    from validation.gates import Verdict
+
+ROWS = "rows.parquet"
+PROFILE = "profile.json"
+ENCODED = "encoded"
+MODEL = "model"
+DATA = "data"
+EVIDENCE = "evidence.json"
+CHECKS = "checks.json"
+VERDICT = "verdict.json"
+SCHEMA = "schema.json"
+RELEASE = "release.json"
+
+ENCODED_BYTES = 400_000_000
+"""What the encoded rows may take at most; wider tables learn from fewer rows."""
+
+
+class Watch(Protocol):
+    """Who is told how a run goes on."""
+
+    def started(self, step: str) -> None:
+        """A step begins."""
+        ...
+
+    def wrote(self, step: str, path: Path) -> None:
+        """A step wrote an artifact."""
+        ...
+
+    def ended(self, step: str, record: Record, *, cached: bool) -> None:
+        """A step is finished, or was found finished."""
+        ...
+
+
+class Silent:
+    """Tells nobody."""
+
+    def started(self, step: str) -> None:
+        """A step begins."""
+
+    def wrote(self, step: str, path: Path) -> None:
+        """A step wrote an artifact."""
+
+    def ended(self, step: str, record: Record, *, cached: bool) -> None:
+        """A step is finished, or was found finished."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A recipe, the folder that its paths are relative to, and the workspace of its run."""
+
+    recipe: Recipe
+    folder: Path
+    roots: tuple[Path, ...]
+    workspace: Workspace
+    watch: Watch
+
+    @property
+    def schema(self) -> Schema:
+        """The schema that the recipe names.
+
+        Raises:
+            SchemaError: it is not there or breaks a rule.
+        """
+        path = self.folder / self.recipe.schema_file
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as e:
+            raise SchemaError(
+                f"a schema must be a readable UTF-8 file, however: {path}: {getattr(e, 'strerror', e)}; "
+                "`understudy init DATA` writes one"
+            ) from None
+        return Schema.parse(text, source=path.name)
+
+    @property
+    def release_root(self) -> Path:
+        """Where releases go."""
+        return (self.folder / Path(self.recipe.to).expanduser()).resolve()
+
+    def source(self) -> reading.Source:
+        """The input, checked and recognized."""
+        return reading.sniff(resolve_input(self.recipe.input, folder=self.folder, extra_roots=self.roots))
+
+    def holdout_source(self) -> reading.Source | None:
+        """The input that is held out, where the recipe names one."""
+        if not isinstance(self.recipe.holdout, str):
+            return None
+        return reading.sniff(resolve_input(self.recipe.holdout, folder=self.folder, extra_roots=self.roots))
+
+
+def open_run(recipe: Recipe, folder: Path, *, roots: Sequence[Path] = (), watch: Watch | None = None) -> Run:
+    """The run of a recipe: the same recipe in the same folder always has the same workspace."""
+    folder = folder.resolve()
+    path = folder / ".understudy" / "runs" / f"{recipe.name}-{recipe.digest()[:12]}"
+    workspace = Workspace(path)
+    workspace.create(
+        {
+            "recipe": json.loads(recipe.to_json()),
+            "folder": str(folder),
+            "roots": [str(Path(r).resolve()) for r in roots],
+        }
+    )
+    return Run(recipe=recipe, folder=folder, roots=tuple(roots), workspace=workspace, watch=watch or Silent())
+
+
+def reopen_run(path: Path, *, watch: Watch | None = None) -> Run:
+    """The run whose workspace lies at `path`.
+
+    Raises:
+        ReleaseError: there is none.
+    """
+    workspace = Workspace(path.resolve())
+    about = workspace.about()
+    recipe = Recipe.parse(json.dumps(about["recipe"]), source=str(workspace.manifest))
+    roots = tuple(Path(r) for r in about["roots"])
+    return Run(
+        recipe=recipe, folder=Path(about["folder"]), roots=roots, workspace=workspace, watch=watch or Silent()
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step.
+
+    Attributes:
+        name: its name.
+        inputs: what it depends on, name → digest.
+        act: does it; returns the files it wrote and small facts.
+    """
+
+    name: str
+    inputs: Callable[[Run], dict[str, str]]
+    act: Callable[[Run], tuple[list[Path], dict[str, Any]]]
+
+
+def perform(run: Run, name: str) -> Record:
+    """Runs one step unless it is finished and nothing that it depends on changed."""
+    step = STEPS[name]
+    run.watch.started(name)
+    inputs = step.inputs(run)
+    found = run.workspace.finished(name, inputs)
+    if found is not None:
+        run.watch.ended(name, found, cached=True)
+        return found
+    began = time.perf_counter()
+    outputs, facts = step.act(run)
+    record = run.workspace.commit(name, inputs, outputs, facts, time.perf_counter() - began)
+    run.watch.ended(name, record, cached=False)
+    return record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a release came to.
+
+    Attributes:
+        release: its folder.
+        run: the workspace.
+        verdict: what the gate said, in one line.
+        rows: rows released.
+        seconds: by step.
+    """
+
+    release: Path
+    run: Path
+    verdict: str
+    rows: int
+    seconds: Mapping[str, float]
+
+
+def release(run: Run) -> Outcome:
+    """Walks all steps.
+
+    Raises:
+        UnderstudyError: what went wrong, with what to do.
+    """
+    try:
+        with run.workspace.locked():
+            for name in STEPS:
+                perform(run, name)
+    except UnderstudyError as e:
+        e.run = str(run.workspace.path)
+        raise
+    return outcome(run)
+
+
+def outcome(run: Run) -> Outcome:
+    """What a finished run came to."""
+    records = run.workspace.records()
+    published = json.loads((run.workspace.path / RELEASE).read_text("utf-8"))
+    return Outcome(
+        release=Path(published["release"]),
+        run=run.workspace.path,
+        verdict=str(records["gate"].facts["summary"]),
+        rows=int(records["sample"].facts["rows"]),
+        seconds={name: record.seconds for name, record in records.items()},
+    )
+
+
+# --- ingest ---------------------------------------------------------------------------------------------------
+
+
+def _ingest_inputs(run: Run) -> dict[str, str]:
+    held = run.holdout_source()
+    return {
+        "source": reading.digest(run.source()),
+        "holdout": "" if held is None else reading.digest(held),
+        "schema": digest_of(run.schema.to_json()),
+    }
+
+
+def _ingest(run: Run) -> tuple[list[Path], dict[str, Any]]:
+    """Copies the input into the workspace in the schema's types, so that nothing can change under the run."""
+    from synth.rows import HELD_OUT
+
+    schema = run.schema
+    held = run.holdout_source()
+    target = run.workspace.path / ROWS
+    part = target.with_name(f".{ROWS}.part")
+    arrow = schema.arrow if held is None else schema.arrow.append(pa.field(HELD_OUT, pa.bool_(), False))
+    counts = []
+    with pq.ParquetWriter(part, arrow, compression="zstd", compression_level=1) as writer:
+        for source, is_held in ((run.source(), False), (held, True)):
+            rows = 0
+            for batch in () if source is None else reading.batches(source, schema.arrow):
+                marked = (
+                    batch if held is None else batch.append_column(HELD_OUT, pa.array([is_held] * len(batch)))
+                )
+                writer.write_batch(marked.cast(arrow), row_group_size=65_536)
+                rows += batch.num_rows
+            counts.append(rows)
+    part.replace(target)
+    run.watch.wrote("ingest", target)
+    return [target], {"rows": counts[0], "holdout_rows": counts[1], "columns": len(schema)}
+
+
+def raw_rows(run: Run) -> "RawRows":
+    """The ingested rows, for a curator."""
+    from synth.keys import is_text
+    from synth.rows import HELD_OUT, RawRows
+
+    path = run.workspace.path / ROWS
+    schema = run.schema
+    strings = [c.name for c in schema if is_text(c.arrow_type) and c.learned]
+
+    def source(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        names = list(columns) or [schema.names[0]]
+        with pq.ParquetFile(path, read_dictionary=[s for s in strings if s in names]) as file:
+            for batch in file.iter_batches(batch_size=65_536, columns=names, use_threads=False):
+                yield batch.select(names)
+
+    return RawRows(schema, source, marked=isinstance(run.recipe.holdout, str))
+
+
+def curator_of(run: Run, rows: "RawRows", *, at_most: int) -> "ExactCurator":
+    """The curator over the ingested rows, who looks at `at_most` of them, drawn by unit."""
+    from privacy.curator import ExactCurator
+
+    facts = run.workspace.records()["ingest"].facts
+    total = max(1, facts["rows"] + facts["holdout_rows"])
+    holdout = run.recipe.holdout
+    key = hashlib.blake2b(f"split {run.recipe.seed}".encode(), digest_size=16).digest()
+    return ExactCurator(
+        rows,
+        key=key,
+        holdout=holdout if isinstance(holdout, float) else 0.0,
+        keep=min(1.0, at_most / total),
+    )
+
+
+# --- profile --------------------------------------------------------------------------------------------------
+
+
+def _profile_inputs(run: Run) -> dict[str, str]:
+    recipe = run.recipe
+    return {
+        "rows": run.workspace.records()["ingest"].outputs[ROWS],
+        "schema": digest_of(run.schema.to_json()),
+        "recipe": digest_of([recipe.holdout, recipe.seed, recipe.at_least, recipe.fit_rows]),
+    }
+
+
+def _profile(run: Run) -> tuple[list[Path], dict[str, Any]]:
+    """Asks the curator about each column, and encodes the rows once."""
+    from synth.codec import Codec
+    from synth.profile import learn
+    from synth.rows import EncodedStore
+    from synth.table import labels_of
+
+    schema = run.schema
+    rows = raw_rows(run)
+    # A row takes four bytes for each state and score, and nine for its unit and split.
+    fit_in_memory = ENCODED_BYTES // (8 * len(schema) + 9)
+    curator = curator_of(run, rows, at_most=min(run.recipe.fit_rows, fit_in_memory))
+    profile = learn(schema, curator, labels_of(rows), at_least=run.recipe.at_least)
+    path = run.workspace.path / PROFILE
+    write_atomic(path, profile.to_json().encode())
+    run.watch.wrote("profile", path)
+    codec = Codec(schema, profile)
+    folder = run.workspace.fresh(ENCODED)
+    store = EncodedStore(folder, unit_is_row=rows.unit_is_row)
+    curator.recode(lambda batch: codec.code(batch, rows.dictionaries), store)
+    files = sorted(folder.glob("*.npy"))
+    run.watch.wrote("profile", files[-1])
+    return [path, *files], {"rows": int(profile.rows)}
+
+
+# --- fit ------------------------------------------------------------------------------------------------------
+
+
+def _fit_inputs(run: Run) -> dict[str, str]:
+    recipe = run.recipe
+    return {
+        "profile": digest_of(dict(run.workspace.records()["profile"].outputs)),
+        "recipe": digest_of([recipe.synthesizer, recipe.options, recipe.seed, recipe.threads]),
+        "versions": digest_of(versions()),
+    }
+
+
+def _fit(run: Run) -> tuple[list[Path], dict[str, Any]]:
+    """Asks the curator until the model is trained."""
+    from privacy.curator import ExactCurator
+    from synth.codec import Codec
+    from synth.profile import Profile
+    from synth.rows import open_store
+    from synth.table import TableModel, fit_encoded
+
+    recipe = run.recipe
+    schema = run.schema
+    profile = Profile.from_json((run.workspace.path / PROFILE).read_text("utf-8"))
+    codec = Codec(schema, profile)
+    encoded = open_store(run.workspace.path / ENCODED, unit_is_row=schema.unit is None)
+    key = hashlib.blake2b(f"split {recipe.seed}".encode(), digest_size=16).digest()
+    model = fit_encoded(
+        ExactCurator(encoded, key=key),
+        codec,
+        recipe.synthesizer,
+        recipe.options,
+        seed=recipe.seed,
+        threads=recipe.threads,
+    )
+    fitted = TableModel(codec, model, frame=pa.Table, threads=recipe.threads)
+    folder = run.workspace.fresh(MODEL)
+    fitted.save(folder)
+    files = sorted(folder.iterdir())
+    run.watch.wrote("fit", files[-1])
+    return files, {"synthesizer": fitted.synthesizer, "digest": fitted.digest()}
+
+
+# --- sample ---------------------------------------------------------------------------------------------------
+
+
+def _sample_inputs(run: Run) -> dict[str, str]:
+    recipe = run.recipe
+    return {
+        "model": digest_of(dict(run.workspace.records()["fit"].outputs)),
+        "recipe": digest_of([recipe.seed, released_rows(run), recipe.shard_rows, recipe.digest()]),
+    }
+
+
+def released_rows(run: Run) -> int:
+    """How many rows the release has."""
+    if run.recipe.rows != "source":
+        return run.recipe.rows
+    return int(run.workspace.records()["ingest"].facts["rows"])
+
+
+def shards_of(run: Run) -> list[tuple[int, int]]:
+    """Number and rows of each shard."""
+    rows, size = released_rows(run), run.recipe.shard_rows
+    return [(i, min(size, rows - i * size)) for i in range(-(-rows // size))]
+
+
+def shard_path(run: Run, number: int) -> Path:
+    """Where a shard lies in the workspace."""
+    return run.workspace.path / DATA / f"part-{number:05d}.parquet"
+
+
+def sample_shard(run: Run, number: int, rows: int) -> Path:
+    """Draws and writes one shard, a function of (model digest, seed, shard number) alone."""
+    import torch
+
+    from synth.table import load
+
+    torch.set_num_threads(1)
+    model: TableModel[pa.Table] = load(run.workspace.path / MODEL)
+    digest = run.workspace.records()["fit"].facts["digest"]
+    statement, _ = without_guarantee(run.recipe.at_least)
+    table = model.shard(number, rows, seed=run.recipe.seed, first_row=number * run.recipe.shard_rows)
+    table = table.replace_schema_metadata(
+        {
+            "synthetic": "true",
+            "generator": f"understudy {versions()['understudy']}",
+            "recipe_digest": run.recipe.digest(),
+            "model_digest": digest,
+            "privacy": statement,
+        }
+    )
+    path = shard_path(run, number)
+    part = path.with_name(f".{path.name}.part")
+    pq.write_table(table, part, compression="zstd", row_group_size=131_072)
+    part.replace(path)
+    return path
+
+
+def _sample(run: Run) -> tuple[list[Path], dict[str, Any]]:
+    """Writes all shards, in this process or in several; the bytes are the same."""
+    run.workspace.fresh(DATA)
+    shards = shards_of(run)
+    files = []
+    for path in _each(run, shards):
+        run.watch.wrote("sample", path)
+        files.append(path)
+    return files, {"rows": released_rows(run), "shards": len(shards)}
+
+
+def _each(run: Run, shards: list[tuple[int, int]]) -> Iterator[Path]:
+    workers = min(run.recipe.workers, len(shards))
+    if workers == 1:
+        yield from (sample_shard(run, number, rows) for number, rows in shards)
+        return
+    quiet = replace(run, watch=Silent())
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        jobs = [pool.submit(sample_shard, quiet, number, rows) for number, rows in shards]
+        yield from (job.result() for job in jobs)
+
+
+# --- validate -------------------------------------------------------------------------------------------------
+
+
+def _validate_inputs(run: Run) -> dict[str, str]:
+    records = run.workspace.records()
+    recipe = run.recipe
+    return {
+        "rows": records["ingest"].outputs[ROWS],
+        "data": digest_of(dict(records["sample"].outputs)),
+        "profile": records["profile"].outputs[PROFILE],
+        "recipe": digest_of(
+            [recipe.evidence_rows, recipe.at_least, recipe.seed, recipe.holdout, recipe.gate.model_dump()]
+        ),
+        "versions": digest_of(versions()),
+    }
+
+
+def _validate(run: Run) -> tuple[list[Path], dict[str, Any]]:
+    """Measures the shards against training and held-out rows; exact evidence stays in the workspace."""
+    from synth.codec import Codec
+    from synth.profile import Profile
+    from validation.expectations import check, observe
+
+    profile = Profile.from_json((run.workspace.path / PROFILE).read_text("utf-8"))
+    released = Codec(run.schema, profile).released_schema()
+    schema_path = run.workspace.path / SCHEMA
+    write_atomic(schema_path, released.to_json().encode())
+    evidence = exact_evidence(run)
+    # The workspace is inside: exact evidence may lie here whatever the release promises.
+    fidelity = evidence.open(formal_guarantee=False)
+    evidence_path = run.workspace.path / EVIDENCE
+    write_atomic(evidence_path, json.dumps(fidelity.to_dict(), ensure_ascii=False).encode())
+    run.watch.wrote("validate", evidence_path)
+    facts = observe(released_batches(run), released)
+    head = _head(run, 20_000)
+    checks = check(head, facts, fidelity, released, run.recipe.gate)
+    checks_path = run.workspace.path / CHECKS
+    write_atomic(checks_path, json.dumps([asdict(c) for c in checks], ensure_ascii=False).encode())
+    failed = sum(not c.success for c in checks)
+    return [schema_path, evidence_path, checks_path], {"checks": len(checks), "failed": failed}
+
+
+def exact_evidence(run: Run) -> "Exact[Fidelity]":
+    """Compares real and synthetic rows through the door that is for evidence alone."""
+    from privacy.inside import Inside
+    from validation.fidelity import measure
+
+    rows = raw_rows(run)
+    facts = run.workspace.records()["ingest"].facts
+    total = facts["rows"] + facts["holdout_rows"]
+    most = run.recipe.evidence_rows
+    # Twice: the larger side, for training, takes at most four fifths or so of what is drawn.
+    curator = curator_of(run, rows, at_most=max(most, min(total, 2 * most)))
+    synthetic = _head(run, most)
+    return Inside(curator).look(
+        lambda split: measure(
+            rows.table(split("train"), at_most=most),
+            rows.table(split("holdout"), at_most=most),
+            synthetic,
+            run.schema,
+            at_least=run.recipe.at_least,
+            seed=run.recipe.seed,
+        )
+    )
+
+
+def released_batches(run: Run) -> Iterator[pa.RecordBatch]:
+    """All rows of the shards, as a stream."""
+    for number, _ in shards_of(run):
+        with pq.ParquetFile(shard_path(run, number)) as file:
+            yield from file.iter_batches(batch_size=65_536, use_threads=False)
+
+
+def _head(run: Run, rows: int) -> pa.Table:
+    """The first rows of the release; rows are drawn independently, so they are as good as any."""
+    batches, held = [], 0
+    for batch in released_batches(run):
+        batches.append(batch.slice(0, rows - held))
+        held += len(batches[-1])
+        if held >= rows:
+            break
+    return pa.Table.from_batches(batches, schema=run.schema.arrow if not batches else None)
+
+
+# --- gate -----------------------------------------------------------------------------------------------------
+
+
+def _gate_inputs(run: Run) -> dict[str, str]:
+    outputs = run.workspace.records()["validate"].outputs
+    return {"evidence": digest_of(dict(outputs)), "rules": digest_of(run.recipe.gate.model_dump())}
+
+
+def _gate(run: Run) -> tuple[list[Path], dict[str, Any]]:
+    """Gives the verdict.
+
+    Raises:
+        GateRefused: the evidence does not allow the release. The run stays where it is, nothing is published.
+    """
+    from validation.expectations import Check
+    from validation.fidelity import Fidelity
+    from validation.gates import verdict
+
+    fidelity = Fidelity.from_dict(_read_json(run, EVIDENCE))
+    checks = [Check(**{**c, "columns": tuple(c["columns"])}) for c in _read_json(run, CHECKS)]
+    found = verdict(fidelity, checks, run.recipe.gate)
+    path = run.workspace.path / VERDICT
+    write_atomic(path, json.dumps(found.to_dict(), ensure_ascii=False).encode())
+    run.watch.wrote("gate", path)
+    if not found.passed:
+        raise GateRefused(_refusal(run, found))
+    return [path], {"summary": found.summary, "warnings": len(found.findings)}
+
+
+def _refusal(run: Run, verdict: "Verdict") -> str:
+    critical = [f.message for f in verdict.findings if f.level == "critical"]
+    more = f"\n  … and {len(critical) - 10} more" if len(critical) > 10 else ""
+    listed = "".join(f"\n  {message}" for message in critical[:10])
+    return f"the gate refused this release:{listed}{more}\nNothing was published; the run is kept in {run.workspace.path}"
+
+
+def _read_json(run: Run, name: str) -> Any:
+    return json.loads((run.workspace.path / name).read_text("utf-8"))
+
+
+# --- publish --------------------------------------------------------------------------------------------------
+
+
+def _publish_inputs(run: Run) -> dict[str, str]:
+    records = run.workspace.records()
+    release_path = run.workspace.path / RELEASE
+    there = release_path.exists() and Path(_read_json(run, RELEASE)["release"]).is_dir()
+    return {
+        "data": digest_of(dict(records["sample"].outputs)),
+        "verdict": digest_of(dict(records["gate"].outputs)),
+        "evidence": digest_of(dict(records["validate"].outputs)),
+        "root": str(run.release_root),
+        # A release that somebody took away is published again.
+        "there": str(there or "publish" not in records),
+        "versions": digest_of(versions()),
+    }
+
+
+def _publish(run: Run) -> tuple[list[Path], dict[str, Any]]:
+    """Makes the release visible in one atomic move."""
+    files = release_files(run)
+    folder = publish_files(run.release_root, run.recipe.name, files)
+    path = run.workspace.path / RELEASE
+    write_atomic(path, json.dumps({"release": str(folder)}).encode())
+    run.watch.wrote("publish", path)
+    return [path], {"files": len(files) + 1}
+
+
+def release_files(run: Run) -> dict[str, bytes | Path]:
+    """Everything that a release holds, by its path in it."""
+    from privacy.inside import Exact
+    from validation import card, report
+    from validation.fidelity import Fidelity
+    from validation.gates import Verdict
+
+    shards = {f"{DATA}/{shard_path(run, n).name}": shard_path(run, n) for n, _ in shards_of(run)}
+    schema_path = run.workspace.path / SCHEMA
+    schema = Schema.parse(schema_path.read_text("utf-8"), source=SCHEMA)
+    verdict = Verdict.from_dict(_read_json(run, VERDICT))
+    promised = certificate(run, warnings=len(verdict.findings))
+    fidelity = Exact(Fidelity.from_dict(_read_json(run, EVIDENCE))).open(
+        formal_guarantee=promised.formal_guarantee is not None
+    )
+    page = report.render(
+        title=run.recipe.name,
+        fidelity=fidelity,
+        verdict=verdict,
+        certificate=promised.to_dict(),
+        schema=schema,
+    )
+    names = sorted([*shards, "schema.json", "certificate.json", "report.html", "README.md", "SHA256SUMS"])
+    text = card.render(
+        name=run.recipe.name,
+        certificate=promised.to_dict(),
+        fidelity=fidelity,
+        verdict=verdict,
+        schema=schema,
+        files=names,
+    )
+    return {
+        **shards,
+        "schema.json": schema_path,
+        "certificate.json": (json.dumps(promised.to_dict(), indent=1, ensure_ascii=False) + "\n").encode(),
+        "report.html": page.encode(),
+        "README.md": text.encode(),
+    }
+
+
+def certificate(run: Run, *, warnings: int) -> Certificate:
+    """What may be promised about this run's release."""
+    facts = run.workspace.records()
+    statement, control = without_guarantee(run.recipe.at_least)
+    return Certificate(
+        statement=statement,
+        formal_guarantee=None,
+        disclosure_control=control,
+        synthesizer=facts["fit"].facts["synthesizer"],
+        model_digest=facts["fit"].facts["digest"],
+        recipe_digest=run.recipe.digest(),
+        schema_digest=sha256(run.workspace.path / SCHEMA),
+        rows=facts["sample"].facts["rows"],
+        shards=facts["sample"].facts["shards"],
+        seed=run.recipe.seed,
+        warnings=warnings,
+        versions=versions(),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that the numbers depend on."""
+    names = ("understudy", "numpy", "scipy", "torch", "pyarrow", "pandas", "safetensors", "sdmetrics")
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+STEPS: dict[str, Step] = {
+    s.name: s
+    for s in (
+        Step(name="ingest", inputs=_ingest_inputs, act=_ingest),
+        Step(name="profile", inputs=_profile_inputs, act=_profile),
+        Step(name="fit", inputs=_fit_inputs, act=_fit),
+        Step(name="sample", inputs=_sample_inputs, act=_sample),
+        Step(name="validate", inputs=_validate_inputs, act=_validate),
+        Step(name="gate", inputs=_gate_inputs, act=_gate),
+        Step(name="publish", inputs=_publish_inputs, act=_publish),
+    )
+}

@@ -1,0 +1,1 @@
+"""Private rows and what may be asked of them: arrays and numbers only."""

@@ -1,0 +1,451 @@
+"""Curator: the questions that may be asked of private rows.
+
+Private rows live behind a curator and nowhere else. It sees arrays: a raw column is an array of 64-bit keys
+(numbers and times in their own order, strings as codes), an encoded table is a matrix of states and one of
+scores. Who wants to know something asks, and gets an `Answer` that says how much noise it carries; rules
+about bins, iterations and sizes read that figure and never a flag, so the same code serves the curator that
+answers exactly and the one that answers under differential privacy.
+
+Splits are drawn here as well, by a keyed hash of the unit, so that all rows of one person are on one side.
+"""
+
+import hashlib
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Keys = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+MISSING = np.iinfo(np.int64).min
+"""The key of a missing value in a raw column. It is the smallest 64-bit integer."""
+
+Split = Literal["train", "fit", "select", "holdout"]
+"""`train` is what models learn from; it falls into `fit` and `select` (a tenth, for choosing between models).
+`holdout` is what evidence is measured on."""
+
+SELECT_SHARE = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Some rows: for each its unit, and arrays whose first axis is the row.
+
+    Attributes:
+        unit: uint64 (n,): equal numbers mean the same privacy unit.
+        columns: name → array (n, …): raw columns are int64 (n,), encoded matrices may be wider.
+        holdout: bool (n,) where the source itself says which rows are held out, else None.
+    """
+
+    unit: NDArray[np.uint64]
+    columns: Mapping[str, NDArray[np.generic]]
+    holdout: NDArray[np.bool_] | None = None
+
+    def __len__(self) -> int:
+        return len(self.unit)
+
+    def where(self, keep: NDArray[np.bool_]) -> "Batch":
+        """The rows for which `keep` (bool, (n,)) holds."""
+        if keep.all():
+            return self
+        return Batch(
+            unit=self.unit[keep],
+            columns={name: array[keep] for name, array in self.columns.items()},
+            holdout=None if self.holdout is None else self.holdout[keep],
+        )
+
+
+class Rows(Protocol):
+    """Where a curator finds its rows: something that can be streamed as often as needed, in a fixed order."""
+
+    @property
+    def unit_is_row(self) -> bool:
+        """Whether each row is a unit of its own."""
+        ...
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[Batch]:
+        """All rows with these columns (None: all), batch by batch."""
+        ...
+
+
+class Store(Protocol):
+    """Where a recoded table is put: it takes batches and is then read like `Rows`."""
+
+    def write(self, batch: Batch) -> None:
+        """Appends rows."""
+        ...
+
+    def close(self) -> Rows:
+        """Ends the writing; what was written can be read now."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What the curator says.
+
+    Attributes:
+        value: float64 array, the shape depends on the question.
+        noise_std: standard deviation of the noise in each entry; 0 when the answer is exact.
+        part: share of the rows asked about that the answer covers; below 1 only where the asker allowed it.
+    """
+
+    value: Floats
+    noise_std: float = 0.0
+    part: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """Values that many units share.
+
+    Attributes:
+        keys: int64 (m,), increasing.
+        counts: float64 (m,): rows with that value.
+        noise_std: as in `Answer`.
+    """
+
+    keys: Keys
+    counts: Floats
+    noise_std: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cells:
+    """One marginal over declared cells of one or more raw columns.
+
+    A column with m edges has m + 2 cells: 0 for missing, then below the first edge, between the edges (an edge
+    belongs to the cell above it), and from the last edge on.
+
+    Attributes:
+        columns: names of the columns.
+        edges: for each column int64 (m,), strictly increasing.
+    """
+
+    columns: tuple[str, ...]
+    edges: tuple[Keys, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.columns) != len(self.edges) or not self.columns:
+            raise ValueError(
+                f"cells need one array of edges per column, however: {len(self.columns)} columns, "
+                f"{len(self.edges)} arrays"
+            )
+        if any(np.any(np.diff(e.astype(object)) <= 0) for e in self.edges):
+            raise ValueError("edges must increase strictly, however: they do not; sort and deduplicate them")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of cells along each column."""
+        return tuple(len(e) + 2 for e in self.edges)
+
+    def count(self, batch: Batch) -> Floats:
+        """Rows of the batch in each cell: float64 of `shape`."""
+        flat = np.zeros(len(batch), np.int64)
+        for name, edges, size in zip(self.columns, self.edges, self.shape, strict=True):
+            flat = flat * size + cell_of(batch.columns[name], edges)
+        counts = np.bincount(flat, minlength=int(np.prod(self.shape)))
+        return counts.reshape(self.shape).astype(np.float64)
+
+
+def cell_of(keys: NDArray[np.generic], edges: Keys) -> NDArray[np.int64]:
+    """The cell of each key, int64 (n,) in [0, len(edges) + 2), as `Cells` numbers them."""
+    return np.where(keys == MISSING, 0, np.searchsorted(edges, keys, side="right") + 1)
+
+
+class Contribution(Protocol):
+    """What the rows of one batch add to a statistic, without a vector per row."""
+
+    def norms(self) -> Floats:
+        """Euclidean norm of each row's vector: float64 (n,)."""
+        ...
+
+    def weighted(self, weights: Floats | None) -> Floats:
+        """Σ wᵢ f(rowᵢ): float64 (d,); None means that all weights are 1."""
+        ...
+
+
+class Statistic(Protocol):
+    """A vector f(row) that is summed over rows.
+
+    A curator that adds noise clips each unit's vector to `bound`, by giving weights below 1, so that one unit
+    moves the sum by at most `bound` in Euclidean norm.
+    """
+
+    @property
+    def bound(self) -> float:
+        """Euclidean norm that a unit's vector is clipped to where clipping is needed."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Length d of the vector."""
+        ...
+
+    def of(self, batch: Batch) -> Contribution:
+        """What these rows add."""
+        ...
+
+
+Question = Cells | Statistic
+"""What `price` can be asked about."""
+
+Counted = Literal["rows", "lowest", "highest"]
+"""What a histogram counts: every row, or every unit once, in the cell of its lowest or highest key."""
+
+
+class Curator(Protocol):
+    """The questions that may be asked of private rows. `share` is the part of the budget a question may use."""
+
+    def total(self, *, of: Literal["units", "rows"], split: Split = "train", share: float = 0.0) -> Answer:
+        """How many there are: value of shape ()."""
+        ...
+
+    def values(
+        self, columns: Sequence[str], *, at_least: int, split: Split = "train", share: float = 0.0
+    ) -> tuple[Shared, ...]:
+        """For each raw column the values that at least `at_least` units share, with their rows."""
+        ...
+
+    def histogram(
+        self, cells: Sequence[Cells], *, of: Counted = "rows", split: Split = "train", share: float = 0.0
+    ) -> tuple[Answer, ...]:
+        """Counts in each cell of one or many marginals, in one pass.
+
+        Units are counted (`of` is not "rows") for marginals of a single column only; a missing value counts
+        for a unit that has no other.
+        """
+        ...
+
+    def sum(
+        self,
+        statistic: Statistic,
+        *,
+        split: Split = "train",
+        rows_hint: int | None = None,
+        share: float = 0.0,
+    ) -> Answer:
+        """Σ f(row), shape (d,). `rows_hint` allows an exact curator to cover about that many rows only."""
+        ...
+
+    def price(self, question: Question, *, share: float = 0.0) -> float:
+        """The standard deviation of the noise that an answer would carry."""
+        ...
+
+    def recode(self, code: Callable[[Batch], Mapping[str, NDArray[np.generic]]], store: Store) -> "Curator":
+        """A curator of the same rows after `code`, a public function of one row at a time, was applied.
+
+        Nothing leaves: the rows go from one store of the inside to another. Splits stay as they are. A
+        function that works row by row has stability 1, so whatever is promised about answers afterwards is
+        promised about the rows before.
+        """
+        ...
+
+
+class ExactCurator:
+    """Answers exactly. There is no formal guarantee; disclosure control is the asker's `at_least`.
+
+    Args:
+        rows: the private rows.
+        key: 16 bytes or more; the same key draws the same splits.
+        holdout: share of the units that are held out; ignored for rows whose source says it itself.
+        keep: share of the units that are looked at at all, held out or not.
+    """
+
+    def __init__(self, rows: Rows, *, key: bytes, holdout: float = 0.2, keep: float = 1.0) -> None:
+        if not 0 <= holdout < 1:
+            raise ValueError(f"holdout must be in [0, 1), however: holdout={holdout}")
+        if not 0 < keep <= 1:
+            raise ValueError(f"keep must be in (0, 1], however: keep={keep}")
+        self._rows = rows
+        self._key = key
+        self._holdout = holdout
+        self._keep = keep
+        self._stream: dict[Split, Iterator[Batch]] = {}
+        self._counts: dict[Split, int] = {}
+
+    def total(self, *, of: Literal["units", "rows"], split: Split = "train", share: float = 0.0) -> Answer:
+        """How many units or rows the split has."""
+        if of == "rows" or self._rows.unit_is_row:
+            return Answer(value=np.float64(sum(len(b) for b in self.rows(split, columns=()))))  # type: ignore[arg-type]
+        units = [np.unique(b.unit) for b in self.rows(split, columns=())]
+        return Answer(value=np.float64(len(np.unique(np.concatenate(units))) if units else 0))  # type: ignore[arg-type]
+
+    def values(
+        self, columns: Sequence[str], *, at_least: int, split: Split = "train", share: float = 0.0
+    ) -> tuple[Shared, ...]:
+        """The values that at least `at_least` units share, by counting them all."""
+        tallies = {name: _Tally(by_unit=not self._rows.unit_is_row) for name in columns}
+        for batch in self.rows(split, columns=columns):
+            for name, tally in tallies.items():
+                tally.add(np.asarray(batch.columns[name], np.int64), batch.unit)
+        return tuple(tally.shared(at_least) for tally in tallies.values())
+
+    def histogram(
+        self, cells: Sequence[Cells], *, of: Counted = "rows", split: Split = "train", share: float = 0.0
+    ) -> tuple[Answer, ...]:
+        """Counts in each cell."""
+        columns = sorted({n for c in cells for n in c.columns})
+        batches: Iterable[Batch] = self.rows(split, columns=columns)
+        if of != "rows" and not self._rows.unit_is_row:
+            batches = _extremes(batches, columns, of)
+        counts = [np.zeros(c.shape) for c in cells]
+        for batch in batches:
+            for total, c in zip(counts, cells, strict=True):
+                if c.columns[0] in batch.columns:
+                    total += c.count(batch)
+        return tuple(Answer(value=total) for total in counts)
+
+    def sum(
+        self,
+        statistic: Statistic,
+        *,
+        split: Split = "train",
+        rows_hint: int | None = None,
+        share: float = 0.0,
+    ) -> Answer:
+        """Σ f(row) over all rows of the split, or over the next `rows_hint` of them, going round and round."""
+        total = np.zeros(statistic.size)
+        if rows_hint is None:
+            for batch in self.rows(split):
+                total += statistic.of(batch).weighted(None)
+            return Answer(value=total)
+        seen = 0
+        while seen < rows_hint:
+            following = self._next(split)
+            if following is None:
+                break
+            total += statistic.of(following).weighted(None)
+            seen += len(following)
+        return Answer(value=total, part=min(1.0, seen / max(1, self._count(split))))
+
+    def price(self, question: Question, *, share: float = 0.0) -> float:
+        """Exact answers carry no noise."""
+        return 0.0
+
+    def recode(
+        self, code: Callable[[Batch], Mapping[str, NDArray[np.generic]]], store: Store
+    ) -> "ExactCurator":
+        """The same rows behind another code; rows that `keep` leaves out are not written."""
+        for batch in self._kept(None):
+            store.write(Batch(unit=batch.unit, columns=code(batch), holdout=self._held_out(batch)))
+        return ExactCurator(store.close(), key=self._key, holdout=self._holdout)
+
+    def rows(self, split: Split, *, columns: Sequence[str] | None = None) -> Iterator[Batch]:
+        """The private rows themselves. Only an exact curator has this; a private one has not."""
+        for batch in self._kept(columns):
+            chosen = batch.where(self._in_split(batch, split))
+            if len(chosen):
+                yield chosen
+
+    def _kept(self, columns: Sequence[str] | None) -> Iterator[Batch]:
+        for batch in self._rows.batches(columns):
+            yield batch if self._keep == 1 else batch.where(draw(batch.unit, self._key, "keep") < self._keep)
+
+    def _held_out(self, batch: Batch) -> NDArray[np.bool_]:
+        if batch.holdout is not None:
+            return batch.holdout
+        return draw(batch.unit, self._key, "holdout") < self._holdout
+
+    def _in_split(self, batch: Batch, split: Split) -> NDArray[np.bool_]:
+        held = self._held_out(batch)
+        if split == "holdout":
+            return held
+        if split == "train":
+            return ~held
+        select = draw(batch.unit, self._key, "select") < SELECT_SHARE
+        return ~held & (select if split == "select" else ~select)
+
+    def _next(self, split: Split) -> Batch | None:
+        """The next batch of an endless walk through the split; None when the split is empty."""
+        for _ in range(2):
+            if split not in self._stream:
+                self._stream[split] = self.rows(split)
+            batch = next(self._stream[split], None)
+            if batch is not None:
+                return batch
+            del self._stream[split]
+        return None
+
+    def _count(self, split: Split) -> int:
+        if split not in self._counts:
+            self._counts[split] = int(self.total(of="rows", split=split).value)
+        return self._counts[split]
+
+
+def _extremes(batches: Iterable[Batch], columns: Sequence[str], of: Counted) -> Iterator[Batch]:
+    """For each column one batch that has every unit once, with its lowest or highest key."""
+    parts = list(batches)
+    for name in columns:
+        unit = np.concatenate([b.unit for b in parts]) if parts else np.empty(0, np.uint64)
+        keys = np.concatenate([b.columns[name] for b in parts]) if parts else np.empty(0, np.int64)
+        order = (
+            np.lexsort((keys, keys != MISSING, unit))
+            if of == "highest"
+            else np.lexsort((-keys, keys != MISSING, unit))
+        )
+        last = np.append(np.diff(unit[order]) != 0, True)[: len(order)]
+        yield Batch(unit=unit[order][last], columns={name: keys[order][last]})
+
+
+class _Tally:
+    """Counts of the distinct values of one column, by rows and by units, in bounded batches."""
+
+    def __init__(self, *, by_unit: bool) -> None:
+        self._by_unit = by_unit
+        self._keys: Keys = np.empty(0, np.int64)
+        self._counts: Floats = np.empty(0)
+        self._pairs: list[NDArray[np.void]] = []
+
+    def add(self, keys: Keys, unit: NDArray[np.uint64]) -> None:
+        present = keys != MISSING
+        keys, unit = keys[present], unit[present]
+        new, counts = np.unique(keys, return_counts=True)
+        merged, where = np.unique(np.concatenate([self._keys, new]), return_inverse=True)
+        weights = np.concatenate([self._counts, counts.astype(np.float64)])
+        self._counts = np.bincount(where, weights, minlength=len(merged)).astype(np.float64)
+        self._keys = merged
+        if self._by_unit and len(keys):
+            pairs = np.empty(len(keys), dtype=[("key", np.int64), ("unit", np.uint64)])
+            pairs["key"], pairs["unit"] = keys, unit
+            self._pairs.append(np.unique(pairs))
+
+    def shared(self, at_least: int) -> Shared:
+        if self._by_unit and self._pairs:
+            pairs = np.unique(np.concatenate(self._pairs))
+            enough = np.unique(pairs["key"], return_counts=True)[1] >= at_least
+        else:
+            enough = self._counts >= at_least
+        return Shared(keys=self._keys[enough], counts=self._counts[enough])
+
+
+def draw(unit: NDArray[np.uint64], key: bytes, purpose: str) -> Floats:
+    """A uniform number in [0, 1) for each unit, a function of unit, key and purpose.
+
+    Two rounds of the splitmix64 finalizer (Steele, Lea & Flood 2014) with words that BLAKE2b derives from the
+    key. It is a good hash and fast on whole columns; it is not meant to withstand someone who chooses units.
+
+    Args:
+        unit: uint64 (n,).
+        key: any bytes.
+        purpose: draws for different purposes are independent.
+
+    Returns:
+        float64 (n,).
+    """
+    first, second = struct.unpack(
+        "<QQ", hashlib.blake2b(purpose.encode(), key=key[:64], digest_size=16).digest()
+    )
+    with np.errstate(over="ignore"):
+        x = _mix(_mix(unit ^ np.uint64(first)) + np.uint64(second))
+    return (x >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

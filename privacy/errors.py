@@ -1,0 +1,76 @@
+"""The one tree of errors.
+
+    UnderstudyError            exit 1   anything that we foresaw
+    ├── UsageError             exit 2   a wrong recipe, schema, option or argument
+    │   ├── RecipeError                 the recipe
+    │   ├── SchemaError                 the schema
+    │   └── ConditionError              a condition that no row can meet
+    ├── InputError             exit 1   the data cannot be read, or is not what the schema says
+    ├── ReleaseError           exit 1   a release or a workspace that is damaged
+    ├── LeakRefused            exit 1   exact evidence was about to leave under a formal guarantee
+    ├── GateRefused            exit 3   the evidence does not allow a release
+    ├── BudgetRefused          exit 4   the privacy budget does not allow a release
+    └── Busy                   exit 5   somebody else is publishing the same thing
+
+A message gives the rule, then the fact, then the remedy. It names files, columns and fields, and never
+shows a private value.
+"""
+
+from typing import ClassVar
+
+
+class UnderstudyError(Exception):
+    """Whatever Understudy foresaw that can go wrong."""
+
+    exit_code: ClassVar[int] = 1
+
+    run: str | None = None
+    """The workspace of the run in which it happened."""
+
+
+class UsageError(UnderstudyError):
+    """What a person wrote is wrong: a recipe, a schema, an option."""
+
+    exit_code = 2
+
+
+class RecipeError(UsageError):
+    """A recipe breaks a rule."""
+
+
+class SchemaError(UsageError):
+    """A schema breaks a rule."""
+
+
+class ConditionError(UsageError):
+    """A condition names what does not exist or has no probability."""
+
+
+class InputError(UnderstudyError):
+    """The private data cannot be read or is not what the schema says."""
+
+
+class ReleaseError(UnderstudyError):
+    """A release or a workspace is damaged or not one of ours."""
+
+
+class LeakRefused(UnderstudyError):
+    """Exact evidence was about to leave under a formal guarantee."""
+
+
+class GateRefused(UnderstudyError):
+    """The evidence does not allow this release."""
+
+    exit_code = 3
+
+
+class BudgetRefused(UnderstudyError):
+    """The privacy budget does not allow this release."""
+
+    exit_code = 4
+
+
+class Busy(UnderstudyError):
+    """Another process is at work on the same run or release."""
+
+    exit_code = 5

@@ -1,0 +1,17 @@
+"""From a table to a model to a table: `fit`, `load`, and the model that they give."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from synth.table import TableModel, fit, load
+
+__all__ = ["TableModel", "fit", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what is asked for only then: torch alone takes seconds."""
+    if name in __all__:
+        import synth.table
+
+        return getattr(synth.table, name)
+    raise AttributeError(f"module 'synth' has no attribute {name!r}")

@@ -1,0 +1,444 @@
+"""Codec: table ⇄ arrays, reversible, a pure function of (schema, profile).
+
+A row becomes one state per column and, for columns that are spread over cells, one score. The states of a
+column are, in this order: 0 missing; 1 … a its atoms; a + 1 the pool of rare values, where there is one; then
+"spread", whose value is given by the score. A score is the standard normal quantile of the value's place in
+the column's distribution, so it is close to N(0, 1) for every column whatever its units and tails. State −1
+means "nothing is known of this cell"; models integrate it out.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
+
+from privacy.curator import MISSING, Batch, Keys
+from privacy.errors import ConditionError, InputError
+from synth.identifier import Pattern, permuted
+from synth.keys import Dictionary, float_keys, from_keys, is_text, key_floats, to_keys
+from synth.profile import ColumnProfile, Profile
+from synth.schema import OTHER, REPLACED, Column, Schema, nearest
+
+UNKNOWN = -1
+_EDGE = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """Rows as a model sees them.
+
+    Attributes:
+        states: int32 (n, C), −1 for unknown.
+        scores: float32 (n, D): for the D columns that have a spread; 0 where the state says otherwise.
+    """
+
+    states: NDArray[np.int32]
+    scores: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    def take(self, index: NDArray[np.int64] | slice) -> "Encoded":
+        """Some of the rows."""
+        return Encoded(states=self.states[index], scores=self.scores[index])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Field:
+    """What a model needs to know of a column.
+
+    Attributes:
+        name: the column.
+        rates: rate of each state, from the profile; they make 1.
+        score: index of its score, or None.
+    """
+
+    name: str
+    rates: tuple[float, ...]
+    score: int | None
+
+    @property
+    def states(self) -> int:
+        """Number of states."""
+        return len(self.rates)
+
+    @property
+    def spread(self) -> int | None:
+        """The state whose value is given by a score: the last, or None."""
+        return None if self.score is None else len(self.rates) - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The encoded table: its columns, and the number of rows that the profile was learned from."""
+
+    fields: tuple[Field, ...]
+    rows: float
+
+    @property
+    def states(self) -> int:
+        """States of all columns together."""
+        return sum(f.states for f in self.fields)
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """Where the states of each column begin in a vector of all states: int64 (C,)."""
+        return np.concatenate([[0], np.cumsum([f.states for f in self.fields])])[:-1].astype(np.int64)
+
+    @property
+    def scored(self) -> tuple[int, ...]:
+        """Indices of the columns that have a score, in the order of the scores."""
+        return tuple(i for i, f in enumerate(self.fields) if f.score is not None)
+
+
+class Codec:
+    """Encodes and decodes the columns of one schema by one profile."""
+
+    def __init__(self, schema: Schema, profile: Profile) -> None:
+        self.schema = schema
+        self.profile = profile
+        fields: list[Field] = []
+        self._columns: list[_ColumnCodec] = []
+        scores = 0
+        for column, learned in zip(schema, profile.columns, strict=True):
+            codec = _ColumnCodec(column, learned)
+            fields.append(Field(name=column.name, rates=codec.rates, score=scores if codec.spread else None))
+            scores += codec.spread
+            self._columns.append(codec)
+        self.layout = Layout(fields=tuple(fields), rows=profile.rows)
+
+    def code(self, batch: Batch, dictionaries: Mapping[str, Dictionary]) -> dict[str, NDArray[np.generic]]:
+        """Raw keys → the arrays `states` and `scores`; the function by which a curator recodes.
+
+        Args:
+            batch: raw columns of the schema.
+            dictionaries: strings of the codes of the columns of strings.
+        """
+        keys = {}
+        for column, codec in zip(self.schema, self._columns, strict=True):
+            raw = np.asarray(batch.columns[column.name], np.int64)
+            keys[column.name] = codec.of_codes(raw, dictionaries[column.name]) if codec.text else raw
+        encoded = self._encode(keys, len(batch))
+        return {"states": encoded.states, "scores": encoded.scores}
+
+    def encode(self, table: pa.Table | pa.RecordBatch) -> Encoded:
+        """Rows of a table. Columns that the table lacks are unknown.
+
+        Raises:
+            InputError: a column has another type than the schema says.
+        """
+        keys: dict[str, Keys | None] = {}
+        for column, codec in zip(self.schema, self._columns, strict=True):
+            if column.name not in table.schema.names:
+                keys[column.name] = None
+                continue
+            array = table.column(column.name)
+            array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+            try:
+                array = array if array.type == column.arrow_type else array.cast(column.arrow_type)
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+                raise InputError(
+                    f"column {column.name!r} must be {column.type}, however: it is {array.type}; convert it"
+                ) from None
+            keys[column.name] = codec.keys(array)
+        return self._encode(keys, len(table))
+
+    def condition(self, values: Mapping[str, object]) -> Encoded:
+        """One row in which only the given columns are known; None means that the value is missing.
+
+        Raises:
+            ConditionError: a column or a value does not exist, or its probability is 0.
+        """
+        row: dict[str, Keys | None] = dict.fromkeys(self.schema.names)
+        for name, value in values.items():
+            if name not in self.schema.names:
+                raise ConditionError(
+                    f"a condition must name a column, however: {name!r} is none{nearest(name, self.schema.names)}"
+                )
+            index = self.schema.names.index(name)
+            row[name] = self._columns[index].condition(value)
+        encoded = self._encode(row, 1)
+        for name in values:
+            index = self.schema.names.index(name)
+            state = int(encoded.states[0, index])
+            if state == UNKNOWN or self.layout.fields[index].rates[state] == 0:
+                raise ConditionError(
+                    f"a condition must be possible, however: {name} = {values[name]!r} has no probability; "
+                    f"{self._columns[index].possible()}"
+                )
+        return encoded
+
+    def decode(self, encoded: Encoded, *, first_row: int = 0) -> pa.Table:
+        """The table of these rows, in the schema's types.
+
+        Args:
+            encoded: rows without unknown states.
+            first_row: number of the first row, from which identifiers follow.
+        """
+        arrays = []
+        for i, (field, codec) in enumerate(zip(self.layout.fields, self._columns, strict=True)):
+            scores = None if field.score is None else encoded.scores[:, field.score]
+            arrays.append(codec.decode(encoded.states[:, i], scores, first_row))
+        return pa.Table.from_arrays(arrays, schema=self.schema.arrow)
+
+    def released_schema(self) -> Schema:
+        """The schema of what `decode` gives: the facts are what the profile learned, and hold for every row."""
+        columns = [codec.released(column) for column, codec in zip(self.schema, self._columns, strict=True)]
+        return Schema(columns=tuple(columns), unit=None, units_about=None)
+
+    def log_jacobian(self, encoded: Encoded) -> NDArray[np.float64]:
+        """Σ log |d score / d value| over the spread columns of each row: float64 (n,).
+
+        Added to a model's log-density of states and scores it gives the log-density of the table's own units.
+        A value of an integer or of a column with support counts as a cell of width one.
+        """
+        total = np.zeros(len(encoded))
+        for i, (field, codec) in enumerate(zip(self.layout.fields, self._columns, strict=True)):
+            if field.score is None:
+                continue
+            spread = encoded.states[:, i] == field.spread
+            scores = encoded.scores[spread, field.score].astype(np.float64)
+            total[spread] += codec.log_slope(scores)
+        return total
+
+    def _encode(self, keys: Mapping[str, Keys | None], rows: int) -> Encoded:
+        states = np.full((rows, len(self.layout.fields)), UNKNOWN, np.int32)
+        scores = np.zeros((rows, len(self.layout.scored)), np.float32)
+        for i, (field, codec) in enumerate(zip(self.layout.fields, self._columns, strict=True)):
+            column = keys[field.name]
+            if column is None:
+                continue
+            states[:, i], spread = codec.encode(column)
+            if field.score is not None:
+                scores[:, field.score] = spread
+        return Encoded(states=states, scores=scores)
+
+
+def plain(value: pa.Scalar) -> bool | int | float | str:
+    """A scalar as a schema writes it: numbers as numbers, times in ISO 8601, decimals as text."""
+    if pa.types.is_boolean(value.type) or pa.types.is_integer(value.type) or pa.types.is_floating(value.type):
+        return value.as_py()  # type: ignore[no-any-return]
+    return str(value.cast(pa.string()).as_py())
+
+
+class _ColumnCodec:
+    """One column. The keys of strings are places in the sorted list of its atoms; −1 is any other string."""
+
+    def __init__(self, column: Column, profile: ColumnProfile) -> None:
+        self._column = column
+        self._profile = profile
+        self.text = column.learned and is_text(column.arrow_type)
+        self.spread = bool(profile.edges)
+        self._pool = profile.pooled > 0
+        self.rates = (
+            profile.missing,
+            *profile.atom_rates,
+            *((profile.pooled,) if self._pool else ()),
+            *((profile.spread,) if self.spread else ()),
+        )
+        self._atoms = np.array([] if self.text else profile.atoms, np.int64)
+        self._order = np.argsort(self._atoms, kind="stable")
+        self._edges = np.array(profile.edges, np.int64)
+        self._support = np.array(profile.support, np.int64)
+        self._cumulative = np.concatenate([[0.0], np.cumsum(profile.cell_rates)])
+        if self.spread:
+            self._cumulative /= self._cumulative[-1]
+        self._float = pa.types.is_floating(column.arrow_type)
+        self._pattern = Pattern.parse(column.pattern) if column.pattern is not None else None
+
+    def of_codes(self, codes: Keys, dictionary: Dictionary) -> Keys:
+        """Keys of a column of strings from the codes of its dictionary."""
+        place = {label: i for i, label in enumerate(self._profile.atoms)}
+        table = [place.get(s, -1) for s in dictionary.labels(np.arange(len(dictionary)))]
+        lookup = np.array([*table, MISSING], np.int64)
+        return lookup[np.where(codes == MISSING, len(table), codes)]
+
+    def keys(self, array: pa.Array) -> Keys:
+        """Keys of an Arrow array of this column's type."""
+        if not self._column.learned:
+            return np.where(array.is_null().to_numpy(zero_copy_only=False), MISSING, 0)
+        if not self.text:
+            return to_keys(array)
+        dictionary = Dictionary()
+        return self.of_codes(dictionary.codes(array), dictionary)
+
+    def condition(self, value: object) -> Keys:
+        """The key of one value."""
+        try:
+            array = pa.array([value]) if value is not None else pa.nulls(1)
+            return self.keys(array.cast(self._column.arrow_type))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+            raise ConditionError(
+                f"a condition on {self._column.name!r} must be a value of type {self._column.type}, "
+                f"however: it is {type(value).__name__}"
+            ) from None
+
+    def possible(self) -> str:
+        """A hint at values that exist."""
+        if self._profile.atoms and self.text:
+            return "known values are " + ", ".join(repr(a) for a in self._profile.atoms[:8])
+        return "leave the column out of the condition"
+
+    def released(self, column: Column) -> Column:
+        """The column with the facts of its profile."""
+        facts: dict[str, object] = {"nullable": self._profile.missing > 0}
+        if not column.learned:
+            return column.model_copy(update=facts)
+        if self.text:
+            facts["categories"] = (*self._profile.atoms, *((OTHER,) if self._pool else ()))
+        elif column.kind in ("categorical", "boolean", "constant"):
+            facts["categories"] = tuple(from_keys(self._atoms, column.arrow_type).to_pylist())
+        elif len(self._edges) or len(self._atoms):
+            ends = self._edges[[0, -1]] if len(self._edges) else self._atoms[:0]
+            ends = ends - np.array([0, 0 if self._float else 1])[: len(ends)]
+            keys = np.concatenate([self._atoms, self._support if len(self._support) else ends])
+            low, high = from_keys(np.array([keys.min(), keys.max()]), column.arrow_type)
+            facts["min"], facts["max"] = plain(low), plain(high)
+        # What stands in the schema was looked up in the rows; what is released is what was learned.
+        clean = {"min": None, "max": None, "categories": None} if not column.declared else {}
+        return column.model_copy(update={**clean, **facts})
+
+    def encode(self, keys: Keys) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """States and scores of keys."""
+        rest = self._rest_state()
+        if not self._column.learned:
+            # An identifier or a text is present or not; no more is known of it.
+            known = rest if rest != UNKNOWN else 0
+            return np.where(keys == MISSING, 0, known).astype(np.int32), np.zeros(len(keys), np.float32)
+        if self.text:
+            states = np.where(keys >= 0, keys + 1, rest)
+            return np.where(keys == MISSING, 0, states).astype(np.int32), np.zeros(len(keys), np.float32)
+        states = np.full(len(keys), rest, np.int64)
+        if len(self._atoms):
+            ordered = self._atoms[self._order]
+            place = np.minimum(np.searchsorted(ordered, keys), len(ordered) - 1)
+            found = ordered[place] == keys
+            states = np.where(found, self._order[place] + 1, states)
+            if not self.spread and not self._pool and self._column.kind != "categorical":
+                states = np.where(found, states, self._order[self._nearest(ordered, keys)] + 1)
+        states = np.where(keys == MISSING, 0, states)
+        if not self.spread:
+            return states.astype(np.int32), np.zeros(len(keys), np.float32)
+        return states.astype(np.int32), np.where(states == rest, self._score(keys), 0).astype(np.float32)
+
+    def decode(
+        self, states: NDArray[np.int32], scores: NDArray[np.float32] | None, first_row: int
+    ) -> pa.Array:
+        """Values of states and scores."""
+        missing = states == 0
+        if not self._column.learned:
+            return self._filled(missing, first_row)
+        if self.text:
+            labels = [*self._profile.atoms, OTHER]
+            indices = pa.array(states.astype(np.int64) - 1, mask=missing)
+            values = pa.array(labels, pa.string()).take(indices)
+            return values.cast(self._column.arrow_type) if self._column.type != "string" else values
+        keys = np.full(len(states), MISSING, np.int64)
+        atom = (states > 0) & (states <= len(self._atoms))
+        keys[atom] = self._atoms[states[atom] - 1]
+        pooled = self._pool & (states == len(self._atoms) + 1)
+        if np.any(pooled) and len(self._atoms):
+            # A rare number cannot be named; the commonest one of its column stands for it.
+            keys[pooled] = self._atoms[int(np.argmax(self._profile.atom_rates))]
+        if self.spread and scores is not None:
+            spread = states == len(self.rates) - 1
+            keys[spread] = self._value(scores[spread].astype(np.float64))
+        return from_keys(keys, self._column.arrow_type)
+
+    def log_slope(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """log |d score / d value| at these scores."""
+        u = ndtr(scores)
+        cell = self._cell(u)
+        rate = np.diff(self._cumulative)[cell]
+        width = np.ones(len(u)) if len(self._support) else self._widths()[cell]
+        log_normal = -0.5 * scores**2 - 0.5 * np.log(2 * np.pi)
+        return np.asarray(np.log(np.maximum(rate, 1e-300)) - np.log(width) - log_normal)
+
+    def _rest_state(self) -> int:
+        """The state of a value that is no atom."""
+        return len(self.rates) - 1 if self.spread or self._pool else UNKNOWN
+
+    def _nearest(self, ordered: Keys, keys: Keys) -> NDArray[np.int64]:
+        place = np.clip(np.searchsorted(ordered, keys), 1, len(ordered) - 1) if len(ordered) > 1 else None
+        if place is None:
+            return np.zeros(len(keys), np.int64)
+        below, above = ordered[place - 1].astype(float), ordered[place].astype(float)
+        return np.where(keys.astype(float) - below <= above - keys.astype(float), place - 1, place)
+
+    def _reals(self, keys: Keys) -> NDArray[np.float64]:
+        return key_floats(keys) if self._float else keys.astype(np.float64)
+
+    def _widths(self) -> NDArray[np.float64]:
+        with np.errstate(over="ignore"):
+            width = np.diff(self._reals(self._edges))
+        return np.where(np.isfinite(width) & (width > 0), width, 1.0)
+
+    def _score(self, keys: Keys) -> NDArray[np.float64]:
+        last = len(self._edges) - 2
+        inside = np.clip(keys, self._edges[0], self._edges[-1] - 1)
+        cell = np.clip(np.searchsorted(self._edges, inside, side="right") - 1, 0, last)
+        share = np.full(len(keys), 0.5)
+        if not len(self._support):
+            # Offsets inside a cell are small, so integers beyond 2^53 keep their place.
+            half = 0.0 if self._float else 0.5
+            with np.errstate(over="ignore", invalid="ignore"):
+                offset = (
+                    key_floats(inside) - key_floats(self._edges[cell])
+                    if self._float
+                    else (inside - self._edges[cell]).astype(np.float64)
+                )
+            share = np.clip((offset + half) / self._widths()[cell], 0.0, 1.0)
+            share = np.where(np.isfinite(share), share, 0.5)
+        low, high = self._cumulative[cell], self._cumulative[cell + 1]
+        return np.asarray(ndtri(np.clip(low + share * (high - low), _EDGE, 1 - _EDGE)))
+
+    def _cell(self, u: NDArray[np.float64]) -> NDArray[np.int64]:
+        cell = np.searchsorted(self._cumulative, u, side="right") - 1
+        return np.asarray(np.clip(cell, 0, len(self._cumulative) - 2))
+
+    def _value(self, scores: NDArray[np.float64]) -> Keys:
+        u = ndtr(scores)
+        cell = self._cell(u)
+        if len(self._support):
+            return np.asarray(self._support[cell])
+        low, high = self._cumulative[cell], self._cumulative[cell + 1]
+        share = np.clip((u - low) / np.maximum(high - low, 1e-300), 0.0, 1.0)
+        if self._float:
+            return self._float_value(cell, share)
+        widths = np.diff(self._edges)[cell]
+        offset = np.minimum((share * widths).astype(np.int64), widths - 1)
+        keys = self._edges[cell] + offset
+        step = self._column.step
+        if step is None or step == 1:
+            return keys
+        # The first edge is a value of the grid, so distances from it are multiples of the step.
+        steps = np.rint((keys - self._edges[0]) / step).astype(np.int64)
+        return np.minimum(self._edges[0] + steps * step, (self._edges[-1] - 1))
+
+    def _float_value(self, cell: NDArray[np.int64], share: NDArray[np.float64]) -> Keys:
+        left, right = key_floats(self._edges[cell]), key_floats(self._edges[cell + 1])
+        values = left * (1 - share) + right * share
+        if self._column.digits is not None:
+            values = np.round(values, self._column.digits)
+        ends = key_floats(self._edges[[0, -1]])
+        return float_keys(np.clip(values, ends[0], ends[1]))
+
+    def _filled(self, missing: NDArray[np.bool_], first_row: int) -> pa.Array:
+        """New identifiers, or the word that stands for a text."""
+        column, rows = self._column, len(missing)
+        kind = column.arrow_type
+        if column.kind == "empty" or pa.types.is_null(kind):
+            return pa.nulls(rows, kind)
+        if column.kind == "text":
+            whole = pa.array([REPLACED], pa.string()).take(pa.array(np.zeros(rows, np.int64), mask=missing))
+            return whole.cast(kind) if is_text(kind) else pa.nulls(rows, kind)
+        if is_text(kind):
+            pattern = self._pattern or Pattern.parse("[A-Z0-9]{12}")
+            return pa.array(pattern.strings(first_row, rows), pa.string(), mask=missing).cast(kind)
+        first = int(column.min) if column.min is not None else 1
+        last = int(column.max) if column.max is not None else 10**9
+        numbers = permuted(first_row, rows, max(1, last - first + 1))
+        return pa.array(numbers.astype(np.int64) + first, mask=missing).cast(kind)

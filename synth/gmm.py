@@ -1,0 +1,445 @@
+"""gmm: a mixture with shared components over mixed columns.
+
+One hidden component per row. Given it, columns are independent: a column's state (missing, an atom, the pool,
+or "spread") is categorical, and where it is spread its score is Gaussian. What is unknown of a row drops out
+of its likelihood, so missing cells, conditions and marginals are exact.
+
+Fitted by expectation maximization (Dempster, Laird & Rubin 1977) on sums that it asks of the curator, in the
+stepwise form of Cappé & Moulines 2009 (arXiv 0712.4273) where an answer covers only a part of the rows; a full
+answer makes it the ordinary kind. The start is drawn from the profile, never from rows.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from privacy.curator import Batch, Curator, Floats, Split
+from synth.codec import UNKNOWN, Encoded, Layout
+
+_LOG_2PI = math.log(2 * math.pi)
+
+
+class Options(BaseModel):
+    """What a recipe may say about a mixture."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    components: int | None = Field(None, ge=1, le=4096, description="number; none: by held-out likelihood")
+    max_components: int = Field(512, ge=1, le=4096, description="where the search for the number ends")
+    passes: int = Field(30, ge=1, le=1000, description="passes over the rows, fewer for very many rows")
+    smoothing: float = Field(0.5, gt=0, le=1000, description="rows that the prior of a component is worth")
+    min_std: float = Field(0.03, gt=0, lt=1, description="smallest standard deviation of a score")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """K components over S states and D scores.
+
+    Attributes:
+        log_weights: float32 (K,).
+        log_tables: float32 (S, K): log probability of each state of each column.
+        means: float32 (D, K).
+        stds: float32 (D, K).
+    """
+
+    log_weights: Tensor
+    log_tables: Tensor
+    means: Tensor
+    stds: Tensor
+
+    @property
+    def components(self) -> int:
+        """Number of components K."""
+        return len(self.log_weights)
+
+
+class Gmm:
+    """A fitted mixture."""
+
+    name = "gmm"
+
+    def __init__(self, layout: Layout, parameters: Parameters) -> None:
+        self._layout = layout
+        self._parameters = parameters
+        self._scorer = _Scorer(layout, parameters)
+
+    @classmethod
+    def fit(cls, curator: Curator, layout: Layout, options: Mapping[str, Any], *, seed: int) -> "Gmm":
+        """Learns from the curator's answers.
+
+        Args:
+            curator: over rows encoded by the codec of `layout`.
+            layout: the encoded columns.
+            options: fields of `Options`.
+            seed: of the start.
+
+        Raises:
+            pydantic.ValidationError: an option is unknown or out of range.
+        """
+        chosen = Options.model_validate(dict(options))
+        components = chosen.components or _best_number(curator, layout, chosen, seed)
+        return cls(layout, _em(curator, layout, chosen, components, split="train", seed=seed, effort=1.0))
+
+    def draw(
+        self, rows: int, rng: np.random.Generator, *, given: Encoded | None = None, present: bool = False
+    ) -> Encoded:
+        """New rows, or the unknown cells of given rows.
+
+        Args:
+            rows: how many; with `given`, one row of it serves all, or it has as many rows.
+            rng: the only source of randomness.
+            given: what is known; cells in state −1 are drawn from their exact conditional distribution.
+            present: whether unknown cells are drawn as not missing.
+        """
+        if given is None:
+            shape = (rows, len(self._layout.fields))
+            known = Encoded(
+                states=np.full(shape, UNKNOWN, np.int32),
+                scores=np.zeros((rows, len(self._layout.scored)), np.float32),
+            )
+            component = _categorical(rng, np.exp(self._parameters.log_weights.double().numpy()), rows)
+        else:
+            repeat = np.zeros(rows, np.int64) if len(given) == 1 else np.arange(rows)
+            posterior = self._posterior(given, present=present)
+            component = _rowwise(rng, posterior, repeat)
+            known = given.take(repeat)
+        return self._fill(known, component, rng, present=present)
+
+    def log_prob(self, encoded: Encoded) -> Floats:
+        """Log-density of states and scores, unknown cells integrated out: float64 (n,)."""
+        with torch.no_grad():
+            parts = [self._scorer.joint(encoded.take(s)).double().logsumexp(1) for s in _slices(len(encoded))]
+        return torch.cat(parts).numpy() if parts else np.empty(0)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What must be stored; the inverse is `restore`."""
+        p = self._parameters
+        return {"log_weights": p.log_weights, "log_tables": p.log_tables, "means": p.means, "stds": p.stds}
+
+    @classmethod
+    def restore(cls, layout: Layout, tensors: Mapping[str, Tensor]) -> "Gmm":
+        """A mixture from its tensors.
+
+        Raises:
+            ValueError: shapes do not fit the layout.
+        """
+        weights, tables = tensors["log_weights"], tensors["log_tables"]
+        expected = {
+            "log_tables": (layout.states, len(weights)),
+            "means": (len(layout.scored), len(weights)),
+            "stds": (len(layout.scored), len(weights)),
+        }
+        for name, shape in expected.items():
+            if tuple(tensors[name].shape) != shape:
+                raise ValueError(f"{name} must be {shape}, however: it is {tuple(tensors[name].shape)}")
+        return cls(
+            layout,
+            Parameters(log_weights=weights, log_tables=tables, means=tensors["means"], stds=tensors["stds"]),
+        )
+
+    def _posterior(self, given: Encoded, *, present: bool) -> Floats:
+        """Probability of each component given what is known: float64 (n, K)."""
+        with torch.no_grad():
+            joint = torch.cat([self._scorer.joint(given.take(s)) for s in _slices(len(given))]).double()
+            if present:
+                unknown = torch.from_numpy(given.states == UNKNOWN).double()
+                joint = joint + unknown @ self._scorer.log_present.double()
+            return joint.softmax(1).numpy()
+
+    def _fill(
+        self, known: Encoded, component: NDArray[np.int64], rng: np.random.Generator, *, present: bool
+    ) -> Encoded:
+        states, scores = known.states.copy(), known.scores.copy()
+        means, stds = self._parameters.means.numpy(), self._parameters.stds.numpy()
+        for i, (field, offset) in enumerate(zip(self._layout.fields, self._layout.offsets, strict=True)):
+            unknown = np.flatnonzero(states[:, i] == UNKNOWN)
+            if not len(unknown):
+                continue
+            k = component[unknown]
+            table = np.exp(self._parameters.log_tables[offset : offset + field.states].double().numpy())
+            if present and field.states > 1:
+                table[0] = 0
+            states[unknown, i] = _from_tables(rng, table, k)
+            if field.score is not None:
+                drawn = unknown[states[unknown, i] == field.spread]
+                k = component[drawn]
+                noise = rng.standard_normal(len(drawn), np.float32)
+                scores[drawn, field.score] = means[field.score, k] + stds[field.score, k] * noise
+        return Encoded(states=states, scores=scores)
+
+
+class _Scorer:
+    """log p(row, component) of encoded rows under fixed parameters."""
+
+    def __init__(self, layout: Layout, parameters: Parameters) -> None:
+        self._offsets = torch.from_numpy(layout.offsets)
+        self._spread = torch.tensor([int(layout.fields[i].spread or 0) for i in layout.scored])
+        self._scored = torch.tensor(layout.scored, dtype=torch.int64)
+        self._states = layout.states
+        p = parameters
+        # The last row stands for "unknown" and adds nothing.
+        self._tables = torch.cat([p.log_tables, torch.zeros(1, p.components)])
+        precision = p.stds**-2
+        self._quadratic = torch.cat([-0.5 * precision, p.means * precision])
+        constant = -0.5 * (p.means**2 * precision + _LOG_2PI) - p.stds.log()
+        for d, i in enumerate(layout.scored):
+            self._tables[layout.offsets[i] + self._spread[d]] += constant[d]
+        self._log_weights = p.log_weights
+        missing = p.log_tables[self._offsets].double().exp()
+        self.log_present = torch.log1p(-missing.clamp(max=1 - 1e-12)).float()
+
+    def indices(self, states: NDArray[np.int32]) -> Tensor:
+        """Rows of the table for each cell: int64 (n, C); unknown cells point to the last row."""
+        s = torch.from_numpy(np.ascontiguousarray(states)).long()
+        return torch.where(s == UNKNOWN, self._states, s + self._offsets)
+
+    def powers(self, encoded: Encoded) -> Tensor:
+        """[x², x] where the score counts, else 0: float32 (n, 2 D)."""
+        x = torch.from_numpy(np.ascontiguousarray(encoded.scores))
+        if not len(self._scored):
+            return x.new_zeros(len(x), 0)
+        states = torch.from_numpy(np.ascontiguousarray(encoded.states)).long()
+        x = torch.where(states[:, self._scored] == self._spread, x, 0.0)
+        return torch.cat([x * x, x], 1)
+
+    def joint(self, encoded: Encoded) -> Tensor:
+        """float32 (n, K)."""
+        joint = torch.nn.functional.embedding_bag(self.indices(encoded.states), self._tables, mode="sum")
+        return joint + self.powers(encoded) @ self._quadratic + self._log_weights
+
+
+class _Moments:
+    """The sums of the E step: for each component its rows, its rows in each state, Σ x² and Σ x of its scores.
+
+    A row adds r ⊗ (1, one-hot states, x², x) with r its posterior, so its norm is
+    ‖r‖ · √(1 + known columns + Σ x⁴ + Σ x²), without a vector per row.
+    """
+
+    def __init__(self, layout: Layout, parameters: Parameters) -> None:
+        self._layout = layout
+        self._scorer = _Scorer(layout, parameters)
+        self._components = parameters.components
+        scores = len(layout.scored)
+        self.size = self._components * (1 + layout.states + 2 * scores)
+        # E[x² + x⁴] = 4 for a standard normal score; twice that keeps nearly all rows unclipped.
+        self.bound = math.sqrt(1 + len(layout.fields) + 8 * scores)
+
+    def of(self, batch: Batch) -> "_MomentsOfBatch":
+        """What these rows add."""
+        encoded = _encoded(batch)
+        with torch.no_grad():
+            posterior = self._scorer.joint(encoded).softmax(1)
+        return _MomentsOfBatch(
+            posterior, self._scorer.indices(encoded.states), self._scorer.powers(encoded), self._layout.states
+        )
+
+
+@dataclass(frozen=True)
+class _MomentsOfBatch:
+    posterior: Tensor
+    indices: Tensor
+    powers: Tensor
+    states: int
+
+    def norms(self) -> Floats:
+        """Norm of each row's contribution: float64 (n,)."""
+        known = (self.indices < self.states).sum(1)
+        squares = 1 + known + (self.powers.double() ** 2).sum(1)
+        return (self.posterior.double().norm(dim=1) * squares.sqrt()).numpy()
+
+    def weighted(self, weights: Floats | None) -> Floats:
+        """Weighted sum of the contributions, flattened in the order weights, states, x², x."""
+        r = self.posterior
+        if weights is not None:
+            r = r * torch.from_numpy(weights).to(r.dtype)[:, None]
+        counts = _scatter_rows(self.indices, r, self.states + 1)[:-1]
+        parts = [r.sum(0)[None], counts, self.powers.T @ r]
+        return torch.cat(parts).double().flatten().numpy()
+
+
+class _LogLikelihood:
+    """Σ log p(row), the figure by which mixtures are chosen. A row counts within ± `bound` only."""
+
+    size = 1
+
+    def __init__(self, model: Gmm, columns: int) -> None:
+        self._model = model
+        self.bound = 20.0 * columns
+
+    def of(self, batch: Batch) -> "_Values":
+        """What these rows add."""
+        return _Values(np.clip(self._model.log_prob(_encoded(batch)), -self.bound, self.bound))
+
+
+@dataclass(frozen=True)
+class _Values:
+    values: Floats
+
+    def norms(self) -> Floats:
+        return np.abs(self.values)
+
+    def weighted(self, weights: Floats | None) -> Floats:
+        return np.array([self.values.sum() if weights is None else self.values @ weights])
+
+
+def _best_number(curator: Curator, layout: Layout, options: Options, seed: int) -> int:
+    """The number of components by the likelihood of rows that the trial fits have not seen."""
+    most = int(min(options.max_components, max(1.0, layout.rows / 20)))
+    best, best_value = 1, -math.inf
+    for number in _ladder(most):
+        parameters = _em(curator, layout, options, number, split="fit", seed=seed, effort=0.3)
+        statistic = _LogLikelihood(Gmm(layout, parameters), len(layout.fields))
+        value = float(curator.sum(statistic, split="select").value[0])
+        if value <= best_value:
+            break
+        best, best_value = number, value
+    return best
+
+
+def _ladder(most: int) -> Sequence[int]:
+    steps = [8, 32, 64, 128, 256, 512, 1024, 2048, 4096]
+    return [s for s in steps if s < most] + [most]
+
+
+def _em(
+    curator: Curator,
+    layout: Layout,
+    options: Options,
+    components: int,
+    *,
+    split: Split,
+    seed: int,
+    effort: float,
+) -> Parameters:
+    """Expectation maximization from a start that the profile gives.
+
+    Args:
+        effort: share of the passes that the options allow.
+    """
+    parameters = _start(layout, components, seed)
+    rows = max(layout.rows, 1.0)
+    hint = int(max(4096, rows / 16))
+    # Very many rows say the same with fewer passes.
+    passes = max(2.0, options.passes * effort * min(1.0, 200_000 / rows))
+    steps = max(3, math.ceil(passes * rows / min(hint, rows)))
+    running: Floats | None = None
+    for step in range(steps):
+        answer = curator.sum(_Moments(layout, parameters), split=split, rows_hint=hint)
+        shape = (-1, components)
+        moments = answer.value.reshape(shape)
+        moments = moments / max(1.0, moments[0].sum())
+        pace = max(answer.part, (step + 2.0) ** -0.6)
+        running = moments if running is None else (1 - pace) * running + pace * moments
+        parameters = _maximize(layout, running, rows, options)
+    return parameters
+
+
+def _start(layout: Layout, components: int, seed: int) -> Parameters:
+    """Components around candidates that are drawn from the profile's rates, one column at a time."""
+    rng = np.random.default_rng([seed, components])
+    tables = np.zeros((layout.states, components))
+    for field, offset in zip(layout.fields, layout.offsets, strict=True):
+        rates = _simplex(np.array(field.rates))
+        candidate = rng.choice(field.states, components, p=rates)
+        table = np.repeat(0.7 * rates[:, None], components, 1)
+        table[candidate, np.arange(components)] += 0.3
+        tables[offset : offset + field.states] = table
+    scores = len(layout.scored)
+    return Parameters(
+        log_weights=torch.full((components,), -math.log(components)),
+        log_tables=torch.from_numpy(np.log(np.maximum(tables, 1e-12))).float(),
+        means=torch.from_numpy(rng.standard_normal((scores, components))).float(),
+        stds=torch.full((scores, components), 0.8),
+    )
+
+
+def _maximize(layout: Layout, moments: Floats, rows: float, options: Options) -> Parameters:
+    """The M step, with a prior that is worth `smoothing` rows of the profile's rates in each component.
+
+    Args:
+        moments: float64 (1 + S + 2 D, K), per row.
+        rows: number of rows that the moments stand for.
+    """
+    moments = np.maximum(moments, 0) if not len(layout.scored) else moments
+    alpha = options.smoothing / rows
+    weights = np.maximum(moments[0], 0) + alpha / moments.shape[1]
+    tables = np.maximum(moments[1 : 1 + layout.states], 0)
+    scores = len(layout.scored)
+    squares, sums = np.split(moments[1 + layout.states :], 2)
+    held = (
+        np.stack([tables[layout.offsets[i] + layout.fields[i].states - 1] for i in layout.scored])
+        if scores
+        else sums
+    )
+    means = sums / (held + alpha)
+    # The prior variance is that of a standard normal score, worth as many rows as the rest of the prior.
+    spread = (squares - 2 * means * sums + means**2 * held + alpha) / (held + alpha)
+    log_tables = np.empty_like(tables)
+    for field, offset in zip(layout.fields, layout.offsets, strict=True):
+        part = slice(offset, offset + field.states)
+        smoothed = tables[part] + alpha * _simplex(np.array(field.rates))[:, None]
+        log_tables[part] = np.log(np.maximum(smoothed / smoothed.sum(0), 1e-12))
+    return Parameters(
+        log_weights=torch.from_numpy(np.log(weights / weights.sum())).float(),
+        log_tables=torch.from_numpy(log_tables).float(),
+        means=torch.from_numpy(means).float(),
+        stds=torch.from_numpy(np.sqrt(np.maximum(spread, options.min_std**2))).float(),
+    )
+
+
+def _encoded(batch: Batch) -> Encoded:
+    return Encoded(
+        states=np.asarray(batch.columns["states"], np.int32),
+        scores=np.asarray(batch.columns["scores"], np.float32),
+    )
+
+
+def _scatter_rows(indices: Tensor, values: Tensor, size: int) -> Tensor:
+    """Σ over rows and columns of `values[row]` into the row `indices[row, column]`: float32 (size, K)."""
+    if size <= 4096:
+        hot = torch.zeros(len(indices), size).scatter_(1, indices, 1.0)
+        return hot.T @ values
+    out = torch.zeros(size, values.shape[1])
+    for column in indices.T:
+        out.index_add_(0, column, values)
+    return out
+
+
+def _simplex(rates: Floats) -> Floats:
+    """Rates that make exactly 1; equal ones where all are 0."""
+    total = rates.sum()
+    return rates / total if total > 0 else np.full(len(rates), 1 / len(rates))
+
+
+def _categorical(rng: np.random.Generator, weights: Floats, rows: int) -> NDArray[np.int64]:
+    cumulative = np.cumsum(weights)
+    drawn = np.searchsorted(cumulative, rng.random(rows) * cumulative[-1], side="right")
+    return np.minimum(drawn, len(weights) - 1).astype(np.int64)
+
+
+def _rowwise(rng: np.random.Generator, weights: Floats, row: NDArray[np.int64]) -> NDArray[np.int64]:
+    """One draw from row `row[i]` of `weights` (n, K) for each i."""
+    return _from_tables(rng, weights.T, row).astype(np.int64)
+
+
+def _from_tables(rng: np.random.Generator, table: Floats, column: NDArray[np.int64]) -> NDArray[np.int32]:
+    """One draw from column `column[i]` of `table` (S, K) for each i: int32 (n,).
+
+    All cumulative tables stand one after the other on one line, so a single binary search serves all rows.
+    """
+    cumulative = np.cumsum(table, 0)
+    cumulative = cumulative / np.maximum(cumulative[-1], 1e-300)
+    line = (cumulative + np.arange(table.shape[1])).T.ravel()
+    at = np.searchsorted(line, column + rng.random(len(column)), side="right") - column * len(table)
+    return np.clip(at, 0, len(table) - 1).astype(np.int32)
+
+
+def _slices(rows: int, size: int = 8192) -> Sequence[slice]:
+    return [slice(i, i + size) for i in range(0, rows, size)]

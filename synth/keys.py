@@ -1,0 +1,165 @@
+"""Keys: every Arrow value as a 64-bit integer in the value's own order, and back.
+
+The curator sees raw columns as keys, so that one kind of question serves integers beyond 2^53, decimals,
+floats, times before 1970 and strings. Integers, times and unscaled decimals are their own keys; floats map by
+the order-preserving reading of their bits; strings map to codes, whose dictionary stays with the rows.
+"""
+
+from decimal import Decimal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from privacy.curator import MISSING, Keys
+
+_LARGEST = np.iinfo(np.int64).max
+_UINT64_OFFSET = np.uint64((1 << 63) - 1)
+"""Maps 0 to the smallest key that is not `MISSING`; the largest two of the 2^64 share a key."""
+
+
+class Dictionary:
+    """Codes for strings, given in the order in which the strings are first met. It stays inside."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, int] = {}
+        self._labels: list[str] = []
+
+    def codes(self, array: pa.Array) -> Keys:
+        """The codes of an array of strings, int64 (n,), `MISSING` for nulls; new strings get new codes."""
+        encoded = array if pa.types.is_dictionary(array.type) else pc.dictionary_encode(array)
+        labels = encoded.dictionary.cast(pa.string()).to_pylist()
+        table = np.array([self._code(label) for label in labels] + [MISSING], np.int64)
+        indices = encoded.indices.cast(pa.int64()).fill_null(len(labels)).to_numpy(zero_copy_only=False)
+        keys: Keys = table[indices]
+        return keys
+
+    def labels(self, codes: Keys) -> list[str]:
+        """The strings of these codes."""
+        return [self._labels[c] for c in codes]
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def _code(self, label: str | None) -> int:
+        if label is None:
+            return int(MISSING)
+        code = self._codes.setdefault(label, len(self._codes))
+        if code == len(self._labels):
+            self._labels.append(label)
+        return code
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether values of this Arrow type are strings, and so are known by codes."""
+    if pa.types.is_dictionary(kind):
+        return is_text(kind.value_type)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def to_keys(array: pa.Array) -> Keys:
+    """Keys of an array of numbers, booleans or times: int64 (n,), `MISSING` for nulls and NaN.
+
+    Raises:
+        TypeError: the type has no order-preserving key.
+    """
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        return to_keys(array.dictionary_decode())
+    if pa.types.is_null(kind):
+        return np.full(len(array), MISSING, np.int64)
+    missing = _is_null(array)
+    if pa.types.is_floating(kind):
+        floats = array.cast(pa.float64()).fill_null(np.nan).to_numpy(zero_copy_only=False)
+        return np.where(np.isnan(floats), MISSING, float_keys(floats))
+    if pa.types.is_decimal(kind):
+        return _decimal_keys(array, missing)
+    if pa.types.is_uint64(kind):
+        values = array.fill_null(0).to_numpy(zero_copy_only=False)
+        keys = (np.minimum(values, np.uint64(2**64 - 2)) - _UINT64_OFFSET).view(np.int64)
+    elif pa.types.is_boolean(kind):
+        keys = array.fill_null(False).to_numpy(zero_copy_only=False).astype(np.int64)
+    elif pa.types.is_integer(kind):
+        keys = array.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    elif pa.types.is_temporal(kind):
+        keys = _time_keys(array)
+    else:
+        raise TypeError(f"a column of type {kind} has no keys; make it kind: text")
+    # The one integer that means missing moves to its neighbour.
+    return np.where(missing, MISSING, np.maximum(keys, MISSING + 1))
+
+
+def from_keys(keys: Keys, kind: pa.DataType) -> pa.Array:
+    """The inverse of `to_keys` for an Arrow type that is not text; `MISSING` becomes null."""
+    missing = keys == MISSING
+    if pa.types.is_null(kind):
+        return pa.nulls(len(keys))
+    if pa.types.is_dictionary(kind):
+        return from_keys(keys, kind.value_type).dictionary_encode().cast(kind)
+    if pa.types.is_floating(kind):
+        return pa.array(key_floats(np.where(missing, 0, keys)), mask=missing).cast(kind)
+    safe = np.where(missing, 0, keys)
+    if pa.types.is_decimal(kind):
+        return _decimals(safe, missing, kind)
+    if pa.types.is_uint64(kind):
+        return pa.array(np.where(missing, 0, safe.view(np.uint64) + _UINT64_OFFSET), mask=missing)
+    if pa.types.is_boolean(kind):
+        return pa.array(safe.astype(bool), mask=missing)
+    if pa.types.is_temporal(kind):
+        return _times(safe, missing, kind)
+    return pa.array(safe, mask=missing).cast(kind)
+
+
+def float_keys(values: NDArray[np.float64]) -> Keys:
+    """Order-preserving 64-bit keys of floats without NaN; both zeros share one key.
+
+    Args:
+        values: float64 (n,).
+
+    Returns:
+        int64 (n,): x < y exactly if key(x) < key(y).
+    """
+    bits = (np.asarray(values, np.float64) + 0.0).view(np.int64)
+    return np.where(bits >= 0, bits, -(bits & _LARGEST))
+
+
+def key_floats(keys: Keys) -> NDArray[np.float64]:
+    """The inverse of `float_keys`: float64 (n,)."""
+    keys = np.asarray(keys, np.int64)
+    negative = (-keys) | np.int64(MISSING)
+    return np.where(keys >= 0, keys, negative).view(np.float64)
+
+
+def _is_null(array: pa.Array) -> NDArray[np.bool_]:
+    nulls: NDArray[np.bool_] = array.is_null().to_numpy(zero_copy_only=False)
+    return nulls
+
+
+def _width(kind: pa.DataType) -> pa.DataType:
+    return pa.int32() if pa.types.is_date32(kind) or pa.types.is_time32(kind) else pa.int64()
+
+
+def _time_keys(array: pa.Array) -> Keys:
+    plain = array.cast(pa.timestamp(array.type.unit)) if pa.types.is_timestamp(array.type) else array
+    keys: Keys = plain.view(_width(plain.type)).cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+    return keys
+
+
+def _times(keys: Keys, missing: NDArray[np.bool_], kind: pa.DataType) -> pa.Array:
+    if pa.types.is_date64(kind):
+        day = 86_400_000
+        keys = np.floor_divide(keys, day) * day
+    return pa.array(keys, mask=missing).cast(_width(kind)).view(kind)
+
+
+def _decimal_keys(array: pa.Array, missing: NDArray[np.bool_]) -> Keys:
+    scale = array.type.scale
+    unscaled = [0 if v is None else int(v.scaleb(scale)) for v in array.to_pylist()]
+    keys = np.array([max(-_LARGEST, min(_LARGEST, v)) for v in unscaled], np.int64)
+    return np.where(missing, MISSING, keys)
+
+
+def _decimals(keys: Keys, missing: NDArray[np.bool_], kind: pa.DataType) -> pa.Array:
+    values = [None if m else Decimal(int(k)).scaleb(-kind.scale) for k, m in zip(keys, missing, strict=True)]
+    return pa.array(values, kind)

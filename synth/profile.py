@@ -1,0 +1,395 @@
+"""Profile: what was learned of each column by asking the curator.
+
+A profile says, for each column, how often it is missing, which values carry a noticeable share of the rows
+(atoms), which rare values were pooled, and how the rest is spread over cells. It is public: no value in it is
+shared by fewer units than the recipe's `at_least`, and cells end at midpoints of the key space or at such
+values. Bounds are the `at_least`-th smallest and largest value.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from privacy.curator import MISSING, Cells, Curator, Keys, Shared
+from privacy.errors import InputError
+from synth.keys import float_keys, is_text, to_keys
+from synth.schema import Column, Schema
+
+Labels = Callable[[str, Keys], list[str]]
+"""Column and codes → strings. Asked only for codes that may leave."""
+
+ATOM_SHARE = 0.01
+"""A value with this share of the present rows may be an atom."""
+
+ATOM_EXCESS = 3.0
+"""A value among many is an atom if it has this many times the rows of its neighbours."""
+
+FEW_VALUES = 32
+"""A numeric column with at most so many values is all atoms."""
+
+SUPPORT_SHARE = 0.95
+SUPPORT_VALUES = 2000
+"""Where at most so many shared values hold this share, the column takes only these values."""
+
+CELLS = 256
+"""Cells that the spread of a continuous column is learned in."""
+
+_WAYS = 64
+_ROUNDS = 10
+_FLOAT_KEYS = float_keys(np.array([-np.finfo(np.float64).max, np.finfo(np.float64).max]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnProfile:
+    """What was learned of one column. All rates are shares of all rows; together they make 1.
+
+    Attributes:
+        name: the column.
+        missing: rate of missing values.
+        atoms: keys of the atoms, or strings for a column of strings.
+        atom_rates: their rates.
+        pooled: rate of the values that are pooled because too few units share them.
+        edges: keys (m + 1): borders of the m cells of the rest; empty when there is no rest.
+        support: keys (m): the values that the cells stand for, where the column takes only these; else empty.
+        cell_rates: rates of the m cells.
+    """
+
+    name: str
+    missing: float
+    atoms: tuple[int | str, ...] = ()
+    atom_rates: tuple[float, ...] = ()
+    pooled: float = 0.0
+    edges: tuple[int, ...] = ()
+    support: tuple[int, ...] = ()
+    cell_rates: tuple[float, ...] = ()
+
+    @property
+    def spread(self) -> float:
+        """Rate of the rows whose value lies in cells."""
+        return float(sum(self.cell_rates))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """What was learned of a table.
+
+    Attributes:
+        rows: number of rows that are learned from, as answered.
+        at_least: units that had to share a value; 0 means that disclosure control was off.
+        columns: one profile per column of the schema, in its order.
+    """
+
+    rows: float
+    at_least: int
+    columns: tuple[ColumnProfile, ...]
+
+    def to_json(self) -> str:
+        """JSON text; equal profiles give equal text."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Profile":
+        """The inverse of `to_json`."""
+        data = json.loads(text)
+        columns = tuple(ColumnProfile(**_tuples(c)) for c in data["columns"])
+        return cls(rows=data["rows"], at_least=data["at_least"], columns=columns)
+
+
+def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+
+
+def learn(schema: Schema, curator: Curator, labels: Labels, *, at_least: int = 10) -> Profile:
+    """Asks the curator about each column.
+
+    Args:
+        schema: the columns; facts that are declared bind, all others are learned.
+        curator: over raw columns.
+        labels: gives the strings of codes.
+        at_least: units that must share a value before it may be named; 0 turns disclosure control off.
+
+    Raises:
+        InputError: there are too few rows to say anything under disclosure control.
+    """
+    enough = max(1, at_least)
+    rows = float(curator.total(of="rows").value)
+    if rows < 2 * enough:
+        raise InputError(
+            f"a table must have at least {2 * enough} rows to train on, however: it has fewer; "
+            "bring more rows, lower `holdout`, or set `at_least: 0` if its values may be public"
+        )
+    presence = curator.histogram([Cells(columns=(c.name,), edges=(np.empty(0, np.int64),)) for c in schema])
+    learned = [c for c in schema if c.learned]
+    shared = dict(
+        zip(
+            (c.name for c in learned), curator.values([c.name for c in learned], at_least=enough), strict=True
+        )
+    )
+    columns = {
+        c.name: _discrete(c, shared.get(c.name), presence[i].value, rows, labels, enough)
+        for i, c in enumerate(schema)
+    }
+    numeric = [c for c in learned if columns[c.name].pooled > 0 and not is_text(c.arrow_type) and _ordered(c)]
+    columns |= _continuous(numeric, columns, shared, curator, rows, enough)
+    return Profile(
+        rows=rows, at_least=at_least, columns=tuple(_complete(columns[c.name], enough / rows) for c in schema)
+    )
+
+
+def _ordered(column: Column) -> bool:
+    return column.kind in ("numerical", "datetime", "duration")
+
+
+def _discrete(
+    column: Column,
+    shared: Shared | None,
+    presence: NDArray[np.float64],
+    rows: float,
+    labels: Labels,
+    enough: int,
+) -> ColumnProfile:
+    """Missing rate and atoms; for an ordered column what is left stands in `pooled` until cells take it."""
+    present = float(presence[1:].sum())
+    missing = float(presence[0]) / rows
+    if shared is None:
+        return ColumnProfile(name=column.name, missing=missing, pooled=present / rows)
+    atoms = _atoms(shared, present, enough) if _ordered(column) else np.ones(len(shared.keys), bool)
+    keys, counts = shared.keys[atoms], shared.counts[atoms]
+    names: Sequence[int | str] = (
+        labels(column.name, keys) if is_text(column.arrow_type) else [int(k) for k in keys]
+    )
+    if column.declared and column.categories is not None:
+        named = [i for i, name in enumerate(names) if name in _declared_names(column)]
+        names, counts = [names[i] for i in named], counts[named]
+    if is_text(column.arrow_type):
+        # Codes come in the order in which rows came; the order of the strings says nothing about rows.
+        order = np.argsort(np.array(names, dtype=object), kind="stable")
+        names, counts = [names[i] for i in order], counts[order]
+    return ColumnProfile(
+        name=column.name,
+        missing=missing,
+        atoms=tuple(names),
+        atom_rates=tuple(float(c) / rows for c in counts),
+        pooled=max(0.0, present - float(counts.sum())) / rows,
+    )
+
+
+def _declared_names(column: Column) -> set[int | str]:
+    assert column.categories is not None
+    if is_text(column.arrow_type):
+        return {str(c) for c in column.categories}
+    keys = to_keys(pa.array(list(column.categories)).cast(column.arrow_type))
+    return {int(k) for k in keys}
+
+
+def _atoms(shared: Shared, present: float, enough: int) -> NDArray[np.bool_]:
+    """Which of the shared values are atoms: all of few, else those that stand out among their neighbours."""
+    counts = shared.counts
+    rest = present - counts.sum()
+    if len(counts) <= FEW_VALUES and rest < max(2 * enough, 0.01 * present):
+        return np.ones(len(counts), bool)
+    noticeable = counts >= max(enough, ATOM_SHARE * present)
+    stands_out = np.zeros(len(counts), bool)
+    # A float that is exactly shared among values that are not is an atom, however its shared neighbours are.
+    mostly_unshared = rest > 0.5 * present
+    for i in np.flatnonzero(noticeable):
+        neighbours = np.concatenate([counts[max(0, i - 5) : i], counts[i + 1 : i + 6]])
+        usual = np.median(neighbours) if len(neighbours) else 0.0
+        stands_out[i] = mostly_unshared or counts[i] > ATOM_EXCESS * usual
+    return stands_out
+
+
+def _continuous(
+    columns: Sequence[Column],
+    profiles: Mapping[str, ColumnProfile],
+    shared: Mapping[str, Shared],
+    curator: Curator,
+    rows: float,
+    enough: int,
+) -> dict[str, ColumnProfile]:
+    """Cells for what is not an atom."""
+    done: dict[str, ColumnProfile] = {}
+    spread: list[Column] = []
+    for column in columns:
+        profile = profiles[column.name]
+        support = _support(profile, shared[column.name], rows)
+        if support is not None:
+            done[column.name] = support
+        elif profile.pooled * rows >= 2 * enough:
+            spread.append(column)
+    if spread:
+        bounds = _bounds(spread, curator, enough)
+        done |= _cells(spread, profiles, bounds, curator, rows, enough)
+    return done
+
+
+def _support(profile: ColumnProfile, shared: Shared, rows: float) -> ColumnProfile | None:
+    """Cells around shared values, where these are (nearly) all that the column takes."""
+    atom = np.isin(shared.keys, np.array([int(a) for a in profile.atoms], np.int64))
+    keys, counts = shared.keys[~atom], shared.counts[~atom]
+    present = (1 - profile.missing) * rows
+    rest = profile.pooled * rows
+    covered = shared.counts.sum() / max(present, 1.0)
+    if not len(keys) or len(keys) > SUPPORT_VALUES or covered < SUPPORT_SHARE:
+        return None
+    middle = keys[:-1] + (keys[1:] - keys[:-1] + 1) // 2
+    edges = np.concatenate([keys[:1], middle, keys[-1:] + 1])
+    rates = counts / counts.sum() * rest / rows
+    return replace(
+        profile,
+        pooled=0.0,
+        edges=tuple(int(e) for e in edges),
+        support=tuple(int(k) for k in keys),
+        cell_rates=tuple(float(r) for r in rates),
+    )
+
+
+def _bounds(columns: Sequence[Column], curator: Curator, enough: int) -> dict[str, tuple[int, int]]:
+    """For each column the `enough`-th smallest and largest key, by units; declared bounds bind.
+
+    A search that cuts the range into 256 parts at a time: the k-th key lies where the count from the end
+    reaches k. Eight rounds reach the key itself.
+    """
+    low = {c.name: (int(MISSING) + 1, int(np.iinfo(np.int64).max)) for c in columns}
+    for column in columns:
+        if str(column.type) in ("double", "float", "halffloat"):
+            low[column.name] = (int(_FLOAT_KEYS[0]), int(_FLOAT_KEYS[1]))
+    high = dict(low)
+    for _ in range(8):
+        for ends, of in ((low, "lowest"), (high, "highest")):
+            cells = [Cells(columns=(n,), edges=(_cuts(a, b, 256),)) for n, (a, b) in ends.items()]
+            answers = curator.histogram(cells, of=of)  # type: ignore[arg-type]
+            for cell, answer in zip(cells, answers, strict=True):
+                counts = answer.value[1:]
+                if of == "highest":
+                    i = len(counts) - 1 - int(np.searchsorted(np.cumsum(counts[::-1]), enough))
+                else:
+                    i = int(np.searchsorted(np.cumsum(counts), enough))
+                edges = cell.edges[0]
+                i = min(max(i, 1), len(edges) - 1)
+                ends[cell.columns[0]] = (int(edges[i - 1]), int(edges[i]))
+    bounds = {}
+    for column in columns:
+        first, last = low[column.name][0], high[column.name][0]
+        if column.declared and column.min is not None:
+            first = int(to_keys(pa.array([column.min]).cast(column.arrow_type))[0])
+        if column.declared and column.max is not None:
+            last = int(to_keys(pa.array([column.max]).cast(column.arrow_type))[0])
+        bounds[column.name] = (first, max(first, last))
+    return bounds
+
+
+def _cuts(first: int, last: int, parts: int) -> Keys:
+    """At most `parts` + 1 borders of equal parts from first to last, both included, as int64."""
+    span = last - first
+    parts = max(1, min(parts, span))
+    return np.array([first + span * i // parts for i in range(parts)] + [last], np.int64)
+
+
+def _cells(
+    columns: Sequence[Column],
+    profiles: Mapping[str, ColumnProfile],
+    bounds: Mapping[str, tuple[int, int]],
+    curator: Curator,
+    rows: float,
+    enough: int,
+) -> dict[str, ColumnProfile]:
+    """Splits cells that hold too many rows until each holds about 1/256 of them."""
+    edges = {c.name: _cuts(bounds[c.name][0], bounds[c.name][1] + 1, 2 * CELLS) for c in columns}
+    atoms = {
+        c.name: [
+            (int(a), r * rows)
+            for a, r in zip(profiles[c.name].atoms, profiles[c.name].atom_rates, strict=True)
+        ]
+        for c in columns
+    }
+    target = {c.name: max(float(enough), profiles[c.name].pooled * rows / CELLS) for c in columns}
+    counts: dict[str, NDArray[np.float64]] = {}
+    open_columns = [c.name for c in columns]
+    for _ in range(_ROUNDS):
+        answers = curator.histogram([Cells(columns=(n,), edges=(edges[n],)) for n in open_columns])
+        for name, answer in zip(open_columns, answers, strict=True):
+            counts[name] = _without(answer.value, edges[name], atoms[name])
+        still = []
+        for name in open_columns:
+            finer = _split(edges[name], counts[name], target[name])
+            if len(finer) > len(edges[name]):
+                edges[name] = finer
+                still.append(name)
+        open_columns = still
+        if not open_columns:
+            break
+    for name in open_columns:
+        answer = curator.histogram([Cells(columns=(name,), edges=(edges[name],))])[0]
+        counts[name] = _without(answer.value, edges[name], atoms[name])
+    return {
+        name: _merged(profiles[name], edges[name], counts[name], max(enough, target[name] / 2), rows)
+        for name in edges
+    }
+
+
+def _without(
+    answer: NDArray[np.float64], edges: Keys, atoms: Sequence[tuple[int, float]]
+) -> NDArray[np.float64]:
+    """Rows of each inner cell without atoms; what lies beyond the bounds counts for the outermost cells."""
+    counts = answer[1:].copy()
+    for key, rows in atoms:
+        counts[np.searchsorted(edges, key, side="right")] -= rows
+    inner = counts[1:-1].copy()
+    inner[0] += counts[0]
+    inner[-1] += counts[-1]
+    return np.maximum(inner, 0.0)
+
+
+def _split(edges: Keys, counts: NDArray[np.float64], target: float) -> Keys:
+    full = np.flatnonzero((counts > 2 * target) & (np.diff(edges) > 1))
+    new = [
+        _cuts(int(edges[i]), int(edges[i + 1]), min(_WAYS, int(np.ceil(2 * counts[i] / target))))
+        for i in full
+    ]
+    return np.unique(np.concatenate([edges, *new]))
+
+
+def _merged(
+    profile: ColumnProfile, edges: Keys, counts: NDArray[np.float64], at_least: float, rows: float
+) -> ColumnProfile:
+    """Joins neighbouring cells until each holds enough rows."""
+    borders, held, running = [int(edges[0])], [], 0.0
+    for right, count in zip(edges[1:], counts, strict=True):
+        running += count
+        # A gap stays a gap: a cell without rows is kept apart, so that nothing is spread over it.
+        if running >= at_least or running == 0:
+            borders.append(int(right))
+            held.append(running)
+            running = 0.0
+    last = max((i for i, h in enumerate(held) if h > 0), default=None)
+    if last is None:
+        return profile
+    if running > 0:
+        del borders[last + 2 :], held[last + 1 :]
+        borders[-1] = int(edges[-1])
+        held[-1] += running
+    rates = np.array(held) / sum(held) * profile.pooled
+    return replace(profile, pooled=0.0, edges=tuple(borders), cell_rates=tuple(float(r) for r in rates))
+
+
+def _complete(profile: ColumnProfile, enough: float) -> ColumnProfile:
+    """Rates that make 1; a pool of too few units is dissolved."""
+    pooled = profile.pooled if profile.pooled >= enough else 0.0
+    atoms = np.array(profile.atom_rates)
+    cells = np.array(profile.cell_rates)
+    present = pooled + atoms.sum() + cells.sum()
+    if present == 0:
+        return replace(profile, missing=1.0, pooled=0.0)
+    factor = (1 - profile.missing) / present
+    return replace(
+        profile,
+        pooled=float(pooled * factor),
+        atom_rates=tuple(float(r) for r in atoms * factor),
+        cell_rates=tuple(float(r) for r in cells * factor),
+    )

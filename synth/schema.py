@@ -1,0 +1,305 @@
+"""Schema: what is publicly known of each column.
+
+A schema is what a person may write down without looking at a row: names, kinds, types, and, where they are
+known from a public source, bounds, categories and step. `understudy init` fills it from the rows and marks
+what it took with ``facts: observed``. Such facts are for review only: they are learned anew at every release.
+A person who knows them from elsewhere writes ``facts: "declared: codebook 2024"``, and they bind.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import pyarrow as pa
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from privacy.errors import SchemaError, UsageError
+
+Kind = Literal[
+    "numerical",
+    "categorical",
+    "boolean",
+    "datetime",
+    "duration",
+    "identifier",
+    "text",
+    "constant",
+    "empty",
+]
+Scalar = bool | int | float | str
+M = TypeVar("M", bound=BaseModel)
+
+LEARNED: frozenset[Kind] = frozenset(
+    {"numerical", "categorical", "boolean", "datetime", "duration", "constant"}
+)
+"""Kinds whose values are learned; of the others only the missing pattern is."""
+
+OTHER = "(other)"
+"""What stands for the pooled rare categories of a column of strings."""
+
+REPLACED = "(text)"
+"""What stands for a text that was replaced."""
+
+
+class Column(BaseModel):
+    """One column: its name, its kind, its Arrow type, and what is known of its values."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    kind: Kind
+    type: Annotated[str, Field(description="Arrow type, e.g. int64, string, timestamp[us, tz=UTC]")]
+    nullable: bool = True
+    facts: Annotated[
+        str, Field(pattern=r"^(observed|declared: .+)$", description="where the facts below come from")
+    ] = "observed"
+    min: Annotated[Scalar | None, Field(description="smallest value; times in ISO 8601")] = None
+    max: Annotated[Scalar | None, Field(description="largest value; times in ISO 8601")] = None
+    digits: Annotated[int | None, Field(ge=0, le=15, description="decimals of a float")] = None
+    step: Annotated[int | None, Field(ge=1, description="grid of integers and times, in units of type")] = (
+        None
+    )
+    categories: tuple[Scalar, ...] | None = None
+    pattern: Annotated[
+        str | None, Field(description="form of an identifier: literals, [a-z] classes, {n}")
+    ] = None
+    action: Annotated[Literal["replace"] | None, Field(description="what is done with a text")] = None
+    note: Annotated[str | None, Field(description="a remark for the reader, e.g. a warning of init")] = None
+
+    @field_validator("type")
+    @classmethod
+    def _known_type(cls, value: str) -> str:
+        parse_type(value)
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.kind == "text" and self.action is None:
+            raise ValueError(
+                "free text is never learned, however: kind: text has no action; write `action: replace`"
+            )
+        if self.kind != "text" and self.action is not None:
+            raise ValueError(f"action is for kind: text, however: kind: {self.kind}; leave it out")
+        if self.categories is not None and len(set(self.categories)) != len(self.categories):
+            raise ValueError("categories must differ from each other, however: one is listed twice")
+        return self
+
+    @property
+    def arrow_type(self) -> pa.DataType:
+        """The Arrow type that `type` names."""
+        return parse_type(self.type)
+
+    @property
+    def declared(self) -> bool:
+        """Whether the facts are public by declaration, and so bind."""
+        return self.facts != "observed"
+
+    @property
+    def learned(self) -> bool:
+        """Whether the values are learned from rows, not only the missing pattern."""
+        return self.kind in LEARNED
+
+
+class Schema(BaseModel):
+    """The columns of one table, in order, and the column that names the privacy unit."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    columns: Annotated[tuple[Column, ...], Field(min_length=1)]
+    unit: Annotated[str | None, Field(description="column whose equal values mean one person")] = None
+    units_about: Annotated[int | None, Field(ge=1, description="public, rough number of units")] = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [c.name for c in self.columns]
+        twice = sorted({n for n in names if names.count(n) > 1}) if len(set(names)) < len(names) else []
+        if twice:
+            raise ValueError(f"column names must differ, however: {twice[0]!r} stands twice")
+        if self.unit is not None and self.unit not in names:
+            raise ValueError(f"unit must name a column, however: there is no column {self.unit!r}")
+        return self
+
+    def __iter__(self) -> Iterator[Column]:  # type: ignore[override]
+        return iter(self.columns)
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    def __getitem__(self, name: str) -> Column:
+        """The column of that name.
+
+        Raises:
+            SchemaError: there is none; the message names the nearest.
+        """
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise SchemaError(
+            f"a column must exist, however: there is no column {name!r}{nearest(name, self.names)}"
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the columns, in order."""
+        return tuple(c.name for c in self.columns)
+
+    @property
+    def arrow(self) -> pa.Schema:
+        """The Arrow schema of a table with these columns."""
+        return pa.schema([pa.field(c.name, c.arrow_type, c.nullable) for c in self.columns])
+
+    def to_yaml(self) -> str:
+        """As a person would write it: one block per column, nothing that is at its default."""
+        data = self.model_dump(mode="json", exclude_none=True)
+        for column in data["columns"]:
+            if "categories" in column and not column["categories"]:
+                del column["categories"]
+        return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110)
+
+    def to_json(self) -> str:
+        """As the release carries it; equal schemas give equal text."""
+        return (
+            json.dumps(self.model_dump(mode="json", exclude_none=True), indent=1, ensure_ascii=False) + "\n"
+        )
+
+    @classmethod
+    def parse(cls, text: str, *, source: str) -> "Schema":
+        """Reads YAML (of which JSON is a part).
+
+        Args:
+            text: the YAML text.
+            source: the name of the file, for messages.
+
+        Raises:
+            SchemaError: it is not YAML, or breaks a rule; the message names file and field.
+        """
+        return parse_model(cls, text, source=source, error=SchemaError)
+
+
+def parse_model(model: type[M], text: str, *, source: str, error: type[UsageError]) -> M:
+    """Reads what a person wrote in YAML into a strict model.
+
+    Raises:
+        UsageError: of the class `error`; one line per broken rule, with the nearest known key.
+    """
+    try:
+        data = yaml.load(text, Loader=_StrictLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as e:
+        where = getattr(e, "problem_mark", None)
+        line = f" at line {where.line + 1}" if where is not None else ""
+        problem = getattr(e, "problem", None) or str(e).splitlines()[0]
+        raise error(f"{source} must be YAML, however: {problem}{line}") from None
+    if not isinstance(data, Mapping):
+        raise error(f"{source} must hold keys and values, however: it holds {type(data).__name__}")
+    try:
+        return model.model_validate(data)
+    except ValidationError as e:
+        raise error("\n".join(_explain(e, model, source))) from None
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML where a key that stands twice is an error, not a silent overwrite."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            try:
+                twice = key in seen
+            except TypeError:
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key must be a plain value", key_node.start_mark
+                ) from None
+            if twice:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _explain(e: ValidationError, model: type[BaseModel], source: str) -> Iterator[str]:
+    for problem in e.errors(include_url=False, include_input=True):
+        path = ".".join(str(p) for p in problem["loc"]) or "the whole"
+        if problem["type"] == "extra_forbidden":
+            known = _fields_at(model, problem["loc"][:-1])
+            hint = nearest(str(problem["loc"][-1]), known) or f"; known are {', '.join(sorted(known))}"
+            yield f"{source}: {path}: unknown key{hint}"
+        elif problem["type"] == "missing":
+            yield f"{source}: {path}: must be given, however: it is missing"
+        else:
+            text = problem["msg"].removeprefix("Value error, ")
+            given = problem["input"]
+            fact = (
+                f", however: {path.split('.')[-1]}={given!r}"
+                if isinstance(given, bool | int | float | str)
+                else ""
+            )
+            yield f"{source}: {path}: {text}{fact}"
+
+
+def _fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """Names of the fields of the model that stands at `loc` inside `model`."""
+    current: Any = model
+    for part in loc:
+        if isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:
+            current = _inner_model(current.model_fields[str(part)].annotation) or current
+    return list(current.model_fields)
+
+
+def _inner_model(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        found = _inner_model(inner)
+        if found is not None:
+            return found
+    return None
+
+
+def nearest(name: str, known: Any) -> str:
+    """`; did you mean 'x'?` for the known name that is nearest, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+_SIMPLE: dict[str, pa.DataType] = {
+    str(t): t
+    for t in (
+        pa.null(), pa.bool_(), pa.string(), pa.large_string(), pa.date32(), pa.date64(),
+        pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64(),
+        pa.float16(), pa.float32(), pa.float64(), pa.binary(), pa.large_binary(),
+        pa.time32("s"), pa.time32("ms"), pa.time64("us"), pa.time64("ns"),
+    )
+}  # fmt: skip
+_SIMPLE |= {"float32": pa.float32(), "float64": pa.float64(), "float16": pa.float16(), "str": pa.string()}
+
+
+def parse_type(text: str) -> pa.DataType:
+    """The Arrow type of that name, the inverse of `str(type)` for every type that a column may have.
+
+    Raises:
+        ValueError: no such type.
+
+    Examples:
+        >>> parse_type("timestamp[us, tz=UTC]")
+        TimestampType(timestamp[us, tz=UTC])
+    """
+    if text in _SIMPLE:
+        return _SIMPLE[text]
+    if m := re.fullmatch(r"timestamp\[(s|ms|us|ns)(?:, tz=([^\]]+))?\]", text):
+        return pa.timestamp(m[1], tz=m[2])
+    if m := re.fullmatch(r"duration\[(s|ms|us|ns)\]", text):
+        return pa.duration(m[1])
+    if m := re.fullmatch(r"decimal(32|64|128|256)\((\d+), (-?\d+)\)", text):
+        makers = {"32": pa.decimal32, "64": pa.decimal64, "128": pa.decimal128, "256": pa.decimal256}
+        return makers[m[1]](int(m[2]), int(m[3]))
+    if m := re.fullmatch(r"dictionary<values=(\w+), indices=(\w+), ordered=([01])>", text):
+        if m[1] in _SIMPLE and m[2] in _SIMPLE:
+            return pa.dictionary(_SIMPLE[m[2]], _SIMPLE[m[1]], ordered=m[3] == "1")
+    raise ValueError(
+        f"type must be an Arrow type that holds plain values, however: type={text!r}; e.g. int64, string"
+    )

@@ -1,0 +1,306 @@
+"""A fitted model of a whole table: what `fit` gives, `load` reads and people work with."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from privacy.curator import Curator, ExactCurator, Floats
+from privacy.errors import InputError, RecipeError, ReleaseError
+from synth.codec import Codec, Encoded
+from synth.infer import infer_table
+from synth.profile import Labels, Profile, learn
+from synth.registry import Model, synthesizer
+from synth.rows import EncodedStore, RawRows, table_source
+from synth.schema import Schema
+
+Frame = TypeVar("Frame", pd.DataFrame, pa.Table)
+
+FORMAT = 1
+"""Version of the files of a stored model."""
+
+
+class TableModel(Generic[Frame]):
+    """A model of a table: draws rows, conditions, scores and fills rows; the same kind of frame in and out."""
+
+    def __init__(self, codec: Codec, model: Model, *, frame: type[Frame], threads: int) -> None:
+        self._codec = codec
+        self._model = model
+        self._frame: type[Frame] = frame
+        self._threads = threads
+        tensors = {name: tensor.contiguous() for name, tensor in model.tensors().items()}
+        # A single metadata key: safetensors writes several in random order.
+        self._weights: bytes = save_tensors(tensors, {"format": "pt"})
+
+    @property
+    def schema(self) -> Schema:
+        """The columns."""
+        return self._codec.schema
+
+    @property
+    def codec(self) -> Codec:
+        """Table ⇄ arrays."""
+        return self._codec
+
+    @property
+    def synthesizer(self) -> str:
+        """Name of the synthesizer."""
+        return self._model.name
+
+    def sample(
+        self, rows: int, *, given: Mapping[str, object] | None = None, seed: int = 0, first_row: int = 0
+    ) -> Frame:
+        """New rows.
+
+        Args:
+            rows: how many.
+            given: values that some columns shall have; None means missing. The others are drawn from their
+                exact distribution under that condition.
+            seed: of the draw; equal seeds give equal rows.
+            first_row: number of the first row, from which identifiers follow.
+
+        Raises:
+            ConditionError: a condition names what does not exist or has no probability.
+        """
+        return self._draw(rows, np.random.Philox(seed), given, first_row)
+
+    def shard(self, number: int, rows: int, *, seed: int, first_row: int) -> Frame:
+        """The rows of one shard of a release: a function of (model digest, seed, shard number) alone."""
+        words = hashlib.sha256(f"{self.digest()} {seed} {number}".encode()).digest()
+        return self._draw(rows, np.random.Philox(key=np.frombuffer(words[:16], np.uint64)), None, first_row)
+
+    def _draw(
+        self, rows: int, bits: np.random.Philox, given: Mapping[str, object] | None, first_row: int
+    ) -> Frame:
+        condition = self._codec.condition(given) if given else None
+        drawn = self._model.draw(rows, np.random.Generator(bits), given=condition)
+        table = self._codec.decode(drawn, first_row=first_row)
+        for name, value in (given or {}).items():
+            i = table.schema.get_field_index(name)
+            kind = table.schema.field(i).type
+            table = table.set_column(i, table.schema.field(i), pa.array([value] * rows).cast(kind))
+        return self._out(table)
+
+    def log_prob(self, frame: Frame) -> Floats:
+        """Log-density of each row in the units of its columns: float64 (n,).
+
+        Columns that the frame lacks are integrated out; a missing value counts as what it is, missing. Rare
+        values that were pooled share the probability of their pool.
+        """
+        encoded = self._codec.encode(_arrow(frame))
+        return self._model.log_prob(encoded) + self._codec.log_jacobian(encoded)
+
+    def impute(self, frame: Frame, *, seed: int = 0) -> Frame:
+        """The frame with its missing values drawn from their exact conditional distribution.
+
+        Args:
+            frame: rows; columns that it lacks are added.
+            seed: of the draw.
+        """
+        table = _arrow(frame)
+        encoded = self._codec.encode(table)
+        learned = np.array([c.learned for c in self.schema])
+        unknown = Encoded(
+            states=np.where((encoded.states == 0) & learned, -1, encoded.states).astype(np.int32),
+            scores=encoded.scores,
+        )
+        rng = np.random.Generator(np.random.Philox(seed))
+        filled = self._codec.decode(self._model.draw(len(table), rng, given=unknown, present=True))
+        for column in self.schema:
+            if column.name not in table.schema.names:
+                continue
+            i = filled.schema.get_field_index(column.name)
+            known = table.column(column.name).cast(column.arrow_type)
+            filled = filled.set_column(i, filled.schema.field(i), pc.coalesce(known, filled.column(i)))
+        return self._out(filled)
+
+    def save(self, folder: Path | str) -> None:
+        """Writes `model.safetensors` and `model.json` into a folder, which is made if it is not there."""
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        (target / "model.safetensors").write_bytes(self._weights)
+        (target / "model.json").write_text(self._describe(), "utf-8")
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of everything that a draw depends on."""
+        return hashlib.sha256(self._describe().encode()).hexdigest()
+
+    def as_arrow(self) -> "TableModel[pa.Table]":
+        """The same model with Arrow tables in and out."""
+        return TableModel(self._codec, self._model, frame=pa.Table, threads=self._threads)
+
+    def _describe(self) -> str:
+        description = {
+            "format": FORMAT,
+            "synthesizer": self._model.name,
+            "weights": hashlib.sha256(self._weights).hexdigest(),
+            "threads": self._threads,
+            "frame": "pandas" if self._frame is pd.DataFrame else "arrow",
+            "schema": json.loads(self.schema.to_json()),
+            "profile": json.loads(self._codec.profile.to_json()),
+        }
+        return json.dumps(description, ensure_ascii=False, indent=1) + "\n"
+
+    def _out(self, table: pa.Table) -> Frame:
+        return table.to_pandas() if self._frame is pd.DataFrame else table  # type: ignore[no-any-return]
+
+
+def fit(
+    frame: Frame,
+    synthesizer_name: str = "auto",
+    *,
+    schema: Schema | None = None,
+    seed: int = 0,
+    at_least: int = 10,
+    threads: int = 2,
+    options: Mapping[str, Any] | None = None,
+) -> TableModel[Frame]:
+    """Fits a model to a table in memory, exactly: there is no formal privacy guarantee.
+
+    Args:
+        frame: pandas or Arrow.
+        synthesizer_name: a name from `synth.registry.SYNTHESIZERS`, or `auto`.
+        schema: what is known of the columns; without it, it is inferred from the frame.
+        seed: of the start of the fit.
+        at_least: values that fewer units share are pooled; 0 turns this off.
+        threads: of the fit; sums differ with their number, so it is part of the model.
+        options: options of the synthesizer.
+
+    Raises:
+        InputError: the frame is no table, lacks a column of the schema, or has too few rows.
+        RecipeError: the synthesizer or an option does not exist.
+
+    Examples:
+        >>> import numpy as np, pandas as pd, synth
+        >>> rng = np.random.default_rng(7)
+        >>> frame = pd.DataFrame({"origin": rng.choice(["EWR", "JFK"], 500), "hours": rng.normal(3, 1, 500)})
+        >>> model = synth.fit(frame, "gmm", seed=7)
+        >>> model.sample(3, given={"origin": "JFK"}, seed=1)["origin"].tolist()
+        ['JFK', 'JFK', 'JFK']
+        >>> model.log_prob(frame).shape
+        (500,)
+    """
+    table = _arrow(frame)
+    known = schema or infer_table(table)
+    absent = [n for n in known.names if n not in table.column_names]
+    if absent:
+        raise InputError(f"a table must have the columns of its schema, however: {absent[0]!r} is not there")
+    rows = RawRows(known, table_source(_typed(table, known)))
+    key = hashlib.blake2b(f"fit {seed}".encode(), digest_size=16).digest()
+    curator = ExactCurator(rows, key=key, holdout=0.0)
+    codec = Codec(known, learn(known, curator, labels_of(rows), at_least=at_least))
+    store = EncodedStore(None, unit_is_row=rows.unit_is_row)
+    encoded = curator.recode(lambda batch: codec.code(batch, rows.dictionaries), store)
+    model = fit_encoded(encoded, codec, synthesizer_name, options or {}, seed=seed, threads=threads)
+    return TableModel(codec, model, frame=type(frame), threads=threads)
+
+
+def fit_encoded(
+    curator: Curator,
+    codec: Codec,
+    synthesizer_name: str,
+    options: Mapping[str, Any],
+    *,
+    seed: int,
+    threads: int,
+) -> Model:
+    """Fits a synthesizer to rows that are already encoded.
+
+    Sums depend on the number of threads, so it is set here whatever the environment says, and set back.
+
+    Raises:
+        RecipeError: the synthesizer or an option does not exist, or is out of range.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        model: Model = synthesizer(synthesizer_name).fit(curator, codec.layout, options, seed=seed)
+    except ValidationError as e:
+        problem = e.errors(include_url=False)[0]
+        field = ".".join(str(p) for p in problem["loc"])
+        raise RecipeError(
+            f"options of {synthesizer_name} must be known and in range, however: {field}: {problem['msg']}"
+        ) from None
+    finally:
+        torch.set_num_threads(before)
+    return model
+
+
+def labels_of(rows: RawRows) -> Labels:
+    """How a profile learns the strings of codes that may leave."""
+    return lambda column, codes: rows.dictionaries[column].labels(codes)
+
+
+def load(folder: Path | str) -> TableModel[Any]:
+    """Reads a model that `save` wrote.
+
+    Raises:
+        ReleaseError: files are missing, were changed, or are of another version.
+    """
+    source = Path(folder)
+    try:
+        description = json.loads((source / "model.json").read_text("utf-8"))
+        weights = (source / "model.safetensors").read_bytes()
+    except (OSError, ValueError) as e:
+        raise ReleaseError(f"a model must be readable, however: {source}: {e}; fit it again") from None
+    if description.get("format") != FORMAT:
+        raise ReleaseError(
+            f"a model must be of format {FORMAT}, however: {source} has format={description.get('format')}; "
+            "fit it again with this version"
+        )
+    if hashlib.sha256(weights).hexdigest() != description["weights"]:
+        raise ReleaseError(
+            f"a model's weights must be what was stored, however: {source} was changed; fit it again"
+        )
+    schema = Schema.model_validate(description["schema"])
+    codec = Codec(schema, Profile.from_json(json.dumps(description["profile"])))
+    try:
+        model = synthesizer(description["synthesizer"]).restore(codec.layout, load_tensors(weights))
+    except (KeyError, ValueError) as e:
+        raise ReleaseError(f"a model must fit its schema, however: {source}: {e}; fit it again") from None
+    frame = pd.DataFrame if description["frame"] == "pandas" else pa.Table
+    return TableModel(codec, model, frame=frame, threads=description["threads"])
+
+
+def _arrow(frame: pd.DataFrame | pa.Table) -> pa.Table:
+    if isinstance(frame, pa.Table):
+        return frame
+    if not isinstance(frame, pd.DataFrame):
+        raise InputError(
+            f"a table must be a pandas DataFrame or an Arrow Table, however: {type(frame).__name__}"
+        )
+    twice = frame.columns[frame.columns.duplicated()]
+    if len(twice):
+        raise InputError(f"column names must differ, however: {str(twice[0])!r} stands twice; rename one")
+    named = frame.rename(columns=str)
+    try:
+        return pa.Table.from_pandas(named, preserve_index=False).replace_schema_metadata(None)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as e:
+        raise InputError(
+            f"a column must hold values of one type, however: {str(e).split(chr(10))[-1]}"
+        ) from None
+
+
+def _typed(table: pa.Table, schema: Schema) -> pa.Table:
+    """The columns of the schema in its order and types."""
+    arrays = []
+    for column in schema:
+        array = table.column(column.name)
+        try:
+            arrays.append(array if array.type == column.arrow_type else array.cast(column.arrow_type))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise InputError(
+                f"column {column.name!r} must be {column.type}, however: it is {array.type}; "
+                "correct the schema or the column"
+            ) from None
+    return pa.Table.from_arrays(arrays, names=list(schema.names))

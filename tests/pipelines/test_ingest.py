@@ -1,0 +1,420 @@
+import csv
+import datetime
+import io
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipelines.ingest import MISSING, batches, digest, infer_types, sniff
+from privacy.errors import InputError
+
+FOLDER_STAYS = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None
+)
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def read(path: Path, schema: pa.Schema | None = None, *, batch_rows: int = 65536) -> pa.Table:
+    source = sniff(path)
+    return pa.Table.from_batches(batches(source, schema or infer_types(source), batch_rows=batch_rows))
+
+
+def column(path: Path, cells: list[str], name: str = "x") -> pa.ChunkedArray:
+    rows = "".join(f"{cell},1\n" for cell in cells)
+    return read(write(path / "t.csv", f"{name},other\n{rows}"))[name]
+
+
+# --------------------------------------------------------------------------------------------------- sniff
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_the_delimiter_is_found(tmp_path: Path, delimiter: str) -> None:
+    rows = [["name", "amount"], ["a, b", "1"], ["c; d", "2"]]
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter).writerows(rows)
+    source = sniff(write(tmp_path / "t.csv", text.getvalue()))
+    assert (source.delimiter, source.columns) == (delimiter, ("name", "amount"))
+
+
+def test_decimal_commas_do_not_win_over_semicolons(tmp_path: Path) -> None:
+    assert sniff(write(tmp_path / "t.csv", "a;b\n1,5;2,5\n2,5;3,5\n")).delimiter == ";"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "found"),
+    [
+        ("utf-8", "utf-8"),
+        ("utf-8-sig", "utf-8"),
+        ("utf-16", "utf-16"),
+        ("cp1252", "cp1252"),
+        ("ascii", "utf-8"),
+    ],
+)
+def test_the_encoding_is_found_and_read(tmp_path: Path, encoding: str, found: str) -> None:
+    word = "plain" if encoding == "ascii" else "Zürich"
+    path = write(tmp_path / "t.csv", f"city,n\n{word},1\n".encode(encoding))
+    assert sniff(path).encoding == found
+    assert read(path).to_pylist() == [{"city": word, "n": 1}]
+
+
+def test_a_letter_far_into_the_file_decides_the_encoding(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", ("city,n\n" + "Bern,1\n" * 400_000 + "Zürich,2\n").encode("cp1252"))
+    assert sniff(path).encoding == "cp1252"
+    assert read(path)["city"][-1].as_py() == "Zürich"
+
+
+def test_line_ends_of_carriage_returns_alone_are_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "a,b\r" + "".join(f"{i},x\r" for i in range(500_000)))
+    table = read(path)
+    assert table.num_rows == 500_000
+    assert table.schema.field("a").type == pa.int64()
+
+
+def test_quoted_newlines_and_delimiters_belong_to_the_cell(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", 'a,b\n1,"two\nlines, ""quoted"""\n2,x\n')
+    assert read(path)["b"].to_pylist() == ['two\nlines, "quoted"', "x"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_blank_lines_hold_no_row(tmp_path: Path, end: str) -> None:
+    path = write(tmp_path / "t.csv", end.join(["", "", "a,b", "1,2", "", "3,4", "", ""]))
+    assert read(path).to_pylist() == [{"a": 1, "b": 2}, {"a": 3, "b": 4}]
+
+
+def test_a_header_with_a_newline_is_one_row(tmp_path: Path) -> None:
+    assert read(write(tmp_path / "t.csv", '"a\nb",c\n1,2\n')).to_pylist() == [{"a\nb": 1, "c": 2}]
+
+
+def test_a_table_of_one_column_is_a_table(tmp_path: Path) -> None:
+    assert read(write(tmp_path / "t.csv", "name\nx\ny\n")).to_pylist() == [{"name": "x"}, {"name": "y"}]
+
+
+def test_a_first_row_of_numbers_is_no_header(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "6,148,33.6,g\n1,85,26.6,h\n")
+    assert sniff(path).columns == ("column_1", "column_2", "column_3", "column_4")
+    assert read(path).num_rows == 2
+
+
+def test_years_may_be_names(tmp_path: Path) -> None:
+    assert sniff(write(tmp_path / "t.csv", "country,2019,2020,2021\nCH,1,2,3\n")).columns[1] == "2019"
+
+
+def test_a_nameless_column_is_named_by_its_place(tmp_path: Path) -> None:
+    assert sniff(write(tmp_path / "t.csv", ",a\n0,x\n1,y\n")).columns == ("column_1", "a")
+
+
+def test_a_folder_is_searched_but_not_its_hidden_and_underscored_parts(tmp_path: Path) -> None:
+    for name in ("b.csv", "sub/a.CSV", "_SUCCESS", "_old/c.csv", ".git/d.csv", "README.md"):
+        write(tmp_path / name, "a,b\n1,2\n")
+    source = sniff(tmp_path)
+    assert [source.name_of(f) for f in source.files] == ["b.csv", "sub/a.CSV"]
+    assert read(tmp_path).num_rows == 2
+
+
+REFUSED = {
+    "empty": ({"t.csv": b""}, "empty"),
+    "no files": ({"notes.md": b"x"}, "holds none"),
+    "truncated parquet": ({"t.parquet": b"PAR1" + b"\0" * 100}, "t.parquet is truncated"),
+    "text named parquet": ({"t.parquet": b"a,b\n1,2\n"}, "does not"),
+    "damaged parquet": ({"t.parquet": b"PAR1" + b"\7" * 100 + b"PAR1"}, "t.parquet is damaged"),
+    "compressed": ({"t.csv": b"\x1f\x8b\x08\x00abc"}, "unpack"),
+    "binary": ({"t.csv": b"a,b\n\0\0,1\n"}, "NUL"),
+    "mixed formats": ({"a.csv": b"a\n1\n", "b.parquet": None}, "one format"),
+    "name twice": ({"t.csv": b"a,b,a\n1,2,3\n"}, "'a' stands twice"),
+    "column missing in one": (
+        {"a.csv": b"a,b\n1,2\n", "b.csv": b"a,c\n1,2\n"},
+        "b.csv must have every column",
+    ),
+    "column too many in one": ({"a.csv": b"a,b\n1,2\n", "b.csv": b"a,b,c\n1,2,3\n"}, "'c'"),
+    "two delimiters": ({"a.csv": b"a,b\n1,2\n", "b.csv": b"a;b\n1;2\n"}, "one delimiter"),
+    "two encodings": (
+        {"a.csv": "a,b\né,2\n".encode(), "b.csv": "a,b\né,2\n".encode("cp1252")},
+        "one encoding",
+    ),
+    "partition folders": ({"year=2020/a.csv": b"a,b\n1,2\n"}, "year=2020"),
+}
+
+
+@pytest.mark.parametrize(("files", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_is_no_table_is_refused(tmp_path: Path, files: dict[str, bytes | None], message: str) -> None:
+    for name, content in files.items():
+        if content is None:
+            pq.write_table(pa.table({"a": [1]}), tmp_path / name)
+        else:
+            write(tmp_path / name, content)
+    path = next(tmp_path.iterdir()) if len(files) == 1 and "/" not in next(iter(files)) else tmp_path
+    with pytest.raises(InputError, match=message):
+        sniff(tmp_path if "notes.md" in files else path)
+
+
+def test_a_path_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="neither"):
+        sniff(tmp_path / "nothing.csv")
+
+
+def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    outside = write(tmp_path / "outside.csv", "a,b\n1,2\n")
+    (tmp_path / "data").mkdir()
+    os.symlink(outside, tmp_path / "data" / "t.csv")
+    with pytest.raises(InputError, match="link"):
+        sniff(tmp_path / "data")
+
+
+# --------------------------------------------------------------------------------------------------- types
+
+TYPES = {
+    "integers": (["1", "-20", "0"], pa.int64()),
+    "beyond 2^53": (["9007199254740993", "-9223372036854775808"], pa.int64()),
+    "beyond int64": (["9223372036854775808", "1"], pa.string()),
+    "large among floats": (["9223372036854775808", "1.5"], pa.float64()),
+    "leading zeros": (["00123", "45678"], pa.string()),
+    "leading zeros of floats": (["007.5", "1.5"], pa.string()),
+    "phone numbers": (["+41791234567", "+41791234568"], pa.string()),
+    "floats": (["1.5", "-.5", "1e-3", "2"], pa.float64()),
+    "fixed digits": (["12.50", "3.00"], pa.float64()),
+    "hexadecimal": (["0x1F", "0x2A"], pa.string()),
+    "truth": (["true", "False", "TRUE"], pa.bool_()),
+    "yes": (["yes", "no"], pa.string()),
+    "dates": (["2020-02-29", "1899-12-31"], pa.date32()),
+    "no date": (["2021-02-29", "2020-01-01"], pa.string()),
+    "times": (["2020-01-01T10:00:00", "2020-01-01 10:00:00.123456"], pa.timestamp("us")),
+    "dates and times": (["2020-01-01", "2020-01-01 10:00"], pa.timestamp("us")),
+    "zoned": (["2020-01-01T10:00:00Z", "2020-01-01T10:00:00+02:00"], pa.timestamp("us", tz="UTC")),
+    "zoned and not": (["2020-01-01T10:00:00Z", "2020-01-01T10:00:00"], pa.string()),
+    "nanoseconds": (["2020-01-01T10:00:00.123456789", "2020-01-01T10:00:00"], pa.timestamp("ns")),
+    "zoned nanoseconds": (["2020-01-01T10:00:00.123456789Z"], pa.timestamp("ns", tz="UTC")),
+    "nanoseconds long ago": (["1500-01-01T10:00:00.123456789"], pa.string()),
+    "integers and text": (["1", "x"], pa.string()),
+    "padded": (["  1", "2  "], pa.int64()),
+    "nothing": (["", "NA"], pa.string()),
+}
+
+
+@pytest.mark.parametrize(("cells", "type"), TYPES.values(), ids=TYPES)
+@pytest.mark.parametrize("gap", ["", "NA"])
+def test_the_type_fits_every_value(tmp_path: Path, cells: list[str], type: pa.DataType, gap: str) -> None:
+    found = column(tmp_path, [*cells, gap])
+    assert found.type == type
+    assert found[len(cells)].as_py() is None
+
+
+def test_a_column_that_turns_to_text_on_a_late_row_is_text(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "a,b\n" + "".join(f"{i},1234567\n" for i in range(500_000)) + "x,1\n")
+    assert infer_types(sniff(path)).types == [pa.string(), pa.int64()]
+
+
+def test_quotes_make_a_missing_word_a_text_in_strings_only(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", 'country,n\n"NA",1\nNA,"NA"\n"",""\nCH,4\n')
+    table = read(path)
+    assert table["country"].to_pylist() == ["NA", None, "", "CH"]
+    assert table["n"].to_pylist() == [1, None, None, 4]
+
+
+def test_zoned_times_come_in_utc(tmp_path: Path) -> None:
+    value = column(tmp_path, ["2020-01-01T00:30:00+02:00"])[0].as_py()
+    assert value == datetime.datetime(2019, 12, 31, 22, 30, tzinfo=datetime.UTC)
+
+
+def test_files_of_a_folder_decide_a_type_together(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", "a,b\n1,2\n")
+    write(tmp_path / "b.csv", "b,a\n2,1.5\n")
+    assert read(tmp_path).to_pylist() == [{"a": 1.0, "b": 2}, {"a": 1.5, "b": 2}]
+
+
+@FOLDER_STAYS
+@given(values=st.lists(st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1)), min_size=1, max_size=30))
+def test_every_int64_survives_a_csv(tmp_path: Path, values: list[int | None]) -> None:
+    found = column(tmp_path, ["" if v is None else str(v) for v in values])
+    assert found.to_pylist() == values
+
+
+WORDS = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), max_size=12)
+
+
+@FOLDER_STAYS
+@given(values=st.lists(WORDS, min_size=1, max_size=30))
+def test_every_quoted_string_survives_a_csv(tmp_path: Path, values: list[str]) -> None:
+    text = io.StringIO(newline="")
+    csv.writer(text, quoting=csv.QUOTE_ALL).writerows([["x", "other"], *([v, "é"] for v in values)])
+    path = write(tmp_path / "t.csv", text.getvalue())
+    schema = pa.schema([("x", pa.string()), ("other", pa.string())])
+    assert read(path, schema)["x"].to_pylist() == values
+
+
+def test_parquet_keeps_its_types(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "i": pa.array([1, None], pa.int8()),
+            "d": pa.array(["1.50", None], pa.string()).cast(pa.decimal128(10, 2)),
+            "t": pa.array([1, None], pa.timestamp("ns", tz="Europe/Zurich")),
+            "s": pa.array([1, None], pa.duration("s")),
+            "c": pa.array(["x", None]).dictionary_encode(),
+        }
+    )
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert read(tmp_path).to_pylist() == table.to_pylist()
+    assert infer_types(sniff(tmp_path)).types == table.schema.types
+
+
+def test_categorical_columns_of_pandas_are_read(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"c": pandas.Categorical(["x", None, "y"], ordered=True)})
+    frame.to_parquet(tmp_path / "t.parquet")
+    found = read(tmp_path, batch_rows=1)
+    assert pa.types.is_dictionary(found["c"].type)
+    assert found["c"].to_pylist() == ["x", None, "y"]
+
+
+def test_what_no_schema_can_name_becomes_text_with_the_same_gaps(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "l": [[1], None, []],
+            "s": [{"a": 1}, None, {"a": None}],
+            "b": [b"x", None, b""],
+            "m": pa.array([[("k", 1)], None, []], pa.map_(pa.string(), pa.int64())),
+        }
+    )
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert read(tmp_path).to_pylist() == [dict.fromkeys("lsbm", v) for v in ("(text)", None, "(text)")]
+
+
+def test_nan_is_missing(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"x": [1.0, float("nan"), None]}), tmp_path / "t.parquet")
+    assert read(tmp_path)["x"].to_pylist() == [1.0, None, None]
+
+
+def test_parquet_files_that_disagree_are_refused_by_name(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"a": ["x"]}), tmp_path / "b.parquet")
+    with pytest.raises(InputError, match=r"b\.parquet: 'a' is string, and int64 before"):
+        infer_types(sniff(tmp_path))
+
+
+def test_a_parquet_file_without_values_agrees_with_the_others(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": pa.nulls(1)}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"a": ["x"]}), tmp_path / "b.parquet")
+    assert read(tmp_path)["a"].to_pylist() == [None, "x"]
+
+
+# ------------------------------------------------------------------------------------------------- batches
+
+
+@given(batch_rows=st.integers(1, 40))
+@FOLDER_STAYS
+def test_batches_are_no_longer_than_asked_and_lose_no_row(tmp_path: Path, batch_rows: int) -> None:
+    path = write(tmp_path / "t.csv", "a,b\n" + "".join(f"{i},x\n" for i in range(33)))
+    source = sniff(path)
+    parts = list(batches(source, infer_types(source), batch_rows=batch_rows))
+    assert max(p.num_rows for p in parts) <= batch_rows
+    assert [v for p in parts for v in p["a"].to_pylist()] == list(range(33))
+
+
+def test_columns_come_in_the_schemas_order(tmp_path: Path) -> None:
+    schema = pa.schema([("b", pa.string()), ("a", pa.int32())])
+    assert read(write(tmp_path / "t.csv", "a,b\n1,2\n"), schema).schema == schema
+
+
+def test_a_table_without_rows_gives_one_empty_batch(tmp_path: Path) -> None:
+    assert read(write(tmp_path / "t.csv", "a,b\n")).num_rows == 0
+
+
+CONVERTED = {
+    "int": ("7", pa.int16(), 7),
+    "decimal": ("1.50", pa.decimal128(5, 2), None),
+    "clock": ("10:30:00", pa.time64("us"), datetime.time(10, 30)),
+    "duration": ("90", pa.duration("s"), datetime.timedelta(seconds=90)),
+    "category": ("x", pa.dictionary(pa.int8(), pa.string()), "x"),
+}
+
+
+@pytest.mark.parametrize(("cell", "type", "value"), CONVERTED.values(), ids=CONVERTED)
+def test_a_cell_takes_the_type_that_the_schema_names(
+    tmp_path: Path, cell: str, type: pa.DataType, value: object
+) -> None:
+    path = write(tmp_path / "t.csv", f"x,other\n{cell},1\nNA,1\n")
+    found = read(path, pa.schema([("x", type), ("other", pa.int64())]))["x"]
+    assert found.type == type
+    assert found[1].as_py() is None
+    assert value is None or found[0].as_py() == value
+
+
+@pytest.mark.parametrize("row", [1, 2, 777, 1000])
+@pytest.mark.parametrize("format", ["csv", "parquet"])
+def test_a_wrong_value_is_named_by_file_column_and_row_but_not_shown(
+    tmp_path: Path, format: str, row: int
+) -> None:
+    values = ["secret" if i == row else str(i) for i in range(1, 1001)]
+    if format == "csv":
+        write(tmp_path / "t.csv", "x,other\n" + "".join(f"{v},1\n" for v in values))
+    else:
+        pq.write_table(pa.table({"x": values, "other": [1] * 1000}), tmp_path / "t.parquet")
+    schema = pa.schema([("x", pa.int64()), ("other", pa.int64())])
+    with pytest.raises(InputError, match=rf"t\.{format}: 'x', about row {row}, is not int64") as caught:
+        read(tmp_path, schema, batch_rows=100)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_missing_value_where_none_may_be_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "x,other\n1,1\nNA,1\n")
+    schema = pa.schema([pa.field("x", pa.int64(), nullable=False), ("other", pa.int64())])
+    with pytest.raises(InputError, match="'x', about row 2"):
+        read(path, schema)
+
+
+@pytest.mark.parametrize(("names", "message"), [(["a", "b", "c"], "'c' is missing"), (["a"], "it has 'b'")])
+def test_columns_must_be_those_of_the_schema(tmp_path: Path, names: list[str], message: str) -> None:
+    path = write(tmp_path / "t.csv", "a,b\n1,2\n")
+    with pytest.raises(InputError, match=message):
+        read(path, pa.schema([(n, pa.int64()) for n in names]))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a,b\n1,2\nsecret\n", "must have 2 cells"), ('a,b\n1,"secret\n' + "2,3\n" * 3_000_000, "quote")],
+)
+def test_a_malformed_csv_is_refused_without_quoting_it(tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path / "t.csv", text)
+    with pytest.raises(InputError, match=message) as caught:
+        read(path)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_parquet_file_with_damaged_pages_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"x": list(range(100_000))}), path, compression="zstd", use_dictionary=False)
+    content = bytearray(path.read_bytes())
+    content[100:20_000] = b"\xff" * 19_900
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"t\.parquet is damaged"):
+        read(path)
+
+
+def test_missing_words_stay_few() -> None:
+    assert "None" not in MISSING
+    assert "" in MISSING
+
+
+# -------------------------------------------------------------------------------------------------- digest
+
+
+def test_the_digest_changes_with_content_names_and_files(tmp_path: Path) -> None:
+    write(tmp_path / "a" / "x.csv", "a,b\n1,2\n")
+    same = write(tmp_path / "b" / "x.csv", "a,b\n1,2\n").parent
+    first = digest(sniff(tmp_path / "a"))
+    assert digest(sniff(same)) == first
+    write(same / "x.csv", "a,b\n1,3\n")
+    changed = digest(sniff(same))
+    write(same / "x.csv", "a,b\n1,2\n").rename(same / "y.csv")
+    renamed = digest(sniff(same))
+    write(same / "z.csv", "a,b\n1,2\n")
+    assert len({first, changed, renamed, digest(sniff(same))}) == 4

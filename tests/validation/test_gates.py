@@ -1,0 +1,185 @@
+"""Which tables pass the gate and which do not, and what the verdict says of them."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from synth.schema import Schema
+from tests.validation.test_fidelity import HALF, HOLDOUT, SCHEMA, TRAIN, changed, people, shuffled
+from validation.fidelity import ColumnFidelity, Fidelity, PairFidelity, measure
+from validation.gates import LISTED, Finding, GateRules, Verdict, measures, verdict
+
+RULES = GateRules()
+CITY, INCOME = "$city\"'", "in\ncome 🐘"
+
+
+def judged(synthetic: pa.Table, rules: GateRules = RULES) -> Verdict:
+    return verdict(measure(TRAIN, HOLDOUT, synthetic, SCHEMA, at_least=10, seed=0), (), rules)
+
+
+def broken(found: Verdict) -> set[tuple[str, str]]:
+    return {(f.rule, c) for f in found.critical for c in (f.columns or ("",))}
+
+
+@pytest.mark.parametrize("rows", [20, 100, 3000])
+def test_real_rows_pass(rows: int) -> None:
+    assert judged(HALF.slice(0, rows)).passed
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(10, 60))
+def test_real_rows_of_a_small_table_pass(seed: int) -> None:
+    train, holdout, synthetic = (people(n, seed=seed + i) for i, n in enumerate((150, 60, 150)))
+    found = verdict(measure(train, holdout, synthetic, SCHEMA, at_least=10, seed=0), (), RULES)
+    assert found.passed, found.summary
+
+
+def test_a_shuffled_column_is_refused_and_named() -> None:
+    found = judged(shuffled(HALF, "age"))
+    assert ("association", "age") in broken(found)
+    assert "'age'" in found.summary
+    assert {rule for rule, _ in broken(found)} == {"association"}
+
+
+def test_a_lost_category_is_refused_and_named() -> None:
+    found = judged(HALF.filter(pa.array([v != "Oslo" for v in HALF[CITY].to_pylist()])))
+    assert ("category", CITY) in broken(found)
+    assert "'Oslo'" in next(f.message for f in found.critical if f.rule == "category")
+
+
+def test_a_category_that_so_few_rows_may_well_miss_only_warns() -> None:
+    found = judged(HALF.filter(pa.array([v != "Oslo" for v in HALF[CITY].to_pylist()])).slice(0, 12))
+    assert not {rule for rule, _ in broken(found)} & {"category"}
+
+
+def test_missing_values_that_are_gone_are_refused_and_named() -> None:
+    full = changed(HALF, INCOME, pa.array([40_000.0 if v is None else v for v in HALF[INCOME].to_pylist()]))
+    found = judged(full)
+    assert ("missing", INCOME) in broken(found)
+    assert found.summary.count("\n") == 0
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 1.0])
+def test_copies_of_training_rows_are_refused(share: float) -> None:
+    count = int(share * TRAIN.num_rows)
+    mixed = pa.concat_tables([TRAIN.slice(0, count), HALF.slice(0, HALF.num_rows - count)])
+    assert broken(judged(mixed)) == {("copies", "")}
+
+
+def test_copies_that_chance_gives_pass_where_few_distinct_rows_exist() -> None:
+    def table(rows: int, seed: int) -> pa.Table:
+        rng = np.random.default_rng(seed)
+        return pa.table(
+            {k: pa.array(rng.choice(list("abcd"), rows, p=[0.7, 0.2, 0.08, 0.02])) for k in "xyz"}
+        )
+
+    schema = Schema.model_validate(
+        {"columns": [{"name": k, "kind": "categorical", "type": "string"} for k in "xyz"]}
+    )
+    found = measure(table(2000, 1), table(500, 2), table(5000, 3), schema, at_least=10, seed=0)
+    assert found.copies is not None
+    assert found.copies > 0.9
+    assert verdict(found, (), RULES).passed
+
+
+def test_without_held_out_rows_copies_warn() -> None:
+    found = verdict(measure(TRAIN, HOLDOUT.slice(0, 0), TRAIN, SCHEMA, at_least=10, seed=0), (), RULES)
+    assert ("copies", "warning") in {(f.rule, f.level) for f in found.findings}
+
+
+# ── thresholds, by hand ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def one(**changes: object) -> Fidelity:
+    """A fidelity of one column, good but for the changes."""
+    column = ColumnFidelity(
+        name="c", kind="categorical", shape=0.95, shape_ceiling=0.97, missing_real=0.2, missing_synthetic=0.2,
+        missing_holdout=0.2, lost=(), strongest="d", association_real=0.6, association_synthetic=0.6,
+        association_holdout=0.6,
+    )  # fmt: skip
+    names = {k: v for k, v in changes.items() if k in ColumnFidelity.__dataclass_fields__}
+    good = Fidelity(
+        rows_train=10_000, rows_holdout=2_500, rows_synthetic=10_000, shape=0.95, trend=0.9,
+        shape_ceiling=0.97, trend_ceiling=0.95, copies=0.01, copies_holdout=0.01,
+        columns=(replace(column, **names),), pairs=(), overlays=(),
+        copies_rare=0.01, copies_rare_holdout=0.01,
+    )  # fmt: skip
+    return replace(good, **{k: v for k, v in changes.items() if k not in names})
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({}, None),
+        ({"missing_synthetic": 0.25}, None),
+        ({"missing_synthetic": 0.27}, "missing"),
+        ({"missing_synthetic": 0.13}, "missing"),
+        ({"association_synthetic": 0.29}, None),
+        ({"association_synthetic": 0.27}, "association"),
+        ({"association_synthetic": 0.0, "association_real": 0.29}, None),
+        ({"association_synthetic": 0.0, "association_holdout": 0.2}, None),
+        ({"lost": (("x", 0.049),)}, None),
+        ({"lost": (("x", 0.051),)}, "category"),
+        ({"copies": 0.018, "copies_rare": 0.018}, None),
+        ({"copies": 0.025, "copies_rare": 0.025}, "copies"),
+        ({"copies": 0.5, "copies_rare": 0.01}, None),
+    ],
+)
+def test_a_near_miss_passes_and_a_breach_is_refused(changes: dict[str, object], rule: str | None) -> None:
+    found = verdict(one(**changes), (), RULES)
+    assert [f.rule for f in found.critical] == ([rule] if rule else [])
+
+
+def test_a_rule_that_a_recipe_softens_only_warns() -> None:
+    found = verdict(one(missing_synthetic=0.9), (), GateRules(warn_only=("missing",)))
+    assert found.passed
+    assert [f.rule for f in found.warnings] == ["missing"]
+
+
+def test_an_unknown_rule_is_refused() -> None:
+    with pytest.raises(ValidationError, match="a rule must be one of"):
+        GateRules(warn_only=("speed",))
+
+
+def test_many_warnings_are_listed_worst_first_and_then_counted() -> None:
+    pairs = tuple(
+        PairFidelity(
+            first="a", second=f"b{i}", trend=0.5 - i / 1000, trend_ceiling=0.9, association_real=0.5,
+            association_synthetic=0.4,
+        )
+        for i in range(40)
+    )  # fmt: skip
+    found = verdict(one(pairs=pairs), (), RULES)
+    assert found.passed
+    assert len(found.warnings) == LISTED + 1
+    assert found.warnings[0].columns == ("a", "b39")
+    assert "30 more" in found.warnings[-1].message
+    assert found.summary == "passed with 11 warnings"
+
+
+@pytest.mark.parametrize("synthetic", [HALF, shuffled(HALF, "age")])
+def test_a_verdict_survives_json(synthetic: pa.Table) -> None:
+    found = judged(synthetic)
+    assert Verdict.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
+def test_the_summary_is_one_line_whatever_the_names_are() -> None:
+    finding = Finding(
+        rule="schema", level="critical", columns=("a\n\x1b[31m",), message="m 'a\\n'", value=1.0, limit=0.0
+    )
+    summary = Verdict(findings=(finding,)).summary
+    assert summary.isprintable()
+    assert summary.startswith("refused by schema (a")
+
+
+def test_every_measure_is_a_number_beside_a_number() -> None:
+    held = measures(measure(TRAIN, HOLDOUT, HALF, SCHEMA, at_least=10, seed=0), RULES)
+    assert {m.rule for m in held} == {"copies", "missing", "association", "shape", "trend"}
+    assert all(np.isfinite([m.value, m.limit]).all() for m in held)
+    assert sum(m.rule == "missing" for m in held) == len(SCHEMA)

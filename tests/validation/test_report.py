@@ -1,0 +1,354 @@
+import base64
+import hashlib
+import html
+import itertools
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from synth.schema import Column, Schema
+from validation import report
+from validation.fidelity import MISSING, OTHERS, ColumnFidelity, Fidelity, Overlay, PairFidelity
+from validation.gates import Finding, Verdict
+
+CERTIFICATE = {
+    "statement": "There is no formal guarantee.",
+    "formal_guarantee": None,
+    "disclosure_control": {"at_least": 10},
+    "synthesizer": "gmm",
+    "model_digest": "ab" * 32,
+    "rows": 20_000,
+    "seed": 7,
+    "versions": {"understudy": "0.1.0"},
+}
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "' onmouseover='alert(1)",
+    "</title></style><script>alert(1)</script>",
+    "--><script>alert(1)</script>",
+    "abc\u202egnp.exe",
+    "line\nbreak\r\ttab\x00",
+    "half \ud800 a pair",
+    "x" * 200,
+    "👩‍💻",
+    "https://evil.example/x",
+    "",
+)
+
+
+def schema_of(names) -> Schema:
+    return Schema(columns=tuple(Column(name=n, kind="categorical", type="string") for n in names))
+
+
+def column(name, **fields) -> ColumnFidelity:
+    plain = ColumnFidelity(
+        name=name, kind="categorical", shape=0.95, shape_ceiling=0.99, missing_real=0.1,
+        missing_synthetic=0.12, missing_holdout=0.1, lost=(), strongest=None,
+        association_real=0.0, association_synthetic=0.0,
+    )  # fmt: skip
+    return replace(plain, **fields)
+
+
+def bars(name, labels=("a", "b")) -> Overlay:
+    share = tuple(1 / len(labels) for _ in labels)
+    return Overlay(
+        column=name, kind="categorical", labels=tuple(labels), edges=(), real=share, synthetic=share
+    )
+
+
+def steps(name, edges, kind="numerical") -> Overlay:
+    share = tuple(1 / (len(edges) - 1) for _ in edges[1:])
+    return Overlay(column=name, kind=kind, labels=(), edges=tuple(edges), real=share, synthetic=share)
+
+
+def fidelity_of(names, *, labels=("a", "b")) -> Fidelity:
+    names = list(names)
+    pairs = tuple(
+        PairFidelity(
+            first=a, second=b, trend=0.9 + 0.1 * i / len(names), trend_ceiling=0.98,
+            association_real=0.5, association_synthetic=0.4,
+        )
+        for i, a in enumerate(names)
+        for b in names[i + 1 :]
+    )  # fmt: skip
+    return Fidelity(
+        rows_train=1000, rows_holdout=500, rows_synthetic=1000, shape=0.95, trend=0.93, shape_ceiling=0.99,
+        trend_ceiling=0.98, copies=0.001, copies_holdout=0.002, pairs=pairs,
+        columns=tuple(column(n, strongest=names[0], lost=((labels[0], 0.06),)) for n in names),
+        overlays=tuple(bars(n, labels) for n in names),
+    )  # fmt: skip
+
+
+def page_of(
+    names=("age", "income"), *, labels=("a", "b"), title="demo", findings=(), certificate=CERTIFICATE
+) -> str:
+    return report.render(
+        title=title,
+        fidelity=fidelity_of(names, labels=labels),
+        verdict=Verdict(findings=tuple(findings)),
+        certificate=certificate,
+        schema=schema_of(names),
+    )
+
+
+def finding(level, message, columns=()) -> Finding:
+    return Finding(rule="shape", level=level, columns=columns, message=message, value=0.1, limit=0.05)
+
+
+class Outline(HTMLParser):
+    """Tags and attributes of a page, and whether every tag is closed where it should be."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in {"meta", "input"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def outline(page) -> Outline:
+    parser = Outline()
+    parser.feed(page)
+    parser.close()
+    assert parser.open == []
+    return parser
+
+
+@pytest.fixture(scope="module")
+def hostile_page() -> str:
+    findings = [finding("critical", text, HOSTILE) for text in HOSTILE]
+    certificate = {**CERTIFICATE, **{text: {text: [text]} for text in HOSTILE}, "statement": HOSTILE[0]}
+    return page_of(HOSTILE, labels=HOSTILE, title=HOSTILE[3], findings=findings, certificate=certificate)
+
+
+def test_hostile_text_makes_no_tag_and_no_attribute(hostile_page):
+    tags = outline(hostile_page).tags
+    assert [t for t, _ in tags].count("script") == 1
+    assert not {t for t, _ in tags} & {"img", "iframe", "object", "embed", "link", "base", "form"}
+    assert not [a for _, attributes in tags for a in attributes if a.startswith("on") or a == "style"]
+    assert "<script>alert" not in hostile_page
+
+
+def test_no_character_reorders_the_page_or_breaks_its_encoding(hostile_page):
+    assert not set("\u202e\x00\r") & set(hostile_page)
+    assert "⟨U+202E⟩" in hostile_page
+    assert "⟨U+D800⟩" in hostile_page
+    hostile_page.encode("utf-8")
+
+
+def test_long_names_are_cut_and_stand_in_full_in_a_title():
+    parser = outline(page_of(["age", "x" * 200], title="y" * 200))
+    assert ("bdi", {"title": "x" * 200}) in parser.tags
+    assert ("bdi", {"title": "y" * 200}) in parser.tags
+    assert not re.search("x{60}|y{60}", "".join(parser.text).split("Add the publisher")[0])
+
+
+def test_nothing_is_loaded_from_anywhere(hostile_page):
+    page = page_of()
+    assert not re.search(
+        r"https?:|//\w|url\(|@import", page.replace("<!doctype html>", "").split("<script>")[0]
+    )
+    for tag, attributes in outline(hostile_page).tags:
+        assert not {"src", "srcset", "action", "data", "xmlns"} & set(attributes), tag
+        assert attributes.get("href", "#").startswith("#")
+
+
+def test_the_policy_allows_exactly_the_style_and_the_script_inside():
+    page = page_of()
+    content = html.unescape(re.search(r'Content-Security-Policy" content="([^"]+)"', page)[1])
+    assert content.startswith("default-src 'none'; ")
+    for tag in ("style", "script"):
+        inside = re.search(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)[1]
+        digest = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in content
+        assert "unsafe" not in content
+
+
+def test_equal_arguments_give_equal_pages():
+    assert page_of() == page_of()
+
+
+def test_a_hundred_columns_stay_under_three_megabytes_and_all_are_there():
+    names = [f"column {i} " + "long name " * 20 for i in range(100)]
+    page = page_of(names, labels=[f"category {i} " + "y" * 100 for i in range(30)])
+    assert len(page.encode()) < 3_000_000
+    ids = [a["id"] for t, a in outline(page).tags if t == "tr" and a.get("id")]
+    assert ids == [f"column-{i}" for i in range(100)]
+    assert f"the {report.HEAT_COLUMNS} with the lowest mean trend" in page
+
+
+def test_columns_that_are_not_learned_have_a_row_too():
+    schema = Schema(
+        columns=(
+            Column(name="age", kind="numerical", type="int64"),
+            Column(name="booking", kind="identifier", type="string"),
+        )
+    )
+    page = report.render(
+        title="t", fidelity=fidelity_of(["age"]), verdict=Verdict(findings=()), certificate={}, schema=schema
+    )
+    assert "booking" in page
+    assert "Made anew by its pattern" in page
+    assert "There are no two columns to compare." in page
+
+
+def test_critical_findings_come_before_warnings_and_refuse():
+    page = page_of(
+        findings=[finding("warning", "second thing"), finding("critical", "first thing", ("income",))]
+    )
+    assert "This release is refused" in page
+    listed = page[page.index('id="findings"') :]
+    assert listed.index("First thing") < listed.index("Second thing")
+    assert 'href="#column-1"' in listed
+
+
+def test_a_verdict_without_critical_findings_may_leave():
+    page = page_of(findings=[finding("warning", "a thing")])
+    assert "This release may leave the house" in page
+    assert "0 critical findings, 1 warning" in page
+
+
+def test_unknown_keys_of_the_certificate_are_shown():
+    page = page_of(certificate={**CERTIFICATE, "noise_scale": {"sum": [1.5, {"deep": {"deeper": {"x": 1}}}]}})
+    assert "noise scale" in page
+    assert "1.5" in page
+    assert "deeper" in page
+
+
+@pytest.mark.parametrize("guarantee", [None, {"epsilon": 1.0, "delta": 1e-6}])
+def test_the_formal_guarantee_is_said_in_either_case(guarantee):
+    page = page_of(certificate={**CERTIFICATE, "formal_guarantee": guarantee})
+    assert ("no mathematical bound" in page) == (guarantee is None)
+    assert ("epsilon" in page) == (guarantee is not None)
+
+
+def test_every_link_leads_to_a_place_on_the_page(hostile_page):
+    tags = outline(hostile_page).tags
+    ids = [a["id"] for _, a in tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    assert {a["href"][1:] for t, a in tags if t == "a"} <= set(ids)
+    assert {i for _, a in tags for i in (a.get("aria-labelledby") or "").split()} <= set(ids)
+
+
+def test_tables_have_captions_and_scopes_and_plots_have_names():
+    page = page_of()
+    tags = outline(page).tags
+    assert page.count("<table") == page.count("<caption") == 2
+    assert all(a.get("scope") in {"row", "col"} for t, a in tags if t == "th")
+    assert all(a.get("aria-hidden") == "true" or a.get("aria-label") for t, a in tags if t == "svg")
+    levels = [int(t[1]) for t, _ in tags if re.fullmatch(r"h[1-6]", t)]
+    assert levels[0] == 1
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
+
+
+def test_a_score_below_all_is_never_shown_as_all():
+    page = page_of(findings=())
+    assert "100.0" not in page.split('id="findings"')[0]
+    overlay = Overlay(column="c", kind="categorical", labels=("a", "b"), edges=(),
+                      real=(0.5, 0.5), synthetic=(0.50001, 0.49999))  # fmt: skip
+    assert "99.9 of 100 rows agree" in report.overlay_plot(overlay)
+
+
+def test_rare_categories_are_drawn_as_one_bar_and_missing_ones_keep_their_own():
+    labels = ("a", "b", OTHERS, MISSING)
+    drawn = report.overlay_plot(bars("c", labels))
+    assert [drawn.index(f">{label}<") for label in labels]
+    many = report.overlay_plot(bars("c", [f"l{i}" for i in range(30)]))
+    assert many.count('class="real"') == report.BARS
+    assert OTHERS in many
+
+
+@pytest.mark.parametrize("size", [2, 3, 40])
+def test_a_name_in_a_plot_is_inert(size):
+    drawn = report.overlay_plot(bars("<b>", [f"<script>{i}" for i in range(size)]))
+    assert "<script>" not in drawn
+    assert "<b>" not in drawn
+
+
+def test_shares_of_bins_of_unequal_width_are_drawn_by_area():
+    drawn = report.overlay_plot(steps("c", (0.0, 1.0, 10.0)))
+    path = re.search(r'class="real" d="([^"]+)"', drawn)[1]
+    tops = [float(y) for y in re.findall(r"V([\d.]+)", path)]
+    floor = tops[-1]
+    assert (floor - tops[0]) / (floor - tops[1]) == pytest.approx(9, rel=0.05)
+
+
+@given(st.lists(st.floats(allow_subnormal=True), min_size=2, max_size=8).map(sorted))
+def test_any_edges_can_be_drawn(edges):
+    drawn = report.overlay_plot(steps("c", edges))
+    assert not re.search(r'[MVHL ="](nan|inf|-inf)', drawn)
+
+
+@given(
+    kind=st.sampled_from(["numerical", "datetime", "duration"]),
+    low=st.floats(allow_nan=False, allow_infinity=False),
+    width=st.floats(min_value=0, max_value=1e300),
+)
+def test_ticks_are_few_and_inside(kind, low, width):
+    high = low + width
+    found = report.ticks(kind, low, high)
+    assert len(found) <= 6
+    slack = 1e-6 * (high - low) if math.isfinite(high - low) else 0.0
+    for value, label in found:
+        assert low - slack <= value <= high + slack
+        assert label
+
+
+@given(
+    start=st.integers(min_value=-60_000_000_000, max_value=250_000_000_000),
+    span=st.integers(min_value=4, max_value=3_000_000_000),
+)
+def test_neighbouring_times_get_labels_that_differ(start, span):
+    labels = [label for _, label in report.ticks("datetime", start, start + span)]
+    assert 1 <= len(labels) <= 5
+    assert all(a != b for a, b in itertools.pairwise(labels))
+
+
+@given(st.text())
+def test_visible_text_is_printable_and_stays_so(text):
+    shown = report.visible(text)
+    assert not set(shown) & set("\u202a\u202b\u202d\u202e\u2066\u2067\u2068\u2069\n\r\t\x00")
+    assert report.visible(shown) == shown
+    shown.encode("utf-8")
+
+
+@given(st.text(), st.integers(min_value=2, max_value=40))
+def test_cut_text_is_never_longer_than_asked(text, width):
+    assert len(report.cut(text, width)) <= width
+
+
+@given(st.text(), st.text())
+def test_an_element_holds_its_text_and_nothing_else(content, title):
+    parser = outline(report.element("p", {"title": title}, content))
+    assert [t for t, _ in parser.tags] == ["p"]
+    assert parser.tags[0][1]["title"] == report.visible(title)
+    assert "".join(parser.text) == report.visible(content)
+
+
+def test_an_empty_evidence_is_still_a_page():
+    nothing = Fidelity(
+        rows_train=0, rows_holdout=0, rows_synthetic=0, shape=None, trend=None, shape_ceiling=None,
+        trend_ceiling=None, copies=None, copies_holdout=None, columns=(), pairs=(), overlays=(),
+    )  # fmt: skip
+    page = report.render(
+        title="", fidelity=nothing, verdict=Verdict(findings=()), certificate={}, schema=schema_of(["a"])
+    )
+    assert "Not measured" in page
+    outline(page)

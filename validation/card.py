@@ -1,0 +1,209 @@
+"""Card: the README.md of a release, a data card in Markdown with the front matter of Hugging Face.
+
+Like the report it is a pure function of its arguments, holds no time, and treats names as hostile: what
+comes from a table is escaped for Markdown and for the HTML that Markdown lets through.
+"""
+
+import html
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from synth.schema import Column, Schema
+from validation.fidelity import ColumnFidelity, Fidelity
+from validation.gates import Verdict
+from validation.report import citation, cut
+
+NAME_WIDTH = 80
+"""Width at which a name is cut."""
+
+_SIZES = (
+    (10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"),
+    (10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"), (10**11, "10B<n<100B"),
+    (10**12, "100B<n<1T"),
+)  # fmt: skip
+
+
+def render(
+    *,
+    name: str,
+    certificate: Mapping[str, Any],
+    fidelity: Fidelity,
+    verdict: Verdict,
+    schema: Schema,
+    files: Sequence[str],
+) -> str:
+    """The card: what the release is, how to load it, its columns, its quality, what is promised and what not.
+
+    Args:
+        name: name of the release.
+        certificate: what is promised and what the release was made from.
+        fidelity: the figures; scores, rates and shares in [0, 1].
+        verdict: what the gate made of them.
+        schema: the columns, in the order of the table.
+        files: paths of the release's files, relative to it.
+
+    Returns:
+        Markdown text, equal for equal arguments.
+    """
+    rows = certificate.get("rows")
+    rows = rows if isinstance(rows, int) else fidelity.rows_synthetic
+    parts = (
+        front_matter(name, rows),
+        f"# {escape(name)}",
+        _description(rows, certificate, schema),
+        "## How to load it\n\n" + _LOADING,
+        "## Columns\n\n" + "\n".join(_columns(schema, fidelity)),
+        "## How faithful it is\n\n" + "\n".join(_quality(fidelity)),
+        _findings(verdict),
+        "## What is promised about privacy\n\n" + _privacy(fidelity, certificate),
+        "## Limits\n\n" + _LIMITS,
+        "## Files\n\n" + "\n".join(f"- {escape(f, 200)}" for f in files),
+        f"## How to cite it\n\n{escape(citation(name, certificate), 600)}",
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+_LOADING = """\
+```python
+import pandas as pd
+
+frame = pd.read_parquet("data")
+```
+
+```python
+from datasets import load_dataset
+
+rows = load_dataset("parquet", data_files="data/part-*.parquet", split="train")
+```"""
+
+_LIMITS = """\
+- The rows were drawn from a model. What the model does not know (rules between many columns, rare cases, \
+exact order in time) the rows do not have.
+- A result that matters should be confirmed on the real table by those who hold it.
+- Nothing may be concluded about one person from one row, and nobody should try to find out who was in the \
+real table.
+- Groups that are small in the real table are described worse than large ones."""
+
+
+def front_matter(name: str, rows: int) -> str:
+    """YAML between dashes, as the Hugging Face Hub reads it; the steward fills in the licence.
+
+    Examples:
+        >>> print(front_matter("flights", 20_000))  # doctest: +ELLIPSIS
+        ---
+        pretty_name: flights
+        license: other
+        ...
+    """
+    data = {
+        "pretty_name": cut(name, NAME_WIDTH),
+        "license": "other",
+        "license_name": "to be chosen by the data steward",
+        "tags": ["synthetic", "tabular"],
+        "size_categories": [next((label for limit, label in _SIZES if rows < limit), "n>1T")],
+        "configs": [
+            {"config_name": "default", "data_files": [{"split": "train", "path": "data/part-*.parquet"}]}
+        ],
+    }
+    return f"---\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110)}---"
+
+
+def escape(text: str, width: int = NAME_WIDTH) -> str:
+    """Hostile text as inert Markdown: on one line, cut, without markup, links or HTML.
+
+    Examples:
+        >>> escape("a|b_<i>`c`")
+        'a\\\\|b\\\\_&lt;i&gt;\\\\`c\\\\`'
+    """
+    inert = re.sub(r"([\\`*_{}\[\]#|~$^])", r"\\\1", cut(text, width))
+    # Escaped last, so that nothing of an entity is taken for Markdown; then what becomes a link by itself.
+    inert = html.escape(inert, quote=False).replace("://", "&#58;//").replace("@", "&#64;")
+    inert = re.sub(r"(?i)\bwww\.", lambda m: m[0][:-1] + "&#46;", inert)
+    return re.sub(r"^(\s*)([-+=.:>]|\d+[.)])", lambda m: m[1] + "".join(f"&#{ord(c)};" for c in m[2]), inert)
+
+
+def _description(rows: int, certificate: Mapping[str, Any], schema: Schema) -> str:
+    synthesizer = certificate.get("synthesizer")
+    by = f" by the synthesizer {escape(str(synthesizer))}" if synthesizer else ""
+    return (
+        f"A synthetic table of {rows:,} rows and {len(schema):,} columns, made{by} with Understudy: every "
+        "row was drawn from a model. `report.html` shows how close the table is to the real one, "
+        "`certificate.json` says what is promised, and `SHA256SUMS` lets you check that nothing was changed."
+    )
+
+
+def _columns(schema: Schema, fidelity: Fidelity) -> Iterator[str]:
+    measured = {c.name: c for c in fidelity.columns}
+    yield "| Name | Kind | Type | Shape | Ceiling | Notes |"
+    yield "|---|---|---|---:|---:|---|"
+    for column in schema:
+        yield _row(column, measured.get(column.name), unit=column.name == schema.unit)
+
+
+def _row(column: Column, measured: ColumnFidelity | None, *, unit: bool) -> str:
+    cells = (
+        escape(column.name) or "(no name)",
+        column.kind,
+        escape(column.type),
+        _score(measured.shape if measured else None),
+        _score(measured.shape_ceiling if measured else None),
+        "; ".join(_notes(column, measured, unit=unit)),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _notes(column: Column, measured: ColumnFidelity | None, *, unit: bool) -> Iterator[str]:
+    if unit:
+        yield "equal values mean one person or thing"
+    if column.kind == "identifier":
+        yield "made anew by its pattern"
+    if column.kind == "text":
+        yield "free text, replaced"
+    if measured and measured.missing_synthetic:
+        yield f"{_percent(measured.missing_synthetic)} missing"
+    if measured and measured.lost:
+        yield "lost: " + ", ".join(escape(label, 24) for label, _ in measured.lost[:3])
+
+
+def _quality(fidelity: Fidelity) -> Iterator[str]:
+    yield (
+        f"Scores from 0 to 100, measured on {fidelity.rows_synthetic:,} synthetic rows against "
+        f"{fidelity.rows_train:,} real rows that the model learned from. The ceiling is what "
+        f"{fidelity.rows_holdout:,} real rows score that it did not learn from.\n"
+    )
+    yield "| | Score | Ceiling |"
+    yield "|---|---:|---:|"
+    yield f"| Column shapes | {_score(fidelity.shape)} | {_score(fidelity.shape_ceiling)} |"
+    yield f"| Pair trends | {_score(fidelity.trend)} | {_score(fidelity.trend_ceiling)} |"
+
+
+def _findings(verdict: Verdict) -> str:
+    if not verdict.findings:
+        return "The gate found nothing to worry about."
+    passed = "passed, with this to keep in mind" if verdict.passed else "refused"
+    items = (f"- {f.level}: {escape(f.message, 400)}" for f in verdict.findings)
+    return f"The gate's verdict: {passed}.\n\n" + "\n".join(items)
+
+
+def _privacy(fidelity: Fidelity, certificate: Mapping[str, Any]) -> str:
+    statement = certificate.get("statement")
+    parts = [
+        escape(str(statement), 2_000) if statement else "The certificate makes no statement about privacy."
+    ]
+    if fidelity.copies is not None and fidelity.copies_holdout is not None:
+        parts.append(
+            f"{_percent(fidelity.copies)} of the synthetic rows equal a row that the model learned from; by "
+            f"chance, {_percent(fidelity.copies_holdout)} of the real rows do that it did not learn from."
+        )
+    return "\n\n".join(parts)
+
+
+def _score(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _percent(share: float) -> str:
+    return "0 %" if share == 0 else "less than 0.1 %" if share < 0.0005 else f"{100 * share:.1f} %"

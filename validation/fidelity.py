@@ -1,0 +1,762 @@
+"""Fidelity: how close a synthetic table is to the real one, beside what real held-out rows score.
+
+Every figure comes twice: synthetic rows against the training rows, and held-out rows against the training
+rows, its ceiling. What is measured reads private rows, so a `Fidelity` is evidence of the inside; with
+``at_least`` it shows no bin and no category of fewer real rows than that.
+"""
+
+import contextlib
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from synth.schema import Column, Kind, Schema
+
+Floats = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int64]
+
+CONTINUOUS: frozenset[Kind] = frozenset({"numerical", "datetime", "duration"})
+
+BINS = 40
+"""Bins of a numeric overlay at most."""
+
+LABELS = 30
+"""Categories that an overlay names at most."""
+
+OTHERS, MISSING = "(all others)", "(missing)"
+
+LOST_FROM = 0.01
+"""Share of the real rows from which on a lost category is listed."""
+
+COMMON = 50
+"""Categories of a column that associations tell apart; rarer ones are one group."""
+
+REPORT_CATEGORIES = 1_000
+"""Categories of a column that pair trends tell apart: SDMetrics builds a dense table of each pair."""
+
+WIDE, GROUP = 100, 25
+"""A table of more than WIDE columns has its pair trends measured within random groups of GROUP columns."""
+
+SIDES = ("train", "holdout", "synthetic")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overlay:
+    """One column, real and synthetic, as two lines over the same bins or labels.
+
+    Attributes:
+        column: its name.
+        kind: its kind.
+        labels: the categories of a categorical column, then `OTHERS`, then `MISSING`; else empty.
+        edges: ``len(real) + 1`` edges of a numeric column: epoch seconds, seconds, or the value; else empty.
+            What lies beyond the first or last edge is counted in the bin beside it.
+        real: shares of the real rows; of the present ones where there are edges.
+        synthetic: the same of the synthetic rows.
+    """
+
+    column: str
+    kind: str
+    labels: tuple[str, ...]
+    edges: tuple[float, ...]
+    real: tuple[float, ...]
+    synthetic: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnFidelity:
+    """One column.
+
+    Attributes:
+        name: its name.
+        kind: its kind.
+        shape: SDMetrics column shape, 1 is best; None where it does not apply.
+        shape_ceiling: the same for held-out rows.
+        missing_real: share of missing training values.
+        missing_synthetic: share of missing synthetic values.
+        missing_holdout: share of missing held-out values.
+        lost: categories of the training rows that no synthetic row has, with their share.
+        strongest: the column with the strongest association in the training rows, if there is any.
+        association_real: that association in the training rows, in [0, 1].
+        association_synthetic: the same pair in the synthetic rows.
+        association_holdout: the same pair in the held-out rows.
+    """
+
+    name: str
+    kind: str
+    shape: float | None
+    shape_ceiling: float | None
+    missing_real: float
+    missing_synthetic: float
+    missing_holdout: float
+    lost: tuple[tuple[str, float], ...]
+    strongest: str | None
+    association_real: float
+    association_synthetic: float
+    association_holdout: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairFidelity:
+    """Two columns: SDMetrics pair trend (None below its thresholds), its ceiling, and the association."""
+
+    first: str
+    second: str
+    trend: float | None
+    trend_ceiling: float | None
+    association_real: float
+    association_synthetic: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fidelity:
+    """All of it.
+
+    Attributes:
+        rows_train: training rows that were measured.
+        rows_holdout: held-out rows that were measured.
+        rows_synthetic: synthetic rows that were measured.
+        shape: SDMetrics Column Shapes, synthetic against train, in [0, 1].
+        trend: SDMetrics Column Pair Trends, synthetic against train, in [0, 1].
+        shape_ceiling: Column Shapes, holdout against train.
+        trend_ceiling: Column Pair Trends, holdout against train.
+        copies: share of synthetic rows that equal some training row in every learned column.
+        copies_holdout: the same for the held-out rows: what chance gives.
+        copies_rare: share of synthetic rows that equal a training row which few training rows share.
+        copies_rare_holdout: the same for the held-out rows.
+        columns: one for each column of the schema, in order.
+        pairs: one for each two learned columns.
+        overlays: for the learned columns that can be drawn.
+    """
+
+    rows_train: int
+    rows_holdout: int
+    rows_synthetic: int
+    shape: float | None
+    trend: float | None
+    shape_ceiling: float | None
+    trend_ceiling: float | None
+    copies: float | None
+    copies_holdout: float | None
+    columns: tuple[ColumnFidelity, ...]
+    pairs: tuple[PairFidelity, ...]
+    overlays: tuple[Overlay, ...]
+    copies_rare: float | None = None
+    copies_rare_holdout: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values that JSON can hold, without loss."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self), allow_nan=False))
+        return plain
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Fidelity":
+        """The inverse of `to_dict`."""
+        columns = tuple(
+            ColumnFidelity(**{**c, "lost": tuple((str(k), float(v)) for k, v in c["lost"])})
+            for c in data["columns"]
+        )
+        overlays = tuple(
+            Overlay(
+                column=o["column"],
+                kind=o["kind"],
+                labels=tuple(o["labels"]),
+                edges=tuple(o["edges"]),
+                real=tuple(o["real"]),
+                synthetic=tuple(o["synthetic"]),
+            )
+            for o in data["overlays"]
+        )
+        pairs = tuple(PairFidelity(**p) for p in data["pairs"])
+        return cls(**{**data, "columns": columns, "pairs": pairs, "overlays": overlays})
+
+
+def measure(
+    train: pa.Table, holdout: pa.Table, synthetic: pa.Table, schema: Schema, *, at_least: int, seed: int
+) -> Fidelity:
+    """Measures a synthetic table against the rows that it was learned from, and held-out rows beside it.
+
+    Identifiers, texts and empty columns count with their missing rates alone. A column that a table lacks, or
+    whose values cannot be read as the schema's type, counts as all missing there.
+
+    SDMetrics draws rows from tables of more than 50,000 with NumPy's global generator: it is seeded around
+    the call and then put back. Pair trends tell the 1,000 commonest categories of a column apart. On a table
+    of more than 100 learned columns they are measured within random groups of 25 columns, drawn by `seed`,
+    which estimates the same mean without a bias; the other pairs have no trend.
+
+    Args:
+        train: the training rows.
+        holdout: held-out rows; may be empty, then the ceilings are None.
+        synthetic: the synthetic rows.
+        schema: what the columns are.
+        at_least: real rows below which no bin and no category is shown; 0 shows all.
+        seed: of what is drawn.
+    """
+    tables = (train, holdout, synthetic)
+    every = [_cells(column, tables) for column in schema]
+    learned = [c for c in every if c.column.learned]
+    against = {
+        side: _quality(learned, side=side, rows=(train.num_rows, table.num_rows), seed=seed)
+        for side, table in (("synthetic", synthetic), ("holdout", holdout))
+    }
+    strength = associations(learned, at_least=at_least, seed=seed)
+    columns = tuple(
+        _column(c, i=learned.index(c) if c.column.learned else None, learned=learned,
+                against=against, strength=strength, at_least=at_least)
+        for c in every
+    )  # fmt: skip
+    rare = max(at_least, 2)
+    copies, copies_rare = _copies(learned, "synthetic", rare=rare)
+    chance, chance_rare = _copies(learned, "holdout", rare=rare)
+    return Fidelity(
+        rows_train=train.num_rows,
+        rows_holdout=holdout.num_rows,
+        rows_synthetic=synthetic.num_rows,
+        shape=_mean(against["synthetic"].shapes.values()),
+        trend=_mean(against["synthetic"].trends.values()),
+        shape_ceiling=_mean(against["holdout"].shapes.values()),
+        trend_ceiling=_mean(against["holdout"].trends.values()),
+        copies=copies,
+        copies_holdout=chance,
+        columns=columns,
+        pairs=tuple(_pairs(learned, against=against, strength=strength)),
+        overlays=tuple(o for c in learned if (o := _overlay(c, at_least=at_least)) is not None),
+        copies_rare=copies_rare,
+        copies_rare_holdout=chance_rare,
+    )
+
+
+# ── cells ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Cells:
+    """One column of the three tables, over one dictionary.
+
+    Attributes:
+        column: what it is.
+        codes: by side, int64 (rows,): equal codes are equal values; -1 is missing.
+        numbers: by side, float64 (rows,): the value, epoch seconds or seconds, NaN is missing; None unless
+            the kind is continuous.
+        values: by code, the value as it is shown; empty if the kind is continuous.
+    """
+
+    column: Column
+    codes: Mapping[str, Codes]
+    numbers: Mapping[str, Floats] | None
+    values: pa.Array = field(repr=False)
+
+    def missing(self, side: str) -> float:
+        """Share of missing values, 0 for a table without rows."""
+        codes = self.codes[side]
+        return float(np.mean(codes < 0)) if len(codes) else 0.0
+
+    def counts(self, side: str) -> Codes:
+        """Rows by code, int64 (codes,)."""
+        codes = self.codes[side]
+        return np.bincount(codes[codes >= 0], minlength=len(self.values)).astype(np.int64)
+
+
+def _cells(column: Column, tables: tuple[pa.Table, ...]) -> Cells:
+    parts = [_read(table, column) for table in tables]
+    values = pa.chunked_array([chunk for part in parts for chunk in part.chunks], type=parts[0].type)
+    codes, dictionary = _encode(values)
+    cuts = np.cumsum([len(p) for p in parts])[:-1]
+    by_side = dict(zip(SIDES, np.split(codes, cuts), strict=True))
+    if not column.learned or column.kind not in CONTINUOUS:
+        return Cells(column=column, codes=by_side, numbers=None, values=dictionary)
+    numbers = dict(zip(SIDES, np.split(_numbers(values), cuts), strict=True))
+    return Cells(column=column, codes=by_side, numbers=numbers, values=pa.nulls(0))
+
+
+def _read(table: pa.Table, column: Column) -> pa.ChunkedArray:
+    """The column as the schema's type, dictionaries decoded; all missing where it cannot be read."""
+    wanted = column.arrow_type
+    wanted = wanted.value_type if pa.types.is_dictionary(wanted) else wanted
+    absent = pa.chunked_array([pa.nulls(table.num_rows, wanted)])
+    if table.schema.names.count(column.name) != 1:
+        return absent
+    found = table.column(column.name)
+    if pa.types.is_dictionary(found.type):
+        found = found.cast(found.type.value_type)
+    try:
+        return found.cast(wanted, safe=False) if found.type != wanted else found
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return absent
+
+
+def _encode(values: pa.ChunkedArray) -> tuple[Codes, pa.Array]:
+    """Codes, int64 (rows,) with -1 for missing, and their dictionary. −0 is 0, NaN is missing."""
+    kind = values.type
+    if pa.types.is_floating(kind):
+        plain = values.cast(pa.float64()).to_numpy(zero_copy_only=False) + 0.0
+        values = pa.chunked_array([pa.array(plain, from_pandas=True)])
+    elif pa.types.is_temporal(kind) and not pa.types.is_interval(kind):
+        values = values.cast(pa.int32() if kind.bit_width == 32 else pa.int64())
+    if pa.types.is_null(values.type):
+        return np.full(len(values), -1, np.int64), pa.nulls(0)
+    encoded = values.combine_chunks().dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.unify_dictionaries().combine_chunks()
+    codes = pc.fill_null(encoded.indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False)
+    return codes, encoded.dictionary
+
+
+def _numbers(values: pa.ChunkedArray) -> Floats:
+    """Values as float64, times and durations in seconds; missing and infinite ones are NaN."""
+    kind, per_second = values.type, 1.0
+    if pa.types.is_timestamp(kind) or pa.types.is_duration(kind) or pa.types.is_time(kind):
+        per_second = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[kind.unit]
+    elif pa.types.is_date64(kind):
+        per_second = 1e3
+    elif pa.types.is_date32(kind):
+        per_second = 1 / 86_400
+    if pa.types.is_temporal(kind):
+        values = values.cast(pa.int32() if kind.bit_width == 32 else pa.int64())
+    try:
+        numbers = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False) / per_second
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return np.full(len(values), np.nan)
+    return np.where(np.isfinite(numbers), numbers, np.nan)
+
+
+# ── SDMetrics ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Quality:
+    """SDMetrics scores: shapes by column number, trends by two column numbers (the smaller first)."""
+
+    shapes: Mapping[int, float | None]
+    trends: Mapping[tuple[int, int], float | None]
+
+
+def _quality(learned: list[Cells], *, side: str, rows: tuple[int, int], seed: int) -> _Quality:
+    """QualityReport of one side against the training rows."""
+    if min(rows) == 0 or not learned:
+        return _Quality(shapes={}, trends={})
+    shapes: dict[int, float | None] = {}
+    trends: dict[tuple[int, int], float | None] = {}
+    with _seeded(seed), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for group in _groups(len(learned), seed=seed):
+            found = _report([learned[i] for i in group], side)
+            shapes |= {group[i]: score for i, score in found.shapes.items()}
+            trends |= {(group[i], group[j]): score for (i, j), score in found.trends.items()}
+        shapes |= {i: _total_variation(c, side) for i, c in enumerate(learned) if _many(c)}
+    return _Quality(shapes=shapes, trends=trends)
+
+
+def _report(group: list[Cells], side: str) -> _Quality:
+    # One table's report; importing it warns that one for several tables would do, too.
+    from sdmetrics.reports.single_table import QualityReport
+
+    sdtype = {"numerical": "numerical", "duration": "numerical", "datetime": "datetime"}
+    metadata = {
+        "columns": {
+            f"c{i}": {"sdtype": sdtype.get(c.column.kind, "categorical")} for i, c in enumerate(group)
+        }
+    }
+    report = QualityReport()
+    with np.errstate(all="ignore"):
+        report.generate(_frame(group, "train"), _frame(group, side), metadata, verbose=False)
+    shapes = report.get_details("Column Shapes")
+    trends = report.get_details("Column Pair Trends")
+    return _Quality(
+        shapes={
+            int(c[1:]): _score(s) for c, s in zip(shapes["Column"], shapes["Score"], strict=True)
+        },
+        trends={
+            (int(a[1:]), int(b[1:])): _score(s)
+            for a, b, s in zip(trends["Column 1"], trends["Column 2"], trends["Score"], strict=True)
+        } if len(trends) else {},
+    )  # fmt: skip
+
+
+def _frame(group: list[Cells], side: str) -> pd.DataFrame:
+    """What SDMetrics reads: numbers, times, and categories as codes; the names of columns are ours."""
+    return pd.DataFrame({f"c{i}": _series(c, side) for i, c in enumerate(group)})
+
+
+def _series(cells: Cells, side: str) -> Floats | npt.NDArray[np.datetime64]:
+    if cells.numbers is None:
+        codes = cells.codes[side]
+        if _many(cells):
+            codes = np.append(_keep_common(cells.counts("train"), REPORT_CATEGORIES), -1)[codes]
+        return np.where(codes < 0, np.nan, codes.astype(np.float64))
+    if cells.column.kind != "datetime":
+        return cells.numbers[side]
+    seconds = cells.numbers[side]
+    micros = np.round(np.nan_to_num(seconds) * 1e6).astype("datetime64[us]")
+    return np.where(np.isnan(seconds), np.datetime64("NaT", "us"), micros)
+
+
+def _many(cells: Cells) -> bool:
+    return cells.numbers is None and len(cells.values) > REPORT_CATEGORIES
+
+
+def _total_variation(cells: Cells, side: str) -> float | None:
+    """The shape of a column whose rare categories were pooled for the pair trends: from all of them."""
+    from sdmetrics.single_column import TVComplement
+
+    real, other = (
+        np.where(codes < 0, np.nan, codes.astype(np.float64))
+        for codes in (cells.codes["train"], cells.codes[side])
+    )
+    return _score(TVComplement.compute(pd.Series(real), pd.Series(other)))
+
+
+def _groups(columns: int, *, seed: int) -> list[list[int]]:
+    if columns <= WIDE:
+        return [list(range(columns))]
+    order = np.random.default_rng(seed).permutation(columns)
+    parts = np.array_split(order, -(-columns // GROUP))
+    return [sorted(part.tolist()) for part in parts]
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """NumPy's global generator, which SDMetrics uses, seeded and then put back."""
+    before = np.random.get_state()
+    np.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        np.random.set_state(before)
+
+
+def _score(value: float) -> float | None:
+    return None if not np.isfinite(value) else float(np.clip(value, 0.0, 1.0))
+
+
+def _mean(scores: Any) -> float | None:
+    present = [s for s in scores if s is not None]
+    return float(np.mean(present)) if present else None
+
+
+# ── associations ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def associations(learned: list[Cells], *, at_least: int, seed: int) -> dict[str, Floats]:
+    """How strongly each two columns hang together, by side, float64 (columns, columns) in [0, 1].
+
+    Two continuous columns: |Spearman|, a missing value at the mean rank. A continuous and a categorical one:
+    the correlation ratio of the ranks, as ε², corrected for the number of categories (Kelley 1935). Two
+    categorical ones: Cramér's V, corrected for bias (Bergsma 2013). Categories beyond the 50 commonest of the
+    training rows, and those of fewer than `at_least` of them, are one group; missing is a category of its
+    own. A constant has no association: 0.
+
+    All pairs come from one Gram matrix of [standardized ranks | one-hots]. It has at most some 4,000 columns
+    (fewer categories are told apart on very wide tables), and on wide tables it is summed over fewer rows,
+    drawn by `seed`, so that the work is bounded.
+    """
+    categorical = sum(c.numbers is None for c in learned)
+    common = int(np.clip(4_000 // max(categorical, 1), 6, COMMON))
+    maps = [
+        _keep_common(c.counts("train"), common, at_least=at_least) if c.numbers is None else None
+        for c in learned
+    ]
+    return {side: _strength(learned, maps, side, seed=seed) for side in SIDES}
+
+
+def _keep_common(counts: Codes, common: int, *, at_least: int = 0) -> Codes:
+    """Code → group, int64 (codes,): the commonest keep a group of their own, the others share one."""
+    order = np.argsort(-counts, kind="stable")[:common]
+    order = order[counts[order] >= max(at_least, 1)]
+    groups = np.full(len(counts), len(order), np.int64)
+    groups[order] = np.arange(len(order))
+    return groups
+
+
+def _strength(learned: list[Cells], maps: list[Codes | None], side: str, *, seed: int) -> Floats:
+    """Associations of one side; see `associations`."""
+    k = len(learned)
+    if k == 0 or len(learned[0].codes[side]) < 3:
+        return np.zeros((k, k))
+    numeric = [i for i in range(k) if maps[i] is None]
+    categorical = [i for i in range(k) if maps[i] is not None]
+    widths = np.array([int(maps[i].max(initial=-1)) + 3 for i in categorical], np.int64)  # type: ignore[union-attr]
+    starts = np.concatenate([[0], np.cumsum(widths)[:-1]]).astype(np.int64) if len(widths) else widths
+    width = int(widths.sum()) + len(numeric)
+    rows = _rows_within(len(learned[0].codes[side]), width, seed=seed)
+    n = len(rows)
+
+    ranks = np.zeros((n, len(numeric)))
+    for at, i in enumerate(numeric):
+        ranks[:, at] = _ranks(learned[i], side, rows)
+    hot = np.zeros((n, len(categorical)), np.int64)
+    for at, i in enumerate(categorical):
+        hot[:, at] = _positions(learned[i].codes[side][rows], maps[i])
+    gram = _gram(ranks, hot + starts, width)
+
+    d = len(numeric)
+    out = np.zeros((k, k))
+    out[np.ix_(numeric, numeric)] = np.abs(gram[:d, :d]) / n
+    if categorical:
+        counts = np.diag(gram)[d:]
+        varied = np.add.reduceat((counts > 0).astype(np.int64), starts)
+        ratio = _correlation_ratio(gram[:d, d:], counts, starts, varied, n)
+        ratio[gram.diagonal()[:d] == 0] = 0
+        out[np.ix_(numeric, categorical)] = ratio
+        out[np.ix_(categorical, numeric)] = ratio.T
+        out[np.ix_(categorical, categorical)] = _cramer(gram[d:, d:], counts, starts, varied, n)
+    np.fill_diagonal(out, 0.0)
+    return np.clip(out, 0.0, 1.0)
+
+
+def _rows_within(rows: int, width: int, *, seed: int) -> Codes:
+    """Numbers of the rows that the Gram matrix is summed over: all, up to 10¹¹ products."""
+    most = max(2_000, int(1e11 / max(width, 1) ** 2))
+    if rows <= most:
+        return np.arange(rows)
+    return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+
+
+def _ranks(cells: Cells, side: str, rows: Codes) -> Floats:
+    """Mid-ranks, mean 0 and variance 1, missing at the mean; zeros for a constant."""
+    assert cells.numbers is not None
+    values = cells.numbers[side][rows]
+    present = ~np.isnan(values)
+    ranks = np.zeros(len(values))
+    if present.any():
+        _, place, count = np.unique(values[present], return_inverse=True, return_counts=True)
+        middle = np.cumsum(count) - (count - 1) / 2
+        ranks[present] = middle[place] - middle[place].mean()
+    spread = ranks.std()
+    return ranks / spread if spread > 0 else ranks
+
+
+def _positions(codes: Codes, groups: Codes | None) -> Codes:
+    """Position of each row's category in its block: the groups, the shared one, missing last."""
+    assert groups is not None
+    common = int(groups.max(initial=-1))
+    return np.append(groups, common + 2)[codes] if len(groups) else np.full(len(codes), common + 2)
+
+
+def _gram(ranks: Floats, hot: Codes, width: int) -> Floats:
+    """Xᵀ X for X = [ranks | one-hots of hot], in blocks of rows."""
+    n, d = ranks.shape
+    gram = np.zeros((width, width))
+    for start in range(0, n, 4096):
+        block = np.zeros((min(4096, n - start), width), np.float32)
+        block[:, :d] = ranks[start : start + 4096]
+        positions = hot[start : start + 4096]
+        block[np.arange(len(block))[:, None], d + positions] = 1.0
+        gram += block.T @ block
+    return gram
+
+
+def _correlation_ratio(sums: Floats, counts: Floats, starts: Codes, varied: Codes, n: int) -> Floats:
+    """√ε² of each (numeric, categorical) pair; sums: Σ rank by category."""
+    explained = np.add.reduceat(sums**2 / np.maximum(counts, 1), starts, axis=1) / n
+    free = n - varied
+    corrected = 1 - (1 - explained) * (n - 1) / np.maximum(free, 1)
+    return np.sqrt(np.where((varied > 1) & (free > 0), np.clip(corrected, 0, 1), 0.0))
+
+
+def _cramer(both: Floats, counts: Floats, starts: Codes, varied: Codes, n: int) -> Floats:
+    """Bias-corrected Cramér's V of each two categorical columns (Bergsma 2013, eq. 4–6)."""
+    share = both**2 / np.maximum(np.outer(counts, counts), 1)
+    phi2 = np.add.reduceat(np.add.reduceat(share, starts, axis=0), starts, axis=1) - 1
+    r, c = varied[:, None], varied[None, :]
+    phi2 = np.maximum(0, phi2 - (r - 1) * (c - 1) / (n - 1))
+    least = np.minimum(r - (r - 1) ** 2 / (n - 1), c - (c - 1) ** 2 / (n - 1)) - 1
+    usable = (r > 1) & (c > 1) & (least > 0)
+    return np.sqrt(np.where(usable, phi2 / np.where(usable, least, 1.0), 0.0))
+
+
+# ── columns, pairs, copies ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _column(
+    cells: Cells, *, i: int | None, learned: list[Cells],
+    against: Mapping[str, _Quality], strength: Mapping[str, Floats], at_least: int,
+) -> ColumnFidelity:  # fmt: skip
+    partner = None
+    if i is not None and len(learned) > 1:
+        j = int(np.argmax(strength["train"][i]))
+        partner = j if strength["train"][i, j] > 0 else None
+    at = {side: float(strength[side][i, partner]) if partner is not None else 0.0 for side in SIDES}
+    shapes = {
+        side: against[side].shapes.get(i) if i is not None else None for side in ("synthetic", "holdout")
+    }
+    return ColumnFidelity(
+        name=cells.column.name,
+        kind=cells.column.kind,
+        shape=shapes["synthetic"],
+        shape_ceiling=shapes["holdout"],
+        missing_real=cells.missing("train"),
+        missing_synthetic=cells.missing("synthetic"),
+        missing_holdout=cells.missing("holdout"),
+        lost=_lost(cells, at_least=at_least),
+        strongest=learned[partner].column.name if partner is not None else None,
+        association_real=at["train"],
+        association_synthetic=at["synthetic"],
+        association_holdout=at["holdout"],
+    )
+
+
+def _lost(cells: Cells, *, at_least: int) -> tuple[tuple[str, float], ...]:
+    rows = len(cells.codes["train"])
+    if cells.numbers is not None or not cells.column.learned or rows == 0:
+        return ()
+    real, synthetic = cells.counts("train"), cells.counts("synthetic")
+    gone = np.flatnonzero((synthetic == 0) & (real >= max(at_least, 1)) & (real >= LOST_FROM * rows))
+    gone = gone[np.argsort(-real[gone], kind="stable")]
+    return tuple((_text(cells, code), float(real[code] / rows)) for code in gone.tolist())
+
+
+def _pairs(
+    learned: list[Cells], *, against: Mapping[str, _Quality], strength: Mapping[str, Floats]
+) -> Iterator[PairFidelity]:
+    for i, first in enumerate(learned):
+        for j in range(i + 1, len(learned)):
+            yield PairFidelity(
+                first=first.column.name,
+                second=learned[j].column.name,
+                trend=against["synthetic"].trends.get((i, j)),
+                trend_ceiling=against["holdout"].trends.get((i, j)),
+                association_real=float(strength["train"][i, j]),
+                association_synthetic=float(strength["synthetic"][i, j]),
+            )
+
+
+def _copies(learned: list[Cells], side: str, *, rare: int) -> tuple[float | None, float | None]:
+    """Share of rows that equal some training row, and one that fewer than `rare` training rows share.
+
+    Rows are compared by a 64-bit hash of their codes, which are exact: a false match has a chance of about
+    rows² / 2⁶⁵.
+    """
+    if not learned or not len(learned[0].codes[side]) or not len(learned[0].codes["train"]):
+        return None, None
+    seen, times = np.unique(_row_hashes(learned, "train"), return_counts=True)
+    rows = _row_hashes(learned, side)
+    place = np.searchsorted(seen, rows).clip(max=len(seen) - 1)
+    found = seen[place] == rows
+    return float(found.mean()), float((found & (times[place] < rare)).mean())
+
+
+def _row_hashes(learned: list[Cells], side: str) -> npt.NDArray[np.uint64]:
+    """One hash for each row, uint64 (rows,), by splitmix64 (Steele, Lea and Flood 2014) over its codes."""
+    state = np.zeros(len(learned[0].codes[side]), np.uint64)
+    with np.errstate(over="ignore"):
+        for cells in learned:
+            z = state + cells.codes[side].astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+            z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            state = z ^ (z >> np.uint64(31))
+    return state
+
+
+# ── overlays ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _overlay(cells: Cells, *, at_least: int) -> Overlay | None:
+    return _labels(cells, at_least=at_least) if cells.numbers is None else _bins(cells, at_least=at_least)
+
+
+def _labels(cells: Cells, *, at_least: int) -> Overlay | None:
+    """Categories by share; each label stands for at least `at_least` real rows, or for none."""
+    real, synthetic = cells.counts("train"), cells.counts("synthetic")
+    rows = (len(cells.codes["train"]), len(cells.codes["synthetic"]))
+    if min(rows) == 0 or rows[0] < at_least:
+        return None
+    missing = [int((cells.codes[side] < 0).sum()) for side in ("train", "synthetic")]
+    named = [c for c in np.argsort(-real, kind="stable")[:LABELS].tolist() if real[c] >= max(at_least, 1)]
+    pooled = 0
+    if 0 < missing[0] < at_least:  # too few to be shown: with the others
+        pooled, missing = missing[0], [0, 0]
+        synthetic_pooled = int((cells.codes["synthetic"] < 0).sum())
+    else:
+        synthetic_pooled = 0
+    while named and 0 < real.sum() - real[named].sum() + pooled < at_least:
+        named.pop()
+    others = (
+        int(real.sum() - real[named].sum()) + pooled,
+        int(synthetic.sum() - synthetic[named].sum()) + synthetic_pooled,
+    )
+    labels, shown = [_text(cells, c) for c in named], [(int(real[c]), int(synthetic[c])) for c in named]
+    if any(others):
+        labels, shown = [*labels, OTHERS], [*shown, others]
+    if any(missing):
+        labels, shown = [*labels, MISSING], [*shown, (missing[0], missing[1])]
+    return Overlay(
+        column=cells.column.name,
+        kind=cells.column.kind,
+        labels=tuple(labels),
+        edges=(),
+        real=tuple(r / rows[0] for r, _ in shown),
+        synthetic=tuple(s / rows[1] for _, s in shown),
+    )
+
+
+def _text(cells: Cells, code: int) -> str:
+    value = cells.values[code]
+    kind = cells.column.arrow_type
+    if pa.types.is_temporal(kind):
+        value = value.cast(kind)
+    return str(value.as_py())
+
+
+def _bins(cells: Cells, *, at_least: int) -> Overlay | None:
+    """Equal bins between the first and last percentile, merged until each holds `at_least` real rows."""
+    assert cells.numbers is not None
+    real, synthetic = (v[~np.isnan(v)] for v in (cells.numbers["train"], cells.numbers["synthetic"]))
+    if len(real) < max(at_least, 1):
+        return None
+    edges = _edges(np.sort(real), at_least=at_least)
+    inside = edges[1:-1]
+    counts = np.bincount(np.searchsorted(inside, real, side="right"), minlength=len(edges) - 1)
+    keep = _merge(counts, at_least=max(at_least, 1))
+    edges = np.concatenate([edges[:1], edges[keep]])
+    inside = edges[1:-1]
+
+    def shares(values: Floats) -> tuple[float, ...]:
+        found = np.bincount(np.searchsorted(inside, values, side="right"), minlength=len(edges) - 1)
+        return tuple((found / max(len(values), 1)).tolist())
+
+    return Overlay(
+        column=cells.column.name,
+        kind=cells.column.kind,
+        labels=(),
+        edges=tuple(edges.tolist()),
+        real=shares(real),
+        synthetic=shares(synthetic),
+    )
+
+
+def _edges(ordered: Floats, *, at_least: int) -> Floats:
+    """Edges of at most `BINS` bins; no edge lies beyond the `at_least`-th real value from either end."""
+    n = len(ordered)
+    k = min(max(at_least - 1, 0), (n - 1) // 2)
+    low = max(float(np.quantile(ordered, 0.01)), float(ordered[k]))
+    high = min(float(np.quantile(ordered, 0.99)), float(ordered[n - 1 - k]))
+    if not low < high:
+        low, high = float(ordered[k]), float(ordered[n - 1 - k])
+    if bool(np.all(ordered == np.round(ordered))) and np.ceil(high) - np.floor(low) < BINS:
+        edges = np.unique(np.arange(np.floor(low), np.ceil(high) + 2) - 0.5)
+    else:
+        edges = np.unique(np.linspace(low, high, BINS + 1))
+    # Beyond 2^53, and where all values are one, bins of that width do not exist.
+    return edges if len(edges) > 1 else np.array([np.nextafter(low, -np.inf), np.nextafter(high, np.inf)])
+
+
+def _merge(counts: npt.NDArray[np.int64], *, at_least: int) -> list[int]:
+    """Right edges of the bins after neighbours are merged until each holds `at_least`."""
+    keep: list[int] = []
+    held = 0
+    for right, count in enumerate(counts.tolist(), start=1):
+        held += count
+        if held >= at_least:
+            keep.append(right)
+            held = 0
+    if held or keep[-1] != len(counts):
+        keep[-1] = len(counts)
+    return keep

@@ -1,0 +1,1195 @@
+"""Report: the evidence of one release as one self-contained page.
+
+The page is a pure function of its arguments: no time, no random name, no remote asset. Whatever comes from
+a table is hostile. Markup is therefore made by `element` alone, which escapes every string that is not
+already markup, and a content security policy allows nothing but the one style and the one script inside.
+"""
+
+import base64
+import bisect
+import hashlib
+import html
+import itertools
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from synth.schema import Column, Schema
+from validation.fidelity import OTHERS, ColumnFidelity, Fidelity, Overlay, PairFidelity
+from validation.gates import Finding, Verdict
+
+HEAT_COLUMNS = 30
+"""Columns that a heat map shows at most; the worst are taken."""
+
+WORST_PAIRS = 12
+"""Pairs that are written out below the heat maps."""
+
+BARS = 8
+"""Bars of one plot at most; what is beyond is summed into the last."""
+
+NAME_WIDTH = 48
+"""Width at which a name is cut; its full text stands in a title attribute."""
+
+TITLE_WIDTH = 2_000
+"""Width at which even the full text of a name is cut, so that no name can blow the page up."""
+
+
+def render(
+    *,
+    title: str,
+    fidelity: Fidelity,
+    verdict: Verdict,
+    certificate: Mapping[str, Any],
+    schema: Schema,
+) -> str:
+    """The page: verdict, findings, columns, pairs, how it was made, how to cite.
+
+    Args:
+        title: name of the release.
+        fidelity: the figures; scores, rates and shares in [0, 1].
+        verdict: what the gate made of them.
+        certificate: what is promised and what the release was made from; unknown keys are shown as they are.
+        schema: the columns, in the order of the table.
+
+    Returns:
+        HTML text, equal for equal arguments.
+    """
+    anchors = {name: f"column-{i}" for i, name in enumerate(schema.names)}
+    main = element(
+        "main",
+        {"id": "main"},
+        _verdict_section(fidelity, verdict, certificate),
+        _findings_section(verdict, anchors),
+        _columns_section(fidelity, schema, anchors),
+        _pairs_section(fidelity, schema),
+        _making_section(certificate),
+        _citing_section(title, certificate),
+    )
+    body = element("body", {}, _masthead(title, fidelity, certificate, schema), main, _footer())
+    page = element("html", {"lang": "en"}, _head(title, verdict), body)
+    return f"<!doctype html>\n{page}\n"
+
+
+# Markup ---------------------------------------------------------------------------------------------------
+
+
+class Html(str):
+    """Markup that is safe to put on the page; a plain string never is."""
+
+    __slots__ = ()
+
+
+def element(tag: str, attributes: Mapping[str, object], *children: str) -> Html:
+    """One element; attributes that are None are left out, children that are not markup are escaped.
+
+    Examples:
+        >>> element("p", {"title": 'a"b', "id": None}, "1 < 2", element("b", {}, "!"))
+        '<p title="a&quot;b">1 &lt; 2<b>!</b></p>'
+    """
+    pairs = "".join(
+        f' {name}="{html.escape(visible(str(value)))}"'
+        for name, value in attributes.items()
+        if value is not None
+    )
+    inner = "".join(c if isinstance(c, Html) else html.escape(visible(c)) for c in children)
+    if tag in {"meta", "input"}:
+        return Html(f"<{tag}{pairs}>")
+    return Html(f"<{tag}{pairs}>{inner}</{tag}>")
+
+
+def join(parts: Iterable[Html], separator: str = "") -> Html:
+    """Markup after markup, with an escaped separator between."""
+    return Html(html.escape(separator).join(parts))
+
+
+def visible(text: str) -> str:
+    """The text with what cannot be seen, or reorders what can, written as a code point.
+
+    Joiners stay, since scripts and emoji need them.
+
+    Examples:
+        >>> visible("a\\nb\\u202ec")
+        'a⟨U+000A⟩b⟨U+202E⟩c'
+    """
+    if text.isprintable():
+        return text
+    return "".join(_visible_character(c) for c in text)
+
+
+def _visible_character(c: str) -> str:
+    if c in "\u200c\u200d" or unicodedata.category(c) not in {"Cc", "Cf", "Cs", "Zl", "Zp"}:
+        return c
+    return f"⟨U+{ord(c):04X}⟩"
+
+
+def cut(text: str, width: int) -> str:
+    """The text made visible, and cut where it is wider than `width` letters; wide letters count twice.
+
+    Examples:
+        >>> cut("marital_status", 8)
+        'marital…'
+    """
+    text = visible(text[: 4 * width])
+    used = 0
+    for i, c in enumerate(text):
+        used += 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        if used > width:
+            return text[: max(i - 1, 1)] + "…"
+    return text
+
+
+def _name(name: str, width: int = NAME_WIDTH) -> Html:
+    """A name of the table: apart from the direction of the text around it, cut, with a title if it was."""
+    short = cut(name, width)
+    return element("bdi", {"title": None if short == name else cut(name, TITLE_WIDTH)}, short or "(no name)")
+
+
+def _section(anchor: str, heading: str, *children: str) -> Html:
+    return element(
+        "section",
+        {"id": anchor, "aria-labelledby": f"{anchor}-heading"},
+        element("h2", {"id": f"{anchor}-heading"}, heading),
+        *children,
+    )
+
+
+def _paragraph(*children: str) -> Html:
+    return element("p", {"class": "lead"}, *children)
+
+
+# Numbers --------------------------------------------------------------------------------------------------
+
+
+def _score(value: float | None) -> str:
+    """A score in [0, 1] as points of 100; 100 is said of no less than all."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{100 * value:.1f}" if value >= 1 else f"{min(100 * value, 99.9):.1f}"
+
+
+def _percent(share: float | None) -> str:
+    if share is None or not math.isfinite(share):
+        return "–"
+    if share == 0:
+        return "0\u00a0%"
+    if share < 0.0005:
+        return "<\u00a00.1\u00a0%"
+    return f"{100 * share:.1f}\u00a0%"
+
+
+def _count(n: int, one: str, many: str) -> str:
+    return f"{n:,} {one if n == 1 else many}"
+
+
+def _strength(value: float | None) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:.2f}"
+
+
+def _sortable(value: float | None) -> str | None:
+    return None if value is None or not math.isfinite(value) else f"{value:.6g}"
+
+
+def _px(value: float) -> str:
+    return f"{value:.1f}".rstrip("0").rstrip(".")
+
+
+# Frame ----------------------------------------------------------------------------------------------------
+
+
+def _asset(name: str) -> str:
+    return Path(__file__).with_name(name).read_text("utf-8")
+
+
+def policy(style: str, script: str) -> str:
+    """Content security policy under which this style and this script run, and nothing is loaded."""
+    rules = ("default-src 'none'", f"style-src '{_hash(style)}'", f"script-src '{_hash(script)}'")
+    return "; ".join((*rules, "base-uri 'none'", "form-action 'none'"))
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _head(title: str, verdict: Verdict) -> Html:
+    style, script = _asset("report.css"), _asset("report.js")
+    outcome = "may be released" if verdict.passed else "refused"
+    return element(
+        "head",
+        {},
+        element("meta", {"charset": "utf-8"}),
+        element("meta", {"http-equiv": "Content-Security-Policy", "content": policy(style, script)}),
+        element("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}),
+        element("meta", {"name": "color-scheme", "content": "light dark"}),
+        element("meta", {"name": "referrer", "content": "no-referrer"}),
+        element("title", {}, f"{cut(title, NAME_WIDTH)}: {outcome}. Evidence by Understudy"),
+        element("style", {}, Html(style)),
+        # Deferral needs a file, so the script itself waits for the document.
+        element("script", {}, Html(script)),
+    )
+
+
+def _masthead(title: str, fidelity: Fidelity, certificate: Mapping[str, Any], schema: Schema) -> Html:
+    rows = certificate.get("rows")
+    facts = [
+        _count(rows if isinstance(rows, int) else fidelity.rows_synthetic, "synthetic row", "synthetic rows"),
+        _count(len(schema), "column", "columns"),
+    ]
+    if certificate.get("synthesizer"):
+        facts.append(f"synthesizer {cut(str(certificate['synthesizer']), NAME_WIDTH)}")
+    links = (
+        ("verdict", "Verdict"), ("findings", "Findings"), ("columns", "Columns"),
+        ("pairs", "Pairs"), ("making", "Making"), ("citing", "Citing"),
+    )  # fmt: skip
+    items = (element("li", {}, element("a", {"href": f"#{anchor}"}, label)) for anchor, label in links)
+    return element(
+        "header",
+        {"class": "masthead"},
+        element("a", {"class": "skip", "href": "#main"}, "Skip to the verdict"),
+        element(
+            "div",
+            {"class": "bar"},
+            element("span", {"class": "mark"}, "Understudy"),
+            element("nav", {"aria-label": "Sections of this page"}, element("ul", {}, *items)),
+        ),
+        element("p", {"class": "eyebrow"}, "Evidence for a synthetic table"),
+        element("h1", {}, _name(title)),
+        element("p", {"class": "facts"}, " · ".join(facts)),
+    )
+
+
+def _footer() -> Html:
+    return element(
+        "footer",
+        {},
+        element(
+            "p",
+            {},
+            element("strong", {}, "The rows of this release are synthetic. "),
+            "They were drawn from a model and describe nobody; where one resembles a person, nothing may be "
+            "concluded about that person. What is promised about privacy, and what is not, stands above. "
+            "Figures named real are aggregates of the private table.",
+        ),
+    )
+
+
+# Verdict --------------------------------------------------------------------------------------------------
+
+
+def _verdict_section(fidelity: Fidelity, verdict: Verdict, certificate: Mapping[str, Any]) -> Html:
+    heading = "This release may leave the house" if verdict.passed else "This release is refused"
+    reason = "No critical rule is broken." if verdict.passed else cut(_sentence(verdict.summary), 600)
+    critical = _count(len(verdict.critical), "critical finding", "critical findings")
+    tally = f"{critical}, {_count(len(verdict.warnings), 'warning', 'warnings')}"
+    banner = element(
+        "div",
+        {"class": "banner passed" if verdict.passed else "banner refused"},
+        _seal(verdict.passed),
+        element(
+            "div",
+            {},
+            element("h2", {"id": "verdict-heading"}, heading),
+            element("p", {}, reason),
+            element("p", {"class": "tally"}, element("a", {"href": "#findings"}, tally)),
+        ),
+    )
+    reasons = element(
+        "div",
+        {"class": "reasons"},
+        _reason_card(
+            "Faithful, column by column",
+            fidelity.shape,
+            fidelity.shape_ceiling,
+            "How well each column keeps its distribution.",
+            _worst_column(fidelity.columns),
+        ),
+        _reason_card(
+            "Faithful, pair by pair",
+            fidelity.trend,
+            fidelity.trend_ceiling,
+            "How well columns keep depending on each other.",
+            _worst_pair(fidelity.pairs),
+        ),
+        _private_card(fidelity, certificate),
+    )
+    return element("section", {"id": "verdict", "aria-labelledby": "verdict-heading"}, banner, reasons)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _seal(passed: bool) -> Html:
+    stroke = "M14 25l7 7 14-15" if passed else "M16 16l16 16M32 16L16 32"
+    return element(
+        "svg",
+        {"class": "seal", "viewBox": "0 0 48 48", "width": 48, "height": 48, "aria-hidden": "true"},
+        element("circle", {"cx": 24, "cy": 24, "r": 22}),
+        element("path", {"d": stroke}),
+    )
+
+
+def _reason_card(heading: str, score: float | None, ceiling: float | None, meaning: str, worst: Html) -> Html:
+    return element(
+        "article",
+        {"class": "card"},
+        element("h3", {}, heading),
+        element(
+            "p",
+            {"class": "figure"},
+            element("strong", {}, _score(score)),
+            element("span", {}, f" of {_score(ceiling)}"),
+        ),
+        _gauge(score, ceiling),
+        element("p", {"class": "beside"}, _beside(score, ceiling)),
+        element("p", {"class": "meaning"}, meaning, " ", worst),
+    )
+
+
+def _beside(score: float | None, ceiling: float | None) -> str:
+    if score is None:
+        return "Not measured: too few rows or columns that can be compared."
+    if ceiling is None:
+        return "There is no ceiling, since no rows were held out."
+    gap = 100 * (ceiling - score)
+    if gap < 0.05:
+        return "As good as real rows that were held out (the mark)."
+    return f"{gap:.1f} points below real rows that were held out (the mark)."
+
+
+def _worst_column(columns: Sequence[ColumnFidelity]) -> Html:
+    scored = [(c.shape, c.name) for c in columns if c.shape is not None]
+    if not scored:
+        return Html("")
+    shape, name = min(scored)
+    return element("span", {}, "Lowest: ", _name(name, 28), f", {_score(shape)}.")
+
+
+def _worst_pair(pairs: Sequence[PairFidelity]) -> Html:
+    scored = [(p.trend, p.first, p.second) for p in pairs if p.trend is not None]
+    if not scored:
+        return Html("")
+    trend, first, second = min(scored)
+    return element(
+        "span", {}, "Lowest: ", _name(first, 20), " with ", _name(second, 20), f", {_score(trend)}."
+    )
+
+
+def _private_card(fidelity: Fidelity, certificate: Mapping[str, Any]) -> Html:
+    statement = certificate.get("statement") or "The certificate makes no statement about privacy."
+    copies, chance = fidelity.copies, fidelity.copies_holdout
+    scale = 1.25 * max(copies or 0.0, chance or 0.0) or 1.0
+    return element(
+        "article",
+        {"class": "card"},
+        element("h3", {}, "Private"),
+        element(
+            "p",
+            {"class": "figure"},
+            element("strong", {}, _percent(copies)),
+            element("span", {}, " exact copies"),
+        ),
+        _gauge(None if copies is None else copies / scale, None if chance is None else chance / scale),
+        element("p", {"class": "beside"}, _copies(fidelity)),
+        element("p", {"class": "meaning"}, cut(str(statement), 1_000)),
+    )
+
+
+def _copies(fidelity: Fidelity) -> str:
+    if fidelity.copies is None:
+        return "Synthetic rows that equal a training row were not counted."
+    if fidelity.copies_holdout is None:
+        return "Synthetic rows that equal a training row; no rows were held out to tell what chance gives."
+    text = (
+        "Synthetic rows that equal a training row. By chance, "
+        f"{_percent(fidelity.copies_holdout)} of real held-out rows do (the mark)."
+    )
+    if fidelity.copies_rare is None:
+        return text
+    rare, chance = _percent(fidelity.copies_rare), _percent(fidelity.copies_rare_holdout)
+    return f"{text} Of rare rows: {rare}, by chance {chance}."
+
+
+def _gauge(score: float | None, ceiling: float | None, kind: str = "gauge") -> Html:
+    """A bar from 0 to 100 with a mark at the ceiling; the figures stand beside it as text."""
+    parts = [element("rect", {"class": "track", "width": "100%", "height": "100%"})]
+    if score is not None:
+        share = min(max(score, 0.0), 1.0)
+        parts.append(element("rect", {"class": "fill", "width": f"{100 * share:.1f}%", "height": "100%"}))
+    if ceiling is not None:
+        x = f"{99.5 * min(max(ceiling, 0.0), 1.0):.1f}%"
+        parts.append(element("line", {"class": "mark", "x1": x, "x2": x, "y1": 0, "y2": "100%"}))
+    return element("svg", {"class": kind, "aria-hidden": "true"}, *parts)
+
+
+# Findings -------------------------------------------------------------------------------------------------
+
+
+def _findings_section(verdict: Verdict, anchors: Mapping[str, str]) -> Html:
+    ordered = sorted(verdict.findings, key=lambda f: f.level != "critical")
+    if not ordered:
+        return _section(
+            "findings", "What to worry about", _paragraph("The gate found nothing to worry about.")
+        )
+    return _section(
+        "findings",
+        "What to worry about",
+        _paragraph("Critical findings refuse a release. Warnings are for the reader to weigh."),
+        element("ol", {"class": "findings"}, *(_finding(f, anchors) for f in ordered)),
+    )
+
+
+def _finding(finding: Finding, anchors: Mapping[str, str]) -> Html:
+    shown = [_column_link(name, anchors) for name in finding.columns[:12]]
+    if len(finding.columns) > len(shown):
+        shown.append(element("span", {}, f"and {len(finding.columns) - len(shown):,} more"))
+    level = "Critical" if finding.level == "critical" else "Warning"
+    return element(
+        "li",
+        {"class": f"finding {level.lower()}"},
+        element(
+            "p",
+            {"class": "level"},
+            element("strong", {}, level),
+            element("span", {}, cut(finding.rule, NAME_WIDTH)),
+        ),
+        element("p", {}, cut(_sentence(finding.message), 600)),
+        element("p", {"class": "chips"}, *shown) if shown else Html(""),
+    )
+
+
+def _column_link(name: str, anchors: Mapping[str, str]) -> Html:
+    if name not in anchors:
+        return element("span", {}, _name(name, 28))
+    return element("a", {"href": f"#{anchors[name]}"}, _name(name, 28))
+
+
+# Columns --------------------------------------------------------------------------------------------------
+
+_HEADERS = (
+    ("Column", "text"),
+    ("Real and synthetic", None),
+    ("Shape", "number"),
+    ("Ceiling", "number"),
+    ("Missing, real", "number"),
+    ("Missing, synthetic", "number"),
+    ("Strongest association", "number"),
+)
+
+_NOTES: Mapping[str, str] = {
+    "identifier": "Made anew by its pattern; nothing of it is learned but what is missing.",
+    "text": "Free text is replaced; nothing of it is learned but what is missing.",
+    "constant": "One value only.",
+    "empty": "No value in any row.",
+}
+
+
+def _columns_section(fidelity: Fidelity, schema: Schema, anchors: Mapping[str, str]) -> Html:
+    measured = {c.name: c for c in fidelity.columns}
+    overlays = {o.column: o for o in fidelity.overlays}
+    rows = (_column_row(c, measured.get(c.name), overlays.get(c.name), anchors[c.name]) for c in schema)
+    heads = (element("th", {"scope": "col", "role": "columnheader", "data-sort": s}, h) for h, s in _HEADERS)
+    table = element(
+        "table",
+        {"id": "columns-table", "role": "table"},
+        element(
+            "caption", {}, "Every column: its distribution, its score beside the ceiling, and what is missing"
+        ),
+        element("thead", {"role": "rowgroup"}, element("tr", {"role": "row"}, *heads)),
+        element("tbody", {"role": "rowgroup"}, *rows),
+    )
+    return _section(
+        "columns",
+        "Columns",
+        _paragraph(
+            "Shape is 100 when a column is distributed as in the training rows. Its ceiling is what real "
+            f"rows score that were held out: {fidelity.rows_train:,} rows trained, "
+            f"{fidelity.rows_holdout:,} held out, {fidelity.rows_synthetic:,} synthetic rows compared. Plots "
+            "show shares: of the values that are present for numbers and times, of all rows for categories."
+        ),
+        element("div", {"class": "tools"}, _search(len(schema)), _legend()),
+        table,
+    )
+
+
+def _search(columns: int) -> Html:
+    return element(
+        "div",
+        {"class": "search", "id": "columns-tools", "hidden": "hidden"},
+        element("label", {"for": "columns-search"}, "Find columns"),
+        element(
+            "input", {"id": "columns-search", "type": "search", "autocomplete": "off", "spellcheck": "false"}
+        ),
+        element("span", {"id": "columns-count", "role": "status"}, _count(columns, "column", "columns")),
+    )
+
+
+def _legend() -> Html:
+    def key(name: str, label: str) -> Html:
+        swatch = element("span", {"class": f"swatch {name}", "aria-hidden": "true"})
+        return element("li", {}, swatch, label)
+
+    return element("ul", {"class": "legend"}, key("real", "real rows"), key("synthetic", "synthetic rows"))
+
+
+def _column_row(
+    column: Column, measured: ColumnFidelity | None, overlay: Overlay | None, anchor: str
+) -> Html:
+    shape = measured.shape if measured else None
+    ceiling = measured.shape_ceiling if measured else None
+    missing_real = measured.missing_real if measured else None
+    missing_synthetic = measured.missing_synthetic if measured else None
+    scored = element("span", {"class": "number"}, _score(shape))
+    return element(
+        "tr",
+        {"id": anchor, "role": "row"},
+        _column_head(column, measured),
+        _cell(1, None, overlay_plot(overlay) if overlay else _no_plot(column), kind="plot"),
+        _cell(2, shape, scored, *([_gauge(shape, ceiling, "spark")] if shape is not None else [])),
+        _cell(3, ceiling, _score(ceiling)),
+        _cell(4, missing_real, _percent(missing_real)),
+        _cell(5, missing_synthetic, _percent(missing_synthetic)),
+        _cell(6, measured.association_real if measured else None, _association(measured), kind="association"),
+    )
+
+
+def _cell(position: int, value: float | None, *children: str, kind: str | None = None) -> Html:
+    attributes = {"role": "cell", "class": kind, "data-label": _HEADERS[position][0]}
+    return element("td", attributes | {"data-value": _sortable(value)}, *children)
+
+
+def _column_head(column: Column, measured: ColumnFidelity | None) -> Html:
+    parts = [
+        _name(column.name, 36),
+        element("span", {"class": "kind"}, f"{column.kind} · {cut(column.type, 32)}"),
+    ]
+    if column.kind in _NOTES:
+        parts.append(element("span", {"class": "note"}, _NOTES[column.kind]))
+    if measured and measured.lost:
+        parts.append(element("span", {"class": "note lost"}, "Lost: ", _lost(measured.lost)))
+    value = cut(column.name, 80).casefold()
+    return element("th", {"scope": "row", "role": "rowheader", "data-value": value}, *parts)
+
+
+def _lost(lost: Sequence[tuple[str, float]]) -> Html:
+    shown = [element("span", {}, _name(label, 24), f" ({_percent(share)})") for label, share in lost[:3]]
+    if len(lost) > len(shown):
+        shown.append(element("span", {}, f"{len(lost) - len(shown):,} more"))
+    return join(shown, ", ")
+
+
+def _no_plot(column: Column) -> Html:
+    return element("span", {"class": "none"}, "not compared" if column.learned else "not learned")
+
+
+def _association(measured: ColumnFidelity | None) -> Html:
+    if measured is None or measured.strongest is None:
+        return Html("–")
+    return element(
+        "span",
+        {},
+        element("span", {"class": "number"}, _strength(measured.association_real), " → "),
+        element("span", {"class": "number"}, _strength(measured.association_synthetic)),
+        element("span", {"class": "kind"}, "with ", _name(measured.strongest, 22)),
+    )
+
+
+# Plots ----------------------------------------------------------------------------------------------------
+
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 300, 98, 40, 20, 8
+_BAR_LEFT, _BAR_STEP = 112, 16
+
+
+Place = Callable[[float], float]
+"""From a share or a position to a coordinate in pixels."""
+
+
+def overlay_plot(overlay: Overlay) -> Html:
+    """Real against synthetic shares of one column, as SVG: steps over edges, or paired bars by label."""
+    if not any(overlay.real) and not any(overlay.synthetic):
+        return element("span", {"class": "none"}, "no value present")
+    if overlay.edges:
+        return _histogram(overlay)
+    return _bars(overlay)
+
+
+def _drawing(label: str, height: float, *children: str) -> Html:
+    return element(
+        "svg",
+        {
+            "class": "overlay", "role": "img", "aria-label": label,
+            "viewBox": f"0 0 {_WIDTH} {_px(height)}", "width": _WIDTH, "height": _px(height),
+        },
+        *children,
+    )  # fmt: skip
+
+
+def _histogram(overlay: Overlay) -> Html:
+    positions = _positions(overlay.edges)
+    real, synthetic = _densities(overlay.real, positions), _densities(overlay.synthetic, positions)
+    top = max(*real, *synthetic) or 1.0
+    span = _WIDTH - _LEFT - 6
+    floor = _HEIGHT - _BOTTOM
+
+    def across(share: float) -> float:
+        return _LEFT + span * share
+
+    def up(density: float) -> float:
+        return floor - (floor - _TOP) * density / top
+
+    grid = _share_grid(top, up) if _even(positions) else Html("")
+    return _drawing(
+        _histogram_label(overlay),
+        _HEIGHT,
+        grid,
+        element("path", {"class": "real", "d": _steps(positions, real, across, up) + "Z"}),
+        element("path", {"class": "synthetic", "d": _steps(positions, synthetic, across, up)}),
+        element("line", {"class": "axis", "x1": _LEFT, "x2": _LEFT + span, "y1": floor, "y2": floor}),
+        *_value_axis(overlay, positions, across, floor),
+    )
+
+
+def _positions(edges: Sequence[float]) -> tuple[float, ...]:
+    """Where the edges stand from 0 to 1: to scale, or evenly where they cannot be drawn to scale."""
+    bins = len(edges) - 1
+    low, high = edges[0], edges[-1]
+    to_scale = all(map(math.isfinite, edges)) and math.isfinite(high - low)
+    if not to_scale or any(b <= a for a, b in itertools.pairwise(edges)):
+        return tuple(i / bins for i in range(bins + 1))
+    return tuple((e - low) / (high - low) for e in edges)
+
+
+def _even(positions: Sequence[float]) -> bool:
+    widths = np.diff(positions)
+    return bool(widths.max() <= 1.02 * widths.min())
+
+
+def _densities(shares: Sequence[float], positions: Sequence[float]) -> list[float]:
+    """Shares where bins are equally wide, shares by width where not, so that area means rows."""
+    if _even(positions):
+        return list(shares)
+    bins = len(shares)
+    return [
+        s / (bins * max(b - a, 1e-9)) for s, (a, b) in zip(shares, itertools.pairwise(positions), strict=True)
+    ]
+
+
+def _steps(positions: Sequence[float], heights: Sequence[float], across: Place, up: Place) -> str:
+    path = [f"M{_px(across(positions[0]))} {_px(up(0))}"]
+    for height, right in zip(heights, positions[1:], strict=True):
+        path.append(f"V{_px(up(height))}H{_px(across(right))}")
+    path.append(f"V{_px(up(0))}")
+    return "".join(path)
+
+
+def _share_grid(top: float, up: Place) -> Html:
+    share = _round_below(top)
+    y = _px(up(share))
+    return join(
+        (
+            element("line", {"class": "grid", "x1": _LEFT, "x2": _WIDTH - 6, "y1": y, "y2": y}),
+            element(
+                "text", {"x": _LEFT - 5, "y": _px(up(share) + 3.5), "class": "end"}, _short_percent(share)
+            ),
+        )
+    )
+
+
+def _round_below(value: float) -> float:
+    """The largest of 1, 2, 5 times a power of ten that is not above the value."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return max((m * power for m in (1.0, 2.0, 5.0) if m * power <= value * (1 + 1e-9)), default=power)
+
+
+def _short_percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
+def _value_axis(overlay: Overlay, positions: Sequence[float], across: Place, floor: float) -> Iterator[Html]:
+    low, high = overlay.edges[0], overlay.edges[-1]
+    for value, label in ticks(overlay.kind, low, high):
+        x = across(_interpolate(value, overlay.edges, positions))
+        anchor = "start" if x < _LEFT + 14 else "end" if x > _WIDTH - 22 else "middle"
+        yield element("line", {"class": "axis", "x1": _px(x), "x2": _px(x), "y1": floor, "y2": floor + 3})
+        yield element("text", {"x": _px(x), "y": floor + 14, "class": anchor}, label)
+
+
+def _interpolate(value: float, edges: Sequence[float], positions: Sequence[float]) -> float:
+    i = min(max(bisect.bisect_right(edges, value) - 1, 0), len(edges) - 2)
+    width = edges[i + 1] - edges[i]
+    inside = (value - edges[i]) / width if width > 0 and math.isfinite(width) else 0.0
+    return positions[i] + inside * (positions[i + 1] - positions[i])
+
+
+def _histogram_label(overlay: Overlay) -> str:
+    gaps = [abs(r - s) for r, s in zip(overlay.real, overlay.synthetic, strict=True)]
+    worst = max(range(len(gaps)), key=gaps.__getitem__)
+    low, high = (_value(overlay.kind, e) for e in overlay.edges[worst : worst + 2])
+    first, last = (_value(overlay.kind, e) for e in (overlay.edges[0], overlay.edges[-1]))
+    return (
+        f"{cut(overlay.column, NAME_WIDTH)}, from {first} to {last}: {_score(1 - sum(gaps) / 2)} of 100 rows "
+        f"agree; the largest difference is {100 * max(gaps):.1f} points between {low} and {high}"
+    )
+
+
+def _bars(overlay: Overlay) -> Html:
+    rows = _largest(overlay)
+    top = max(max(r, s) for _, r, s in rows) or 1.0
+    floor = _BAR_STEP * len(rows) + 4
+    scale = (_WIDTH - _BAR_LEFT - 22) / top
+    return _drawing(
+        _bars_label(overlay),
+        floor + 18,
+        *_bar_axis(top, scale, floor),
+        *(_bar(i, label, real * scale, synthetic * scale) for i, (label, real, synthetic) in enumerate(rows)),
+    )
+
+
+def _largest(overlay: Overlay) -> list[tuple[str, float, float]]:
+    """Label, real and synthetic share, largest real share first; what is beyond `BARS` joins the others."""
+    rows = list(zip(overlay.labels, overlay.real, overlay.synthetic, strict=True))
+    named = sorted((r for r in rows if r[0] != OTHERS), key=lambda r: -r[1])
+    rest = [r for r in rows if r[0] == OTHERS]
+    if len(rows) > BARS:
+        named, rest = named[: BARS - 1], rest + named[BARS - 1 :]
+    return [*named, (OTHERS, sum(r[1] for r in rest), sum(r[2] for r in rest))] if rest else named
+
+
+def _bar(i: int, label: str, real: float, synthetic: float) -> Html:
+    y = 4 + _BAR_STEP * i
+    short = cut(label, 17)
+    full = [] if short == label else [element("title", {}, cut(label, 200))]
+    return join(
+        (
+            element("text", {"x": _BAR_LEFT - 6, "y": y + 9.5, "class": "end"}, short, *full),
+            element("rect", {"class": "real", "x": _BAR_LEFT, "y": y, "width": _px(real), "height": 7}),
+            element(
+                "rect",
+                {"class": "synthetic", "x": _BAR_LEFT, "y": y + 7, "width": _px(synthetic), "height": 5},
+            ),
+        )
+    )
+
+
+def _bar_axis(top: float, scale: float, floor: float) -> Iterator[Html]:
+    yield element("line", {"class": "axis", "x1": _BAR_LEFT, "x2": _BAR_LEFT, "y1": 0, "y2": floor})
+    share = _round_below(top)
+    for value in (0.0, share / 2, share):
+        x = _px(_BAR_LEFT + value * scale)
+        yield element("line", {"class": "grid", "x1": x, "x2": x, "y1": 0, "y2": floor})
+        yield element("text", {"x": x, "y": floor + 13, "class": "middle"}, _short_percent(value))
+
+
+def _bars_label(overlay: Overlay) -> str:
+    gaps = [abs(r - s) for r, s in zip(overlay.real, overlay.synthetic, strict=True)]
+    worst = max(range(len(gaps)), key=gaps.__getitem__)
+    return (
+        f"{cut(overlay.column, NAME_WIDTH)}, {_count(len(gaps), 'category', 'categories')}: "
+        f"{_score(1 - sum(gaps) / 2)} of 100 rows agree; the largest difference is "
+        f"{100 * max(gaps):.1f} points at {cut(overlay.labels[worst], 32)}"
+    )
+
+
+# Ticks ----------------------------------------------------------------------------------------------------
+
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+_CALENDAR: tuple[tuple[str, float, tuple[int, ...]], ...] = (
+    ("s", 1, (1, 5, 15, 30)),
+    ("m", 60, (1, 5, 15, 30)),
+    ("h", 3_600, (1, 3, 6, 12)),
+    ("D", 86_400, (1, 2, 7, 14)),
+    ("M", 2_629_746, (1, 2, 3, 6)),
+    ("Y", 31_556_952, (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 10_000, 100_000)),
+)
+_DURATIONS = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"), (1.0, "s"), (1e-3, "ms"))
+_FIRST_TIME, _LAST_TIME = -62_135_596_800, 253_402_300_799  # the years 1 to 9999
+
+
+def ticks(kind: str, low: float, high: float) -> list[tuple[float, str]]:
+    """At most five round values between `low` and `high`, each with its label; at least one.
+
+    Args:
+        kind: datetime (seconds since 1970), duration (seconds), or anything else for plain numbers.
+        low: the first edge.
+        high: the last edge.
+
+    Examples:
+        >>> ticks("numerical", 17, 90)
+        [(20.0, '20'), (40.0, '40'), (60.0, '60'), (80.0, '80')]
+        >>> [label for _, label in ticks("datetime", 1356998400, 1388534399)]
+        ['Jan 2013', 'Apr 2013', 'Jul 2013', 'Oct 2013']
+    """
+    if not (math.isfinite(low) and math.isfinite(high) and math.isfinite(high - low)):
+        return []
+    if high - low < 1e-300:
+        return [(low, _value(kind, low))]
+    if kind == "datetime" and low >= _FIRST_TIME and high <= _LAST_TIME:
+        return _time_ticks(low, high)
+    unit, suffix = _duration_unit(high) if kind == "duration" else (1.0, "")
+    found = _round_ticks(low / unit, high / unit)
+    return [(v * unit, _number(v, found[-1] - found[0]) + suffix) for v in found]
+
+
+def _round_ticks(low: float, high: float) -> list[float]:
+    raw = (high - low) / 4
+    power = 10.0 ** math.floor(math.log10(raw)) if raw > 0 else 1.0
+    step = next(m * power for m in (1.0, 2.0, 2.5, 5.0, 10.0) if m * power >= raw * (1 - 1e-9))
+    first = math.ceil(low / step - 1e-9)
+    return [i * step for i in range(first, first + 6) if i * step - high <= 1e-9 * step] or [low]
+
+
+def _number(value: float, span: float) -> str:
+    """A number as short as its neighbours allow: 0.25, 1500, 20k, 1.5M."""
+    size = max(abs(value), span)
+    if value == 0:
+        return "0"
+    if size >= 1e15 or size < 1e-4:
+        return f"{value:.3g}"
+    for scale, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e4, "k")):
+        if size >= scale:
+            scale = 1e3 if suffix == "k" else scale
+            return f"{value / scale:.5g}{suffix}".replace("-", "−")
+    return (f"{value:.0f}" if float(value).is_integer() else f"{value:.5g}").replace("-", "−")
+
+
+def _duration_unit(largest: float) -> tuple[float, str]:
+    for seconds, suffix in _DURATIONS:
+        if abs(largest) >= 2 * seconds:
+            return seconds, f" {suffix}"
+    return _DURATIONS[-1][0], f" {_DURATIONS[-1][1]}"
+
+
+def _time_ticks(low: float, high: float) -> list[tuple[float, str]]:
+    for unit, seconds, steps in _CALENDAR:
+        for step in steps:
+            if (high - low) / (seconds * step) > 4:
+                continue
+            found = _calendar(low, high, unit, step)
+            return found or [(low, _time_label(np.datetime64(int(low), "s"), "D"))]
+    return [(low, _time_label(np.datetime64(int(low), "s"), "Y"))]
+
+
+def _calendar(low: float, high: float, unit: str, step: int) -> list[tuple[float, str]]:
+    """Starts of the calendar's units between two times, where the unit's number is a multiple of `step`."""
+    first, last = (np.datetime64(math.floor(t), "s") for t in (low, high))
+    starts = np.arange(first.astype(f"M8[{unit}]"), last.astype(f"M8[{unit}]") + 1)
+    number = starts.astype(int) + (1970 if unit == "Y" else 0)
+    chosen = starts[number % step == 0]
+    epochs = chosen.astype("M8[s]").astype(int)
+    return [(float(e), _time_label(t, unit)) for t, e in zip(chosen, epochs, strict=True) if low <= e <= high]
+
+
+def _time_label(moment: np.datetime64, unit: str) -> str:
+    text = str(moment.astype("M8[s]"))  # 2013-04-01T12:30:00
+    if unit == "Y":
+        return text.split("-")[0].lstrip("0")
+    month = _MONTHS[int(text[5:7]) - 1]
+    if unit == "M":
+        return f"{month} {text[:4]}"
+    if unit == "D" or text.endswith("T00:00:00"):
+        return f"{int(text[8:10])} {month}"
+    return text[11:19] if unit == "s" else text[11:16]
+
+
+def _value(kind: str, value: float) -> str:
+    """One value in words: a date, a duration or a number."""
+    if not math.isfinite(value):
+        return "unbounded"
+    if kind == "datetime" and _FIRST_TIME <= value <= _LAST_TIME:
+        return str(np.datetime64(math.floor(value), "s")).replace("T00:00:00", "").replace("T", " ")
+    if kind == "duration":
+        unit, suffix = _duration_unit(value)
+        return f"{value / unit:.4g}{suffix}"
+    return f"{value:,.6g}"
+
+
+# Pairs ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeatMap:
+    """What one heat map shows of each pair.
+
+    Attributes:
+        family: letter of the style's classes of colour: one for each step.
+        heading: what is measured.
+        meaning: how to read a figure.
+        synthetic: the figure below the diagonal.
+        real: the figure above it.
+        show: a figure as text.
+        steps: where the next colour begins.
+        unit: what a step is multiplied by in the legend.
+    """
+
+    family: str
+    heading: str
+    meaning: str
+    synthetic: Callable[[PairFidelity], float | None]
+    real: Callable[[PairFidelity], float | None]
+    show: Callable[[float | None], str]
+    steps: tuple[float, ...]
+    unit: float
+
+
+TREND = HeatMap(
+    family="t",
+    heading="Trend score",
+    meaning="100 where two columns depend on each other as in training",
+    synthetic=attrgetter("trend"),
+    real=attrgetter("trend_ceiling"),
+    show=_score,
+    steps=(0.5, 0.7, 0.8, 0.9, 0.95, 0.98),
+    unit=100,
+)
+ASSOCIATION = HeatMap(
+    family="a",
+    heading="Strength of association",
+    meaning="0 for none, 1 for full",
+    synthetic=attrgetter("association_synthetic"),
+    real=attrgetter("association_real"),
+    show=_strength,
+    steps=(0.05, 0.1, 0.2, 0.3, 0.5, 0.7),
+    unit=1,
+)
+_HEAT_LEFT, _HEAT_TOP = 104, 100
+
+
+def _pairs_section(fidelity: Fidelity, schema: Schema) -> Html:
+    names = _heat_names(fidelity.pairs, schema)
+    if len(names) < 2:
+        return _section("pairs", "Pairs of columns", _paragraph("There are no two columns to compare."))
+    pairs = {frozenset((p.first, p.second)): p for p in fidelity.pairs}
+    involved = len({name for pair in pairs for name in pair})
+    left_out = f" Of {involved:,} columns, the {len(names)} with the lowest mean trend are shown."
+    return _section(
+        "pairs",
+        "Pairs of columns",
+        _paragraph(
+            "In both maps the lower left half is the synthetic rows and the upper right half is real rows "
+            "(for the trend score, held-out ones): where a pair is kept, the halves mirror each other.",
+            left_out if involved > len(names) else "",
+        ),
+        element("div", {"class": "maps"}, *(_figure(m, names, pairs) for m in (TREND, ASSOCIATION))),
+        _worst_pairs_table(fidelity.pairs),
+    )
+
+
+def _heat_names(pairs: Sequence[PairFidelity], schema: Schema) -> tuple[str, ...]:
+    """The columns that the maps show, in the order of the table: all, or those with the lowest mean trend."""
+    scores: dict[str, list[float]] = {}
+    for pair in pairs:
+        for name in (pair.first, pair.second):
+            scores.setdefault(name, []).extend([] if pair.trend is None else [pair.trend])
+    means = {name: sum(s) / len(s) if s else math.inf for name, s in scores.items()}
+    known = [n for n in schema.names if n in means]
+    worst = set(sorted(known, key=means.__getitem__)[:HEAT_COLUMNS])
+    return tuple(n for n in known if n in worst)
+
+
+def _figure(heat: HeatMap, names: Sequence[str], pairs: Mapping[frozenset[str], PairFidelity]) -> Html:
+    return element(
+        "figure",
+        {},
+        element("figcaption", {}, element("strong", {}, heat.heading), f" {heat.meaning}"),
+        _scrolling(f"Map: {heat.heading}", _heat_drawing(heat, names, pairs)),
+        _heat_legend(heat),
+    )
+
+
+def _heat_legend(heat: HeatMap) -> Html:
+    keys = (
+        element(
+            "li",
+            {},
+            element("span", {"class": f"swatch {heat.family}{i}", "aria-hidden": "true"}),
+            f"{heat.unit * low:g}–{heat.unit * high:g}",
+        )
+        for i, (low, high) in enumerate(itertools.pairwise((0.0, *heat.steps, 1.0)))
+    )
+    return element("ul", {"class": "legend steps"}, *keys)
+
+
+def _heat_drawing(heat: HeatMap, names: Sequence[str], pairs: Mapping[frozenset[str], PairFidelity]) -> Html:
+    """A square of cells: synthetic below the diagonal, real above it."""
+    side = min(max(420 // len(names), 14), 34)
+    width, height = _HEAT_LEFT + side * len(names) + 2, _HEAT_TOP + side * len(names) + 2
+    cells = (
+        _heat_cell(heat, (i, j), (first, second), pairs.get(frozenset((first, second))), side)
+        for i, first in enumerate(names)
+        for j, second in enumerate(names)
+    )
+    label = f"{heat.heading} of each pair of {len(names)} columns; the table below lists the worst pairs"
+    return element(
+        "svg",
+        {
+            "class": "heat", "role": "img", "aria-label": label,
+            "viewBox": f"0 0 {width} {height}", "width": width, "height": height,
+        },
+        *_heat_labels(names, side),
+        element("g", {"transform": f"translate({_HEAT_LEFT} {_HEAT_TOP})"}, *cells),
+    )  # fmt: skip
+
+
+def _heat_labels(names: Sequence[str], side: float) -> Iterator[Html]:
+    for i, name in enumerate(names):
+        middle = side * (i + 0.5) + 3.5
+        x, y = _px(_HEAT_LEFT + middle), _HEAT_TOP - 6
+        short = cut(name, 15)
+        yield element("text", {"x": _HEAT_LEFT - 6, "y": _px(_HEAT_TOP + middle), "class": "end"}, short)
+        yield element("text", {"x": x, "y": y, "transform": f"rotate(-90 {x} {y})"}, short)
+
+
+def _heat_cell(
+    heat: HeatMap, at: tuple[int, int], names: tuple[str, str], pair: PairFidelity | None, side: int
+) -> Html:
+    row, column = at
+    place = {"x": side * column, "y": side * row, "width": side - 1, "height": side - 1}
+    if row == column:
+        return element("rect", place | {"class": "self"})
+    who, figure = ("synthetic", heat.synthetic) if row > column else ("real", heat.real)
+    value = figure(pair) if pair is not None else None
+    if value is None or not math.isfinite(value):
+        return element("rect", place | {"class": "nothing"})
+    title = f"{cut(names[0], 24)} × {cut(names[1], 24)}, {who}: {heat.show(value)}"
+    shade = f"{heat.family}{bisect.bisect_right(heat.steps, value)}"
+    return element("rect", place | {"class": shade}, element("title", {}, title))
+
+
+def _worst_pairs_table(pairs: Sequence[PairFidelity]) -> Html:
+    scored = sorted((p for p in pairs if p.trend is not None), key=lambda p: (p.trend, p.first, p.second))
+    heads = ("Pair", "Trend", "Ceiling", "Association, real", "Association, synthetic")
+    rows = (
+        element(
+            "tr",
+            {},
+            element(
+                "th", {"scope": "row"}, _name(p.first, 28), element("i", {}, " with "), _name(p.second, 28)
+            ),
+            element("td", {}, _score(p.trend)),
+            element("td", {}, _score(p.trend_ceiling)),
+            element("td", {}, _strength(p.association_real)),
+            element("td", {}, _strength(p.association_synthetic)),
+        )
+        for p in scored[:WORST_PAIRS]
+    )
+    table = element(
+        "table",
+        {"class": "plain"},
+        element(
+            "caption", {}, f"The pairs with the lowest trend, {len(scored[:WORST_PAIRS])} of {len(pairs):,}"
+        ),
+        element("thead", {}, element("tr", {}, *(element("th", {"scope": "col"}, h) for h in heads))),
+        element("tbody", {}, *rows),
+    )
+    return _scrolling("Pairs with the lowest trend", table)
+
+
+def _scrolling(label: str, content: Html) -> Html:
+    """What may be wider than a phone: it scrolls by itself, with the keyboard too."""
+    return element("div", {"class": "scroll", "tabindex": 0, "role": "region", "aria-label": label}, content)
+
+
+# Making and citing ----------------------------------------------------------------------------------------
+
+_LABELS: Mapping[str, str] = {
+    "statement": "What is promised",
+    "formal_guarantee": "Formal guarantee",
+    "disclosure_control": "Disclosure control",
+    "synthesizer": "Synthesizer",
+    "rows": "Rows",
+    "shards": "Files of rows",
+    "seed": "Seed",
+    "model_digest": "Model, SHA-256",
+    "recipe_digest": "Recipe, SHA-256",
+    "schema_digest": "Schema, SHA-256",
+    "versions": "Versions",
+}
+
+
+def _making_section(certificate: Mapping[str, Any]) -> Html:
+    known = [key for key in _LABELS if key in certificate]
+    keys = [*known, *sorted(str(k) for k in certificate if k not in _LABELS)]
+    items = (
+        element(
+            "div",
+            {},
+            element("dt", {}, _LABELS.get(key) or cut(key.replace("_", " "), NAME_WIDTH)),
+            element("dd", {}, fact(key, certificate[key])),
+        )
+        for key in keys
+    )
+    return _section(
+        "making",
+        "How it was made",
+        _paragraph(
+            "From the certificate of the release. The same recipe, seed and versions on the same type of "
+            "processor give the same bytes."
+        ),
+        element("dl", {"class": "facts-list"}, *items),
+    )
+
+
+def fact(key: str, value: Any, depth: int = 3) -> Html:
+    """One entry of a certificate as markup; entries within entries become lists."""
+    if key == "formal_guarantee" and value is None:
+        return Html("None: no mathematical bound on what the rows reveal is claimed.")
+    if key == "disclosure_control":
+        return _disclosure(value)
+    if isinstance(value, Mapping) and depth:
+        items = (
+            element("li", {}, cut(f"{name}: ", NAME_WIDTH), fact(str(name), v, depth - 1))
+            for name, v in value.items()
+        )
+        return element("ul", {}, *items)
+    if isinstance(value, list | tuple) and depth:
+        return element("ul", {}, *(element("li", {}, fact("", v, depth - 1)) for v in value[:50]))
+    return _plain_fact(key, value)
+
+
+def _plain_fact(key: str, value: Any) -> Html:
+    if value is None or isinstance(value, bool):
+        return Html("none" if value is None else "yes" if value else "no")
+    if key == "rows" and isinstance(value, int):
+        return Html(f"{value:,}")
+    text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+    tag = "code" if re.fullmatch(r"(sha256:)?[0-9a-f]{32,}", text) else "span"
+    return element(tag, {}, cut(text, 1_000))
+
+
+def _disclosure(value: Any) -> Html:
+    if not value:
+        return Html("Off: rare values and extremes are released as they were learned.")
+    at_least = value.get("at_least") if isinstance(value, Mapping) else value
+    return element(
+        "span", {}, f"Values of fewer than {at_least} units are pooled; extremes are cut at that rank."
+    )
+
+
+def _citing_section(title: str, certificate: Mapping[str, Any]) -> Html:
+    return _section(
+        "citing",
+        "How to cite",
+        _paragraph("Add the publisher, the year and the address where you found the release."),
+        element("blockquote", {}, citation(title, certificate)),
+    )
+
+
+def citation(title: str, certificate: Mapping[str, Any]) -> str:
+    """One sentence that names the release and what it was made with."""
+    digest = str(certificate.get("model_digest") or "")[:12]
+    versions = certificate.get("versions")
+    version = versions.get("understudy") if isinstance(versions, Mapping) else None
+    made = f"Made with Understudy{f' {version}' if version else ''}"
+    synthesizer = certificate.get("synthesizer")
+    return visible(
+        f"{cut(title, 120)} [synthetic table{f', model {digest}' if digest else ''}]. {made}"
+        f"{f', synthesizer {synthesizer}' if synthesizer else ''}."
+    )
