@@ -9,7 +9,7 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: setup demo test check bench lint types imports format
+.PHONY: setup demo test check bench lint types imports format schemas
 
 setup: $(STAMP)
 
@@ -38,6 +38,12 @@ types:
 
 imports:
 	$(BIN)/lint-imports
+
+# The JSON Schemas of what a person writes, for editors; a test holds them against the models.
+schemas:
+	$(BIN)/python -c 'import json, pathlib; from pipelines.recipe import Recipe; from synth.schema import Schema; \
+	[pathlib.Path(f"docs/{m.__name__.lower()}.schema.json").write_text( \
+	json.dumps(m.model_json_schema(by_alias=True), indent=1) + "\n") for m in (Recipe, Schema)]'
 
 bench: setup
 	@test -n "$(DATA)" || { echo "say where the benchmark data lies: make bench DATA=/path/to/data"; exit 2; }

@@ -1,18 +1,20 @@
 """The command `understudy`: names, help and exit codes. What a command does is in `pipelines.commands`."""
 
+import importlib.metadata
 import sys
 from collections.abc import Sequence
 
 import cyclopts
 
-EPILOGUE = (
-    "Exit codes: 0 done, 1 failure, 2 wrong recipe or usage, 3 a gate refused, 4 the privacy budget refused, "
-    "5 somebody else is at it. Every command takes --debug for a traceback."
-)
+HELP = "Turn a private table into a synthetic one that can be shared, with evidence."
+EPILOGUE = """\
+Exit codes: 0 done, 1 failure, 2 wrong recipe or usage, 3 a gate refused,
+4 the privacy budget refused, 5 somebody else is at it.
+Every command takes --help, and --debug for a traceback."""
 
 COMMANDS = {
     "init": "Look at a table and write schema.yaml and recipe.yaml to review.",
-    "plan": "Say what a recipe would do: rows, columns, seconds, memory, cost; reads no private row.",
+    "plan": "Say what a recipe would do, and what it would cost; no row is learned from.",
     "release": "Make a release: ingest, profile, fit, sample, validate, gate, publish.",
     "resume": "Go on with a run that was interrupted.",
     "verify": "Check a release: every checksum, and the data against its own schema.",
@@ -21,10 +23,11 @@ COMMANDS = {
 
 app = cyclopts.App(
     name="understudy",
-    help="Turn a private table into a synthetic one that can be shared, with the evidence.",
+    help=HELP,
     help_format="plaintext",
     help_formatter="plain",
     help_epilogue=EPILOGUE,
+    version=lambda: importlib.metadata.version("understudy"),
     version_flags=["--version"],
     print_error=False,
     exit_on_error=False,
@@ -33,12 +36,6 @@ for _name, _help in COMMANDS.items():
     # As text, so that `understudy --help` imports none of them.
     app.command(f"pipelines.commands:{_name}", name=_name, help=_help)
 app.register_install_completion_command(help="Install completion for this shell.")
-
-
-@app.default
-def _no_command() -> None:
-    """Without a command there is only help."""
-    app.help_print()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -55,6 +52,9 @@ def run(arguments: Sequence[str], *, debug: bool = False) -> int:
         The exit code.
     """
     as_json = "--json" in arguments
+    if not arguments or list(arguments) in (["--help"], ["-h"]):
+        print(overview())
+        return 0
     try:
         app(list(arguments), result_action="return_value")
     except cyclopts.CycloptsError as e:
@@ -71,6 +71,16 @@ def run(arguments: Sequence[str], *, debug: bool = False) -> int:
 
         return fail(e, debug=debug, as_json=as_json)
     return 0
+
+
+def overview() -> str:
+    """The help of the whole command. Not by cyclopts, which would import rich to print it."""
+    widest = max(len(name) for name in COMMANDS)
+    commands = "\n".join(f"  {name:<{widest}}  {text}" for name, text in COMMANDS.items())
+    return (
+        f"Usage: understudy COMMAND\n\n{HELP}\n\nCommands:\n{commands}\n\n"
+        "Other options: --version, --install-completion\n\n" + EPILOGUE
+    )
 
 
 def _plain(e: cyclopts.CycloptsError) -> str:

@@ -10,10 +10,10 @@ from cyclopts import Parameter
 from pipelines import console
 from pipelines.recipe import Recipe
 from pipelines.recipe import load as load_recipe
-from privacy.errors import UsageError
+from privacy.errors import RecipeError, UsageError
 
-Flag = Annotated[bool, Parameter(negative="")]
-Roots = Annotated[tuple[Path, ...], Parameter(name="--root", negative="")]
+Flag = Annotated[bool, Parameter(negative="", show_default=False)]
+Roots = Annotated[tuple[Path, ...], Parameter(name="--root", negative="", show_default=False)]
 
 
 @Parameter(name="*")
@@ -64,12 +64,20 @@ class Changes:
         changes: dict[str, Any] = {k: v for k, v in asdict(self).items() if v is not None}
         for field in ("rows", "holdout"):
             if field in changes:
-                changes[field] = yaml.safe_load(changes[field])
+                changes[field] = _value(field, changes[field])
         for field, now in (("options", recipe.options), ("gate", recipe.gate.model_dump(mode="json"))):
             if field in changes:
-                given = {k.replace("-", "_"): yaml.safe_load(v) for k, v in changes[field].items()}
+                given = {k.replace("-", "_"): _value(f"{field}.{k}", v) for k, v in changes[field].items()}
                 changes[field] = {**now, **given}
         return recipe.with_fields(changes) if changes else recipe
+
+
+def _value(option: str, text: str) -> Any:
+    """The value that an option of any type stands for, written as in a recipe."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        raise RecipeError(f"--{option} must be a value as in YAML, however: {text!r}; quote it") from None
 
 
 def init(
@@ -90,8 +98,8 @@ def init(
         force: overwrite files that are there.
         json: print one JSON object.
     """
-    from pipelines.init import initialize
     from pipelines.examples import write_example
+    from pipelines.init import initialize
 
     here = Path.cwd()
     if (data is None) == (example is None):
@@ -105,7 +113,7 @@ def init(
     console.say(written.describe())
 
 
-def plan(recipe: Path, /, *, changes: Changes = Changes(), root: Roots = (), json: Flag = False) -> None:  # noqa: B008
+def plan(recipe: Path, /, *, changes: Changes = Changes(), root: Roots = (), json: Flag = False) -> None:
     """Say what a recipe would do; no private row is read.
 
     Args:
@@ -124,7 +132,7 @@ def plan(recipe: Path, /, *, changes: Changes = Changes(), root: Roots = (), jso
     console.say(found.describe())
 
 
-def release(recipe: Path, /, *, changes: Changes = Changes(), root: Roots = (), json: Flag = False) -> None:  # noqa: B008
+def release(recipe: Path, /, *, changes: Changes = Changes(), root: Roots = (), json: Flag = False) -> None:
     """Make a release: the main job.
 
     Args:

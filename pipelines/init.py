@@ -14,8 +14,8 @@ from synth.schema import Schema
 HEADER = """\
 # The schema of {source}. Review it: it is the only thing that is known of the columns.
 # What was taken from the rows is marked `facts: observed`; it is for your review, and is learned anew at each
-# release. Where you know bounds or categories from a public source, write `facts: "declared: the source"`, and
-# they bind.
+# release. Where you know bounds or categories from a public source, write `facts: "declared: the source"`,
+# and they bind.
 """
 
 RECIPE = """\
@@ -92,7 +92,7 @@ def initialize(source: Path, folder: Path, *, blind: bool, force: bool) -> Writt
         input=_quoted(str(path.relative_to(folder.resolve()) if relative else path)),
         dataset=f"{name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}",
     )
-    targets[0].write_text(HEADER.format(source=source.name) + schema.to_yaml(), "utf-8")
+    targets[0].write_text(HEADER.format(source=_one_line(source.resolve().name)) + schema.to_yaml(), "utf-8")
     targets[1].write_text(text, "utf-8")
     return Written(
         schema=targets[0].name,
@@ -101,6 +101,11 @@ def initialize(source: Path, folder: Path, *, blind: bool, force: bool) -> Writt
         kinds=_kinds(schema),
         warnings=(*_outside(path, folder), *_notes(schema)),
     )
+
+
+def _one_line(text: str) -> str:
+    """Fit for a comment: the name of a file may hold a newline."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _quoted(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -59,7 +58,8 @@ class Plan:
         ahead = {name: s for name, s in self.seconds.items() if name not in self.cached}
         steps = ", ".join(f"{name} {s:.0f}" for name, s in ahead.items() if s >= 0.5)
         lines = {
-            "source": f"about {self.source_rows:,} rows, {self.columns} columns, {self.learned_columns} learned",
+            "source": f"about {self.source_rows:,} rows, {self.columns} columns, "
+            f"{self.learned_columns} learned",
             "release": f"{self.rows:,} rows, to {self.release_root}",
             "synthesizer": self.synthesizer,
             "seconds": f"about {sum(ahead.values()):.0f}" + (f" ({steps})" if steps else ""),
@@ -113,7 +113,7 @@ def rows_of(source: reading.Source) -> int:
 
 
 def _seconds(schema: Schema, rows: int, fitted: int, evidence: int, released: int) -> dict[str, float]:
-    """Seconds of each step on two cores of 2020s make; measured on tables of 10 to 80 columns, good to a factor 2."""
+    """Seconds of each step on two cores of 2020s make: measured on 10 to 80 columns, good to a factor 2."""
     cells = len(schema) / 1e6
     return {
         "ingest": 0.3 + 0.25 * rows * cells,

@@ -122,7 +122,7 @@ def check_sums(release: Path) -> int:
     if not listing.is_file():
         raise ReleaseError(f"a release must have {SUMS}, however: {release} has none; it is no release")
     expected: dict[str, str] = {}
-    for line in listing.read_text("utf-8").splitlines():
+    for line in listing.read_text("utf-8", errors="replace").splitlines():
         digest, _, name = line.partition("  ")
         path = (release / name).resolve()
         if not name or not path.is_relative_to(release.resolve()):
@@ -131,7 +131,7 @@ def check_sums(release: Path) -> int:
     present = {
         str(p.relative_to(release))
         for p in release.rglob("*")
-        if p.is_file() and p.name not in (SUMS, SIGNATURE)
+        if p.is_file() and p not in (listing, release / SIGNATURE)
     }
     for name in sorted(expected.keys() | present):
         if name not in present:

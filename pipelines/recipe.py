@@ -12,19 +12,43 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+)
 
 from privacy.errors import RecipeError
 from synth.schema import parse_model
 from validation.gates import GateRules
 
+Whole = Annotated[int, Field(strict=True)]
+"""A whole number; `yes` and "7" are none."""
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+Share = Annotated[float, Field(strict=True, gt=0, lt=1)]
 
 
-class Recipe(_Strict):
+def _or_say(rule: str) -> WrapValidator:
+    """One sentence about a value that may be of several types, in place of one sentence for each."""
+
+    def check(value: object, inner: ValidatorFunctionWrapHandler) -> object:
+        try:
+            return inner(value)
+        except ValidationError:
+            raise ValueError(rule) from None
+
+    return WrapValidator(check)
+
+
+class Recipe(BaseModel):
     """One release, from input to publication."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Annotated[
         str,
@@ -39,45 +63,57 @@ class Recipe(_Strict):
         str | None, Field(description="name under which the lifetime of the dataset is kept")
     ] = None
     synthesizer: Annotated[str, Field(description="auto, or a name from `understudy doctor`")] = "auto"
-    options: Annotated[dict[str, Any], Field(description="options of the synthesizer")] = {}
+    options: Annotated[dict[str, JsonValue], Field(description="options of the synthesizer")] = {}
     rows: Annotated[
-        Literal["source"] | Annotated[int, Field(ge=1)],
+        Literal["source"] | Annotated[Whole, Field(ge=1)],
         Field(description="rows to release; source: as many as the source has"),
+        _or_say("rows must be `source` or a whole number from 1 on"),
     ] = "source"
     holdout: Annotated[
-        Annotated[float, Field(gt=0, lt=1)] | str,
+        Share | Annotated[str, Field(min_length=1)],
         Field(description="share of units held out of training, or a file that holds them"),
+        _or_say("holdout must be a share between 0 and 1, or a file"),
     ] = 0.2
-    seed: Annotated[int, Field(ge=0, lt=2**63, description="seed of the fit and of the synthetic draw")] = 0
-    threads: Annotated[int, Field(ge=1, le=256, description="threads of the fit; part of the model")] = 2
+    seed: Annotated[Whole, Field(ge=0, lt=2**63, description="seed of the fit and of the synthetic draw")] = 0
+    threads: Annotated[Whole, Field(ge=1, le=256, description="threads of the fit; part of the model")] = 2
     at_least: Annotated[
-        int, Field(ge=0, description="values of fewer units are pooled; 0 turns disclosure control off")
+        Whole, Field(ge=0, description="values of fewer units are pooled; 0 turns disclosure control off")
     ] = 10
     fit_rows: Annotated[
-        int, Field(ge=100, description="rows that are learned from at most, drawn uniformly by unit")
+        Whole, Field(ge=100, description="rows that are learned from at most, drawn uniformly by unit")
     ] = 1_000_000
-    shard_rows: Annotated[int, Field(ge=1, le=2**24, description="rows of one Parquet file")] = 250_000
+    shard_rows: Annotated[Whole, Field(ge=1, le=2**24, description="rows of one Parquet file")] = 250_000
     evidence_rows: Annotated[
-        int, Field(ge=100, description="rows of each side that the evidence is computed from at most")
+        Whole, Field(ge=100, description="rows of each side that the evidence is computed from at most")
     ] = 50_000
-    workers: Annotated[int, Field(ge=1, le=256, description="processes that write shards")] = 1
+    workers: Annotated[Whole, Field(ge=1, le=256, description="processes that write shards")] = 1
     gate: GateRules = GateRules()
     to: Annotated[str, Field(description="root of the releases")] = "releases"
 
-    @field_validator("input", "schema_file", "to")
+    @field_validator("options")
     @classmethod
-    def _no_nul(cls, value: str) -> str:
-        if "\0" in value:
+    def _finite(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        try:
+            json.dumps(value, allow_nan=False)
+        except ValueError:
+            raise ValueError("numbers of options must be finite, however: one is not") from None
+        return value
+
+    @field_validator("input", "schema_file", "holdout", "to")
+    @classmethod
+    def _no_nul(cls, value: object) -> object:
+        if isinstance(value, str) and "\0" in value:
             raise ValueError("a path must not hold a NUL byte")
         return value
 
     def digest(self) -> str:
-        """SHA-256 (hex) of the recipe, equal for equal recipes."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
+        """SHA-256 (hex) of what the bytes of a release depend on: of all but `to` and `workers`."""
+        data = self.model_dump(mode="json", by_alias=True, exclude={"to", "workers"})
+        return hashlib.sha256(canonical(data).encode()).hexdigest()
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, defaults included."""
-        return json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True, ensure_ascii=False)
+        return canonical(self.model_dump(mode="json", by_alias=True))
 
     @classmethod
     def parse(cls, text: str, *, source: str) -> "Recipe":
@@ -95,7 +131,14 @@ class Recipe(_Strict):
             RecipeError: a field does not exist or a value breaks a rule.
         """
         data = self.model_dump(mode="json", by_alias=True) | dict(changes)
-        return Recipe.parse(json.dumps(data), source="the recipe with these options")
+        return Recipe.parse(canonical(data), source="the recipe with these options")
+
+
+def canonical(data: object) -> str:
+    """JSON with sorted keys, such that YAML reads the same from it."""
+    text = json.dumps(data, sort_keys=True, ensure_ascii=False)
+    # YAML reads escaped pairs of surrogates as two letters, but these it takes for line ends or refuses.
+    return re.sub("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]", lambda m: f"\\u{ord(m[0]):04x}", text)
 
 
 def load(path: Path) -> Recipe:
@@ -126,13 +169,17 @@ def resolve_input(text: str, *, folder: Path, extra_roots: tuple[Path, ...] = ()
     """
     from_env = (Path(p) for p in os.environ.get("UNDERSTUDY_ROOTS", "").split(os.pathsep) if p)
     roots = [r.resolve() for r in (folder, *from_env, *extra_roots)]
-    path = (folder / Path(text).expanduser()).resolve()
+    try:
+        path = (folder / Path(text).expanduser()).resolve()
+        exists = path.exists()
+    except (OSError, RuntimeError) as e:  # a loop of links, a user that is not there, a name too long
+        raise RecipeError(f"an input must be a path that can be followed, however: {text!r}: {e}") from None
     if not any(path.is_relative_to(root) for root in roots):
         raise RecipeError(
             f"an input must lie under the recipe's folder or a declared root, however: {path} does not; "
             f"add --root {path.parent}, or export UNDERSTUDY_ROOTS={path.parent}"
         )
-    if not path.exists():
+    if not exists:
         raise RecipeError(f"an input must exist, however: there is no {path}; correct `input` in the recipe")
     if not (path.is_file() or path.is_dir()):
         raise RecipeError(f"an input must be a file or a folder, however: {path} is neither")

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from pipelines import ingest as reading
 from pipelines.publish import publish as publish_files
-from pipelines.recipe import Recipe, resolve_input
+from pipelines.recipe import Recipe, canonical, resolve_input
 from pipelines.workspace import Record, Workspace, digest_of, sha256, write_atomic
 from privacy.certificate import Certificate, without_guarantee
 from privacy.errors import GateRefused, SchemaError, UnderstudyError
@@ -145,7 +145,7 @@ def reopen_run(path: Path, *, watch: Watch | None = None) -> Run:
     """
     workspace = Workspace(path.resolve())
     about = workspace.about()
-    recipe = Recipe.parse(json.dumps(about["recipe"]), source=str(workspace.manifest))
+    recipe = Recipe.parse(canonical(about["recipe"]), source=str(workspace.manifest))
     roots = tuple(Path(r) for r in about["roots"])
     return Run(
         recipe=recipe, folder=Path(about["folder"]), roots=roots, workspace=workspace, watch=watch or Silent()
@@ -271,7 +271,7 @@ def _ingest(run: Run) -> tuple[list[Path], dict[str, Any]]:
 def raw_rows(run: Run) -> "RawRows":
     """The ingested rows, for a curator."""
     from synth.keys import is_text
-    from synth.rows import HELD_OUT, RawRows
+    from synth.rows import RawRows
 
     path = run.workspace.path / ROWS
     schema = run.schema
@@ -346,6 +346,7 @@ def _fit_inputs(run: Run) -> dict[str, str]:
     recipe = run.recipe
     return {
         "profile": digest_of(dict(run.workspace.records()["profile"].outputs)),
+        "schema": digest_of(run.schema.to_json()),
         "recipe": digest_of([recipe.synthesizer, recipe.options, recipe.seed, recipe.threads]),
         "versions": digest_of(versions()),
     }
@@ -469,6 +470,7 @@ def _validate_inputs(run: Run) -> dict[str, str]:
         "rows": records["ingest"].outputs[ROWS],
         "data": digest_of(dict(records["sample"].outputs)),
         "profile": records["profile"].outputs[PROFILE],
+        "schema": digest_of(run.schema.to_json()),
         "recipe": digest_of(
             [recipe.evidence_rows, recipe.at_least, recipe.seed, recipe.holdout, recipe.gate.model_dump()]
         ),
@@ -573,7 +575,7 @@ def _gate(run: Run) -> tuple[list[Path], dict[str, Any]]:
 
 
 def _refusal(run: Run, verdict: "Verdict") -> str:
-    critical = [f.message for f in verdict.findings if f.level == "critical"]
+    critical = [f"{f.rule}: {f.message}" for f in verdict.findings if f.level == "critical"]
     more = f"\n  … and {len(critical) - 10} more" if len(critical) > 10 else ""
     listed = "".join(f"\n  {message}" for message in critical[:10])
     return f"the gate refused this release:{listed}{more}\nNothing was published; the run is kept in {run.workspace.path}"

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.publish import Verified, check_sums, signature_status
-from privacy.errors import ReleaseError
+from privacy.errors import ReleaseError, SchemaError
 from synth.schema import Schema
 
 
@@ -21,10 +21,12 @@ def verify(release: Path) -> Verified:
     from validation.gates import GateRules
 
     files = check_sums(release)
-    schema = Schema.parse((release / "schema.json").read_text("utf-8"), source="schema.json")
+    schema = _schema(release / "schema.json")
     shards = sorted((release / "data").glob("part-*.parquet"))
     if not shards:
         raise ReleaseError(f"a release must have data, however: {release / 'data'} has none")
+    for shard in shards:
+        _check_columns(shard, schema)
     facts = observe(_batches(shards), schema)
     head = pq.ParquetFile(shards[0]).read_row_group(0)
     failed = [c for c in check(head, facts, None, schema, GateRules()) if not c.success]
@@ -33,7 +35,38 @@ def verify(release: Path) -> Verified:
     return Verified(files=files, rows=facts[0].rows, signature=signature_status(release))
 
 
+def _schema(path: Path) -> Schema:
+    try:
+        return Schema.parse(path.read_text("utf-8"), source=path.name)
+    except (OSError, UnicodeDecodeError) as e:
+        raise ReleaseError(
+            f"a release must have a readable schema, however: {path}: {getattr(e, 'strerror', None) or e}"
+        ) from None
+    except SchemaError as e:
+        raise ReleaseError(f"a release must have a sound schema, however: {e}") from None
+
+
+def _check_columns(shard: Path, schema: Schema) -> None:
+    try:
+        file = pq.read_metadata(shard)
+    except (OSError, pa.ArrowException):
+        raise ReleaseError(f"data must be Parquet, however: {shard.name} is not; fetch it again") from None
+    names = file.schema.to_arrow_schema().names
+    rule = f"data must have the columns of schema.json, however: {shard.name}"
+    if lost := [n for n in schema.names if n not in names]:
+        raise ReleaseError(f"{rule} lacks {lost[0]!r}")
+    if more := [n for n in names if n not in schema.names]:
+        raise ReleaseError(f"{rule} has {more[0]!r}, too")
+    if names != list(schema.names):
+        raise ReleaseError(f"{rule} has them in another order")
+    if file.num_rows == 0:
+        raise ReleaseError(f"a file of data must have rows, however: {shard.name} has none")
+
+
 def _batches(shards: list[Path]) -> Iterator[pa.RecordBatch]:
     for shard in shards:
-        with pq.ParquetFile(shard) as file:
-            yield from file.iter_batches(batch_size=65_536, use_threads=False)
+        try:
+            with pq.ParquetFile(shard) as file:
+                yield from file.iter_batches(batch_size=65_536, use_threads=False)
+        except (OSError, pa.ArrowException):
+            raise ReleaseError(f"data must be Parquet, however: {shard.name} breaks off") from None

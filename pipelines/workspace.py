@@ -50,11 +50,17 @@ class Workspace:
         return self.path / "run.json"
 
     def create(self, about: Mapping[str, Any]) -> None:
-        """Makes the directory; `about` is kept in the manifest so that the run can be resumed by its path."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        manifest = self._read() if self.manifest.exists() else {"steps": {}}
-        manifest["about"] = dict(about)
-        self._write(manifest)
+        """Makes the directory; `about` is kept in the manifest so that the run can be resumed by its path.
+
+        Raises:
+            Busy: another process is at work in it, and `about` differs from what that one was told.
+        """
+        if self.manifest.exists() and self.about() == about:
+            return
+        # Under the lock: a manifest that is read and written back must not lose a step that ends meanwhile.
+        with self.locked():
+            manifest = self._read() if self.manifest.exists() else {"steps": {}}
+            self._write({**manifest, "about": dict(about)})
 
     def about(self) -> dict[str, Any]:
         """What `create` was told.
@@ -69,7 +75,7 @@ class Workspace:
         return {name: Record(**data) for name, data in self._read()["steps"].items()}
 
     def finished(self, step: str, inputs: Mapping[str, str]) -> Record | None:
-        """The record of a step if its inputs are still these and its artifacts are still what was recorded."""
+        """The record of a step if its inputs are still these and its artifacts still what was recorded."""
         record = self.records().get(step)
         if record is None or dict(record.inputs) != dict(inputs):
             return None
@@ -117,14 +123,17 @@ class Workspace:
     def _read(self) -> dict[str, Any]:
         try:
             data: dict[str, Any] = json.loads(self.manifest.read_text("utf-8"))
+            if not (isinstance(data["about"], dict) and isinstance(data["steps"], dict)):
+                raise TypeError
         except FileNotFoundError:
             raise ReleaseError(
                 f"a run must be a folder with run.json, however: {self.path} has none; "
                 "`understudy release RECIPE` prints the folder of its run"
             ) from None
-        except ValueError:
+        except (ValueError, KeyError, TypeError):
             raise ReleaseError(
-                f"run.json must be JSON, however: {self.manifest} is not; remove the folder and release again"
+                "run.json must be what a run wrote, however: "
+                f"{self.manifest} is not; remove the folder and release again"
             ) from None
         return data
 
@@ -145,7 +154,7 @@ def exclusive(path: Path, *, what: str) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Busy(
-                f"one process at a time may publish, however: another is at work on {what}; wait for it"
+                f"one process at a time may work on {what}, however: another is at it; wait for it to end"
             ) from None
         yield
 

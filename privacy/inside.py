@@ -7,7 +7,7 @@ a release or into a gate's verdict.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from privacy.curator import Batch, ExactCurator, Split
@@ -20,7 +20,7 @@ T = TypeVar("T")
 class Exact(Generic[T]):
     """A value that was computed from private rows, exactly; `publish` takes none of these."""
 
-    _value: T
+    _value: T = field(repr=False)
 
     def open(self, *, formal_guarantee: bool) -> T:
         """The value, for a release without a formal guarantee.

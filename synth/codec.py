@@ -7,7 +7,7 @@ the column's distribution, so it is close to N(0, 1) for every column whatever i
 means "nothing is known of this cell"; models integrate it out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,11 +54,14 @@ class Field:
         name: the column.
         rates: rate of each state, from the profile; they make 1.
         score: index of its score, or None.
+        borders: scores between which all values of a cell lie, for a column that takes only its cells' values;
+            a model that cuts scores into bins must cut here, or it would tear values apart. Empty for others.
     """
 
     name: str
     rates: tuple[float, ...]
     score: int | None
+    borders: tuple[float, ...] = ()
 
     @property
     def states(self) -> int:
@@ -105,7 +108,14 @@ class Codec:
         scores = 0
         for column, learned in zip(schema, profile.columns, strict=True):
             codec = _ColumnCodec(column, learned)
-            fields.append(Field(name=column.name, rates=codec.rates, score=scores if codec.spread else None))
+            fields.append(
+                Field(
+                    name=column.name,
+                    rates=codec.rates,
+                    score=scores if codec.spread else None,
+                    borders=codec.borders,
+                )
+            )
             scores += codec.spread
             self._columns.append(codec)
         self.layout = Layout(fields=tuple(fields), rows=profile.rows)
@@ -249,6 +259,13 @@ class _ColumnCodec:
         self._float = pa.types.is_floating(column.arrow_type)
         self._pattern = Pattern.parse(column.pattern) if column.pattern is not None else None
 
+    @property
+    def borders(self) -> tuple[float, ...]:
+        """Scores between the cells of a column with support."""
+        if not len(self._support):
+            return ()
+        return tuple(float(x) for x in ndtri(self._cumulative[1:-1]))
+
     def of_codes(self, codes: Keys, dictionary: Dictionary) -> Keys:
         """Keys of a column of strings from the codes of its dictionary."""
         place = {label: i for i, label in enumerate(self._profile.atoms)}
@@ -349,7 +366,7 @@ class _ColumnCodec:
         return from_keys(keys, self._column.arrow_type)
 
     def log_slope(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """log |d score / d value| at these scores."""
+        """Log |d score / d value| at these scores."""
         u = ndtr(scores)
         cell = self._cell(u)
         rate = np.diff(self._cumulative)[cell]
@@ -413,10 +430,10 @@ class _ColumnCodec:
         keys = self._edges[cell] + offset
         step = self._column.step
         if step is None or step == 1:
-            return keys
+            return np.asarray(keys, np.int64)
         # The first edge is a value of the grid, so distances from it are multiples of the step.
         steps = np.rint((keys - self._edges[0]) / step).astype(np.int64)
-        return np.minimum(self._edges[0] + steps * step, (self._edges[-1] - 1))
+        return np.asarray(np.minimum(self._edges[0] + steps * step, self._edges[-1] - 1), np.int64)
 
     def _float_value(self, cell: NDArray[np.int64], share: NDArray[np.float64]) -> Keys:
         left, right = key_floats(self._edges[cell]), key_floats(self._edges[cell + 1])

@@ -4,9 +4,8 @@ One hidden component per row. Given it, columns are independent: a column's stat
 or "spread") is categorical, and where it is spread its score is Gaussian. What is unknown of a row drops out
 of its likelihood, so missing cells, conditions and marginals are exact.
 
-Fitted by expectation maximization (Dempster, Laird & Rubin 1977) on sums that it asks of the curator, in the
-stepwise form of Cappé & Moulines 2009 (arXiv 0712.4273) where an answer covers only a part of the rows; a full
-answer makes it the ordinary kind. The start is drawn from the profile, never from rows.
+Fitted by expectation maximization on sums that it asks of the curator (`synth.em`). The start is drawn from
+the profile, never from rows.
 """
 
 import math
@@ -22,6 +21,11 @@ from torch import Tensor
 
 from privacy.curator import Batch, Curator, Floats, Split
 from synth.codec import UNKNOWN, Encoded, Layout
+from synth.draws import categorical, from_tables
+from synth.em import LogLikelihood, best_size, encoded_of, maximize_likelihood, simplex
+
+MOST_VISITS = 1_500_000
+"""Rows that all passes together look at; at least three passes are made all the same."""
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -33,7 +37,7 @@ class Options(BaseModel):
 
     components: int | None = Field(None, ge=1, le=4096, description="number; none: by held-out likelihood")
     max_components: int = Field(512, ge=1, le=4096, description="where the search for the number ends")
-    passes: int = Field(30, ge=1, le=1000, description="passes over the rows, fewer for very many rows")
+    passes: int = Field(30, ge=1, le=1000, description="passes over the rows, fewer for many rows")
     smoothing: float = Field(0.5, gt=0, le=1000, description="rows that the prior of a component is worth")
     min_std: float = Field(0.03, gt=0, lt=1, description="smallest standard deviation of a score")
 
@@ -70,6 +74,11 @@ class Gmm:
         self._parameters = parameters
         self._scorer = _Scorer(layout, parameters)
 
+    @property
+    def parameters(self) -> Parameters:
+        """The components."""
+        return self._parameters
+
     @classmethod
     def fit(cls, curator: Curator, layout: Layout, options: Mapping[str, Any], *, seed: int) -> "Gmm":
         """Learns from the curator's answers.
@@ -104,11 +113,10 @@ class Gmm:
                 states=np.full(shape, UNKNOWN, np.int32),
                 scores=np.zeros((rows, len(self._layout.scored)), np.float32),
             )
-            component = _categorical(rng, np.exp(self._parameters.log_weights.double().numpy()), rows)
+            component = categorical(rng, np.exp(self._parameters.log_weights.double().numpy()), rows)
         else:
             repeat = np.zeros(rows, np.int64) if len(given) == 1 else np.arange(rows)
-            posterior = self._posterior(given, present=present)
-            component = _rowwise(rng, posterior, repeat)
+            component = from_tables(rng, self._posterior(given, present=present).T, repeat)
             known = given.take(repeat)
         return self._fill(known, component, rng, present=present)
 
@@ -166,7 +174,7 @@ class Gmm:
             table = np.exp(self._parameters.log_tables[offset : offset + field.states].double().numpy())
             if present and field.states > 1:
                 table[0] = 0
-            states[unknown, i] = _from_tables(rng, table, k)
+            states[unknown, i] = from_tables(rng, table, k)
             if field.score is not None:
                 drawn = unknown[states[unknown, i] == field.spread]
                 k = component[drawn]
@@ -216,7 +224,7 @@ class _Scorer:
 
 
 class _Moments:
-    """The sums of the E step: for each component its rows, its rows in each state, Σ x² and Σ x of its scores.
+    """The sums of the E step: each component's rows, rows in each state, Σ x² and Σ x of its scores.
 
     A row adds r ⊗ (1, one-hot states, x², x) with r its posterior, so its norm is
     ‖r‖ · √(1 + known columns + Σ x⁴ + Σ x²), without a vector per row.
@@ -233,7 +241,7 @@ class _Moments:
 
     def of(self, batch: Batch) -> "_MomentsOfBatch":
         """What these rows add."""
-        encoded = _encoded(batch)
+        encoded = encoded_of(batch)
         with torch.no_grad():
             posterior = self._scorer.joint(encoded).softmax(1)
         return _MomentsOfBatch(
@@ -252,7 +260,7 @@ class _MomentsOfBatch:
         """Norm of each row's contribution: float64 (n,)."""
         known = (self.indices < self.states).sum(1)
         squares = 1 + known + (self.powers.double() ** 2).sum(1)
-        return (self.posterior.double().norm(dim=1) * squares.sqrt()).numpy()
+        return np.asarray((self.posterior.double().norm(dim=1) * squares.sqrt()).numpy())
 
     def weighted(self, weights: Floats | None) -> Floats:
         """Weighted sum of the contributions, flattened in the order weights, states, x², x."""
@@ -264,48 +272,15 @@ class _MomentsOfBatch:
         return torch.cat(parts).double().flatten().numpy()
 
 
-class _LogLikelihood:
-    """Σ log p(row), the figure by which mixtures are chosen. A row counts within ± `bound` only."""
-
-    size = 1
-
-    def __init__(self, model: Gmm, columns: int) -> None:
-        self._model = model
-        self.bound = 20.0 * columns
-
-    def of(self, batch: Batch) -> "_Values":
-        """What these rows add."""
-        return _Values(np.clip(self._model.log_prob(_encoded(batch)), -self.bound, self.bound))
-
-
-@dataclass(frozen=True)
-class _Values:
-    values: Floats
-
-    def norms(self) -> Floats:
-        return np.abs(self.values)
-
-    def weighted(self, weights: Floats | None) -> Floats:
-        return np.array([self.values.sum() if weights is None else self.values @ weights])
-
-
 def _best_number(curator: Curator, layout: Layout, options: Options, seed: int) -> int:
     """The number of components by the likelihood of rows that the trial fits have not seen."""
     most = int(min(options.max_components, max(1.0, layout.rows / 20)))
-    best, best_value = 1, -math.inf
-    for number in _ladder(most):
-        parameters = _em(curator, layout, options, number, split="fit", seed=seed, effort=0.3)
-        statistic = _LogLikelihood(Gmm(layout, parameters), len(layout.fields))
-        value = float(curator.sum(statistic, split="select").value[0])
-        if value <= best_value:
-            break
-        best, best_value = number, value
-    return best
-
-
-def _ladder(most: int) -> Sequence[int]:
-    steps = [8, 32, 64, 128, 256, 512, 1024, 2048, 4096]
-    return [s for s in steps if s < most] + [most]
+    return best_size(
+        [s for s in (8, 32, 64, 128, 256, 512, 1024, 2048) if s < most] + [most],
+        lambda number: _em(curator, layout, options, number, split="fit", seed=seed, effort=0.3),
+        lambda parameters: LogLikelihood(Gmm(layout, parameters).log_prob, len(layout.fields)),
+        curator,
+    )
 
 
 def _em(
@@ -318,27 +293,18 @@ def _em(
     seed: int,
     effort: float,
 ) -> Parameters:
-    """Expectation maximization from a start that the profile gives.
-
-    Args:
-        effort: share of the passes that the options allow.
-    """
-    parameters = _start(layout, components, seed)
+    """Fits a given number of components with a share (`effort`) of the passes that the options allow."""
     rows = max(layout.rows, 1.0)
-    hint = int(max(4096, rows / 16))
-    # Very many rows say the same with fewer passes.
-    passes = max(2.0, options.passes * effort * min(1.0, 200_000 / rows))
-    steps = max(3, math.ceil(passes * rows / min(hint, rows)))
-    running: Floats | None = None
-    for step in range(steps):
-        answer = curator.sum(_Moments(layout, parameters), split=split, rows_hint=hint)
-        shape = (-1, components)
-        moments = answer.value.reshape(shape)
-        moments = moments / max(1.0, moments[0].sum())
-        pace = max(answer.part, (step + 2.0) ** -0.6)
-        running = moments if running is None else (1 - pace) * running + pace * moments
-        parameters = _maximize(layout, running, rows, options)
-    return parameters
+    return maximize_likelihood(
+        curator,
+        _start(layout, components, seed),
+        lambda parameters: _Moments(layout, parameters),
+        lambda moments: _maximize(layout, moments.reshape(-1, components), rows, options),
+        rows=rows,
+        # Very many rows say the same with fewer passes.
+        visits=effort * max(3 * rows, min(options.passes * rows, MOST_VISITS)),
+        split=split,
+    )
 
 
 def _start(layout: Layout, components: int, seed: int) -> Parameters:
@@ -346,7 +312,7 @@ def _start(layout: Layout, components: int, seed: int) -> Parameters:
     rng = np.random.default_rng([seed, components])
     tables = np.zeros((layout.states, components))
     for field, offset in zip(layout.fields, layout.offsets, strict=True):
-        rates = _simplex(np.array(field.rates))
+        rates = simplex(np.array(field.rates))
         candidate = rng.choice(field.states, components, p=rates)
         table = np.repeat(0.7 * rates[:, None], components, 1)
         table[candidate, np.arange(components)] += 0.3
@@ -364,8 +330,10 @@ def _maximize(layout: Layout, moments: Floats, rows: float, options: Options) ->
     """The M step, with a prior that is worth `smoothing` rows of the profile's rates in each component.
 
     Args:
+        layout: the encoded columns.
         moments: float64 (1 + S + 2 D, K), per row.
         rows: number of rows that the moments stand for.
+        options: the strength of the prior.
     """
     moments = np.maximum(moments, 0) if not len(layout.scored) else moments
     alpha = options.smoothing / rows
@@ -384,7 +352,7 @@ def _maximize(layout: Layout, moments: Floats, rows: float, options: Options) ->
     log_tables = np.empty_like(tables)
     for field, offset in zip(layout.fields, layout.offsets, strict=True):
         part = slice(offset, offset + field.states)
-        smoothed = tables[part] + alpha * _simplex(np.array(field.rates))[:, None]
+        smoothed = tables[part] + alpha * simplex(np.array(field.rates))[:, None]
         log_tables[part] = np.log(np.maximum(smoothed / smoothed.sum(0), 1e-12))
     return Parameters(
         log_weights=torch.from_numpy(np.log(weights / weights.sum())).float(),
@@ -394,51 +362,15 @@ def _maximize(layout: Layout, moments: Floats, rows: float, options: Options) ->
     )
 
 
-def _encoded(batch: Batch) -> Encoded:
-    return Encoded(
-        states=np.asarray(batch.columns["states"], np.int32),
-        scores=np.asarray(batch.columns["scores"], np.float32),
-    )
-
-
 def _scatter_rows(indices: Tensor, values: Tensor, size: int) -> Tensor:
     """Σ over rows and columns of `values[row]` into the row `indices[row, column]`: float32 (size, K)."""
-    if size <= 4096:
+    if size <= 512:
         hot = torch.zeros(len(indices), size).scatter_(1, indices, 1.0)
         return hot.T @ values
     out = torch.zeros(size, values.shape[1])
     for column in indices.T:
         out.index_add_(0, column, values)
     return out
-
-
-def _simplex(rates: Floats) -> Floats:
-    """Rates that make exactly 1; equal ones where all are 0."""
-    total = rates.sum()
-    return rates / total if total > 0 else np.full(len(rates), 1 / len(rates))
-
-
-def _categorical(rng: np.random.Generator, weights: Floats, rows: int) -> NDArray[np.int64]:
-    cumulative = np.cumsum(weights)
-    drawn = np.searchsorted(cumulative, rng.random(rows) * cumulative[-1], side="right")
-    return np.minimum(drawn, len(weights) - 1).astype(np.int64)
-
-
-def _rowwise(rng: np.random.Generator, weights: Floats, row: NDArray[np.int64]) -> NDArray[np.int64]:
-    """One draw from row `row[i]` of `weights` (n, K) for each i."""
-    return _from_tables(rng, weights.T, row).astype(np.int64)
-
-
-def _from_tables(rng: np.random.Generator, table: Floats, column: NDArray[np.int64]) -> NDArray[np.int32]:
-    """One draw from column `column[i]` of `table` (S, K) for each i: int32 (n,).
-
-    All cumulative tables stand one after the other on one line, so a single binary search serves all rows.
-    """
-    cumulative = np.cumsum(table, 0)
-    cumulative = cumulative / np.maximum(cumulative[-1], 1e-300)
-    line = (cumulative + np.arange(table.shape[1])).T.ravel()
-    at = np.searchsorted(line, column + rng.random(len(column)), side="right") - column * len(table)
-    return np.clip(at, 0, len(table) - 1).astype(np.int32)
 
 
 def _slices(rows: int, size: int = 8192) -> Sequence[slice]:

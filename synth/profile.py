@@ -237,7 +237,9 @@ def _support(profile: ColumnProfile, shared: Shared, rows: float) -> ColumnProfi
     covered = shared.counts.sum() / max(present, 1.0)
     if not len(keys) or len(keys) > SUPPORT_VALUES or covered < SUPPORT_SHARE:
         return None
-    middle = keys[:-1] + (keys[1:] - keys[:-1] + 1) // 2
+    # Between floats on both sides of zero a gap may exceed what int64 holds, but half of it never does.
+    gap = keys[1:].view(np.uint64) - keys[:-1].view(np.uint64)
+    middle = keys[:-1] + (gap // np.uint64(2) + gap % np.uint64(2)).view(np.int64)
     edges = np.concatenate([keys[:1], middle, keys[-1:] + 1])
     rates = counts / counts.sum() * rest / rows
     return replace(

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from torch import Tensor
 
-from privacy.curator import Curator, Floats
+from privacy.curator import Floats
 from privacy.errors import RecipeError
 from synth.codec import Encoded, Layout
 from synth.schema import nearest
@@ -49,9 +49,10 @@ class Synthesizer(Protocol):
 
 SYNTHESIZERS: dict[str, str] = {
     "gmm": "synth.gmm:Gmm",
+    "circuit": "synth.circuit:Circuit",
 }
 
-DEFAULT = "gmm"
+DEFAULT = "circuit"
 """What `auto` means for a table."""
 
 

@@ -118,7 +118,7 @@ class EncodedRows:
     """
 
     def __init__(
-        self, arrays: dict[str, NDArray[np.generic]], *, unit_is_row: bool, batch_rows: int = 4096
+        self, arrays: dict[str, NDArray[np.generic]], *, unit_is_row: bool, batch_rows: int = 1024
     ) -> None:
         self._arrays = arrays
         self._unit_is_row = unit_is_row

@@ -157,12 +157,14 @@ class Schema(BaseModel):
         for column in data["columns"]:
             if "categories" in column and not column["categories"]:
                 del column["categories"]
-        return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110)
+        return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
     def to_json(self) -> str:
         """As the release carries it; equal schemas give equal text."""
+        text = json.dumps(self.model_dump(mode="json", exclude_none=True), indent=1, ensure_ascii=False)
+        # YAML takes these for line ends or refuses them; JSON does not mind them being escaped.
         return (
-            json.dumps(self.model_dump(mode="json", exclude_none=True), indent=1, ensure_ascii=False) + "\n"
+            re.sub("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]", lambda m: f"\\u{ord(m[0]):04x}", text) + "\n"
         )
 
     @classmethod
@@ -187,10 +189,11 @@ def parse_model(model: type[M], text: str, *, source: str, error: type[UsageErro
     """
     try:
         data = yaml.load(text, Loader=_StrictLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as e:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as e:
+        # PyYAML's constructors trip over tags that do not fit their value, e.g. `!!bool maybe`.
         where = getattr(e, "problem_mark", None)
         line = f" at line {where.line + 1}" if where is not None else ""
-        problem = getattr(e, "problem", None) or str(e).splitlines()[0]
+        problem = getattr(e, "problem", None) or " ".join(str(e).split()) or type(e).__name__
         raise error(f"{source} must be YAML, however: {problem}{line}") from None
     if not isinstance(data, Mapping):
         raise error(f"{source} must hold keys and values, however: it holds {type(data).__name__}")
@@ -200,8 +203,19 @@ def parse_model(model: type[M], text: str, *, source: str, error: type[UsageErro
         raise error("\n".join(_explain(e, model, source))) from None
 
 
+class _Dumper(yaml.SafeDumper):
+    """Puts strings with unusual line ends into double quotes; PyYAML's other styles lose them."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        unusual = any(c in data for c in "\x85\u2028\u2029")
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style='"' if unusual else None)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
+
 class _StrictLoader(yaml.SafeLoader):
-    """YAML where a key that stands twice is an error, not a silent overwrite."""
+    """YAML where a key that stands twice is an error, not a silent overwrite, and 1e-07 is a number, as in JSON."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[object] = set()
@@ -219,6 +233,12 @@ class _StrictLoader(yaml.SafeLoader):
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+for _yaml in (_Dumper, _StrictLoader):
+    _yaml.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    )
 
 
 def _explain(e: ValidationError, model: type[BaseModel], source: str) -> Iterator[str]:

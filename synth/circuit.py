@@ -1,0 +1,642 @@
+"""circuit: a hidden tree over the columns, a probabilistic circuit with exact answers.
+
+Each column c has a hidden state z_c with K values; the hidden states form a tree, linked along the Chow–Liu
+tree of the columns, and each column depends on its own hidden state only (hidden Chow–Liu tree: Liu & Van den
+Broeck 2021, arXiv 2106.02264; as a generator of tables: TabPC, arXiv 2603.23016). A column is discrete to it:
+its states, with "spread" cut into bins of its score; inside a bin a score is drawn as the column's own
+distribution has it there. One upward pass gives the exact likelihood of a batch whatever is unknown in it, a
+downward pass the expected counts of expectation maximization, which the curator sums. It starts from a fitted
+flat mixture (`synth.gmm`), which is a tree whose links copy the hidden state.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from pydantic import Field as Option
+from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
+from scipy.special import ndtr, ndtri
+from torch import Tensor
+
+from privacy.curator import Batch, Curator, Floats, Split
+from synth.codec import UNKNOWN, Encoded, Field, Layout
+from synth.draws import categorical, from_tables, rowwise
+from synth.em import LogLikelihood, best_size, encoded_of, maximize_likelihood, simplex
+from synth.gmm import Gmm
+from synth.gmm import Parameters as MixtureParameters
+
+_FLOOR = 1e-30
+_EDGE = 1e-6
+
+
+class Options(BaseModel):
+    """What a recipe may say about a circuit."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    states: int | None = Option(
+        None, ge=1, le=1024, description="hidden states K; none: by held-out likelihood"
+    )
+    max_states: int = Option(128, ge=1, le=1024, description="where the search for K ends")
+    passes: int = Option(30, ge=1, le=1000, description="passes over the rows, fewer for many rows")
+    smoothing: float = Option(
+        0.3, gt=0, le=1000, description="rows that the prior of a hidden state is worth"
+    )
+    bins: int = Option(100, ge=2, le=2000, description="bins of a score at most")
+
+
+MOST_VISITS = 1_200_000
+"""Rows that all passes together look at; at least three passes are made all the same."""
+
+GROUPS = 32
+"""Groups of a column's values between which dependence is measured for the tree."""
+
+MOST_PAIRS = 100_000_000
+"""Entries of the table of all pairs at most."""
+
+LOOSENED = 0.2
+"""Share of a link that forgets the parent's hidden state when the flat mixture is loosened into a tree."""
+
+TREE_ROWS = 50_000
+"""Rows that the tree is learned from, where an exact curator allows a part."""
+
+
+class Bins:
+    """The values of one column: its states before "spread", then bins of its score.
+
+    Args:
+        field: the column.
+        cuts: scores between the bins, float64, rising; of no meaning for a column without scores.
+    """
+
+    def __init__(self, field: Field, cuts: Floats) -> None:
+        scored = field.score is not None
+        self.field = field
+        self.cuts = cuts
+        self.plain = field.states - scored
+        self.size = self.plain + (len(cuts) + 1 if scored else 0)
+        self.places = ndtr(np.concatenate([[-np.inf], cuts, [np.inf]]))
+        spread = field.rates[-1] * np.diff(self.places) if scored else np.empty(0)
+        self.rates = simplex(np.concatenate([field.rates[: self.plain], spread]))
+
+    def of(self, states: NDArray[np.int32], scores: NDArray[np.float32] | None) -> NDArray[np.int64]:
+        """The value of each row: int64 (n,), `size` for unknown."""
+        values = states.astype(np.int64)
+        if scores is not None:
+            values = np.where(values == self.plain, self.plain + np.searchsorted(self.cuts, scores), values)
+        return np.where(states == UNKNOWN, self.size, values)
+
+    def draw(
+        self, values: NDArray[np.int64], rng: np.random.Generator
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """A state and a score for each value; scores are standard normal inside their bin."""
+        spread = values >= self.plain
+        states = np.where(spread, self.plain, values).astype(np.int32)
+        scores = np.zeros(len(values), np.float32)
+        if np.any(spread):
+            bin_of = values[spread] - self.plain
+            low, high = self.places[bin_of], self.places[bin_of + 1]
+            u = low + rng.random(len(bin_of)) * (high - low)
+            scores[spread] = ndtri(np.clip(u, _EDGE, 1 - _EDGE))
+        return states, scores
+
+    def log_density(self, values: NDArray[np.int64], scores: NDArray[np.float32]) -> Floats:
+        """Log-density of the scores inside their bins: float64 (n,), 0 for other values."""
+        out = np.zeros(len(values))
+        spread = (values >= self.plain) & (values < self.size)
+        bin_of = values[spread] - self.plain
+        width = self.places[bin_of + 1] - self.places[bin_of]
+        x = scores[spread].astype(np.float64)
+        out[spread] = -0.5 * x**2 - 0.5 * math.log(2 * math.pi) - np.log(np.maximum(width, 1e-300))
+        return out
+
+
+def _cuts(field: Field, most: int) -> Floats:
+    """Scores that cut a column into at most `most` bins of about equal rates; values stay whole."""
+    if field.score is None:
+        return np.empty(0)
+    if not field.borders:
+        return np.asarray(ndtri(np.arange(1, most) / most))
+    places = np.concatenate([ndtr(np.array(field.borders)), [1.0]])
+    cuts, last = [], 0.0
+    for place in places[:-1]:
+        if place - last >= 0.5 / most:
+            cuts.append(place)
+            last = place
+    return np.asarray(ndtri(np.array(cuts)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """A tree over C columns with K hidden states each.
+
+    Attributes:
+        parents: int64 (C,): the parent of each column, −1 for the root.
+        prior: float32 (K,): of the root's hidden state.
+        transitions: float32 (C, K, K): entry [c, k, j] is P(z_c = k | z_parent = j); unused for the root.
+        emissions: for each column float32 (B_c, K): P(value | hidden state).
+    """
+
+    parents: Tensor
+    prior: Tensor
+    transitions: Tensor
+    emissions: tuple[Tensor, ...]
+
+    @property
+    def states(self) -> int:
+        """Number of hidden states K."""
+        return len(self.prior)
+
+
+class Circuit:
+    """A fitted hidden tree."""
+
+    name = "circuit"
+
+    def __init__(self, layout: Layout, bins: Sequence[Bins], parameters: Parameters) -> None:
+        self._layout = layout
+        self._bins = bins
+        self._parameters = parameters
+        self._order = _from_root(parameters.parents.numpy())
+
+    @classmethod
+    def fit(cls, curator: Curator, layout: Layout, options: Mapping[str, Any], *, seed: int) -> "Circuit":
+        """Learns from the curator's answers.
+
+        Args:
+            curator: over rows encoded by the codec of `layout`.
+            layout: the encoded columns.
+            options: fields of `Options`.
+            seed: of the start.
+
+        Raises:
+            pydantic.ValidationError: an option is unknown or out of range.
+        """
+        chosen = Options.model_validate(dict(options))
+        bins = _bins(layout, chosen.bins)
+        learner = _Learner(curator, layout, bins, _tree(curator, layout, bins), chosen, seed)
+        number = chosen.states or learner.best_number()
+        return cls(layout, bins, learner.em(number, split="train", effort=1.0))
+
+    def draw(
+        self, rows: int, rng: np.random.Generator, *, given: Encoded | None = None, present: bool = False
+    ) -> Encoded:
+        """New rows, or the unknown cells of given rows.
+
+        Args:
+            rows: how many; with `given`, one row of it serves all, or it has as many rows.
+            rng: the only source of randomness.
+            given: what is known; cells in state −1 are drawn from their exact conditional distribution.
+            present: whether unknown cells are drawn as not missing.
+        """
+        if given is None:
+            return self._ancestral(rows, rng)
+        repeat = np.zeros(rows, np.int64) if len(given) == 1 else np.arange(rows)
+        parts = [
+            self._conditional(given.take(repeat[s]), rng, present=present)
+            for s in _slices(rows, max(256, 4_000_000 // self._parameters.states // len(self._bins)))
+        ]
+        return Encoded(
+            states=np.concatenate([p.states for p in parts]), scores=np.concatenate([p.scores for p in parts])
+        )
+
+    def log_prob(self, encoded: Encoded) -> Floats:
+        """Log-density of states and scores, unknown cells integrated out: float64 (n,)."""
+        out = np.zeros(len(encoded))
+        with torch.no_grad():
+            for part in _slices(len(encoded)):
+                rows = encoded.take(part)
+                values = _values(self._bins, rows)
+                out[part] = _upward(self._parameters, self._order, values, present=False).log_likelihood
+                for c, bins in enumerate(self._bins):
+                    if bins.field.score is not None:
+                        out[part] += bins.log_density(values[:, c].numpy(), rows.scores[:, bins.field.score])
+        return out
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What must be stored; the inverse is `restore`."""
+        p = self._parameters
+        cuts = {f"cuts.{c}": torch.from_numpy(b.cuts) for c, b in enumerate(self._bins)}
+        emissions = {f"emissions.{c}": e for c, e in enumerate(p.emissions)}
+        return {"parents": p.parents, "prior": p.prior, "transitions": p.transitions, **emissions, **cuts}
+
+    @classmethod
+    def restore(cls, layout: Layout, tensors: Mapping[str, Tensor]) -> "Circuit":
+        """A circuit from its tensors.
+
+        Raises:
+            ValueError: shapes do not fit the layout.
+        """
+        bins = [Bins(f, tensors[f"cuts.{c}"].numpy()) for c, f in enumerate(layout.fields)]
+        for c, b in enumerate(bins):
+            if len(tensors[f"emissions.{c}"]) != b.size:
+                raise ValueError(
+                    f"column {c} must have {b.size} values, however: {len(tensors[f'emissions.{c}'])}"
+                )
+        emissions = tuple(tensors[f"emissions.{c}"] for c in range(len(bins)))
+        parameters = Parameters(
+            parents=tensors["parents"],
+            prior=tensors["prior"],
+            transitions=tensors["transitions"],
+            emissions=emissions,
+        )
+        return cls(layout, bins, parameters)
+
+    def _ancestral(self, rows: int, rng: np.random.Generator) -> Encoded:
+        p = self._parameters
+        hidden: dict[int, NDArray[np.int64]] = {}
+        out = _empty(self._layout, rows)
+        for c in self._order:
+            parent = int(p.parents[c])
+            if parent < 0:
+                hidden[c] = categorical(rng, p.prior.double().numpy(), rows)
+            else:
+                hidden[c] = from_tables(rng, p.transitions[c].double().numpy(), hidden[parent])
+            values = from_tables(rng, p.emissions[c].double().numpy(), hidden[c])
+            self._put(out, c, slice(None), values, rng)
+        return out
+
+    def _conditional(self, given: Encoded, rng: np.random.Generator, *, present: bool) -> Encoded:
+        p = self._parameters
+        with torch.no_grad():
+            up = _upward(p, self._order, _values(self._bins, given), present=present)
+        hidden: dict[int, NDArray[np.int64]] = {}
+        out = Encoded(states=given.states.copy(), scores=given.scores.copy())
+        for c in self._order:
+            parent = int(p.parents[c])
+            prior = p.prior[None] if parent < 0 else p.transitions[c].T[torch.from_numpy(hidden[parent])]
+            hidden[c] = rowwise(rng, (up.beliefs[c] * prior).double().numpy())
+            unknown = np.flatnonzero(given.states[:, c] == UNKNOWN)
+            if len(unknown):
+                table = p.emissions[c].double().numpy().copy()
+                if present and len(table) > 1:
+                    table[0] = 0
+                self._put(out, c, unknown, from_tables(rng, table, hidden[c][unknown]), rng)
+        return out
+
+    def _put(
+        self,
+        out: Encoded,
+        column: int,
+        rows: NDArray[np.int64] | slice,
+        values: NDArray[np.int64],
+        rng: np.random.Generator,
+    ) -> None:
+        states, scores = self._bins[column].draw(values, rng)
+        out.states[rows, column] = states
+        score = self._bins[column].field.score
+        if score is not None:
+            out.scores[rows, score] = scores
+
+
+@dataclass(frozen=True)
+class _Upward:
+    """What an upward pass leaves: for each column the scaled likelihood of what hangs below it, (n, K)."""
+
+    beliefs: dict[int, Tensor]
+    messages: dict[int, Tensor]
+    log_likelihood: Floats
+
+
+def _upward(p: Parameters, order: Sequence[int], values: Tensor, *, present: bool) -> _Upward:
+    """From the leaves to the root.
+
+    Args:
+        p: the tree.
+        order: columns, parents before children.
+        values: int64 (n, C); the number of values of a column stands for unknown.
+        present: whether unknown means "known not to be missing".
+    """
+    beliefs: dict[int, Tensor] = {}
+    messages: dict[int, Tensor] = {}
+    scale = torch.zeros(len(values), dtype=torch.float64)
+    for c in reversed(order):
+        emission = p.emissions[c]
+        unknown = 1 - emission[:1] if present and len(emission) > 1 else torch.ones(1, p.states)
+        own = torch.nn.functional.embedding(values[:, c], torch.cat([emission, unknown]))
+        belief = own if c not in beliefs else own * beliefs[c]
+        top = belief.amax(1, keepdim=True).clamp_min(_FLOOR)
+        belief = belief / top
+        scale += top[:, 0].double().log()
+        beliefs[c] = belief
+        parent = int(p.parents[c])
+        if parent >= 0:
+            message = (belief @ p.transitions[c]).clamp_min(_FLOOR)
+            messages[c] = message
+            beliefs[parent] = message if parent not in beliefs else beliefs[parent] * message
+    likelihood = (beliefs[order[0]] @ p.prior).double().clamp_min(_FLOOR).log()
+    return _Upward(beliefs, messages, (scale + likelihood).numpy())
+
+
+class _Counts:
+    """The sums of the E step: expected counts of the root's state, of each transition and of each emission.
+
+    A row's counts of each kind add up to one at most, so its vector's norm is at most √(2 C) for C columns.
+    """
+
+    def __init__(self, layout: Layout, bins: Sequence[Bins], order: Sequence[int], p: Parameters) -> None:
+        self._bins, self._order, self._p = bins, order, p
+        self.size = p.states + p.transitions.numel() + sum(b.size for b in bins) * p.states
+        self.bound = math.sqrt(2 * len(layout.fields))
+
+    def of(self, batch: Batch) -> "_CountsOfBatch":
+        """What these rows add."""
+        return _CountsOfBatch(self._bins, self._order, self._p, _values(self._bins, encoded_of(batch)))
+
+
+class _CountsOfBatch:
+    def __init__(self, bins: Sequence[Bins], order: Sequence[int], p: Parameters, values: Tensor) -> None:
+        self._bins, self._order, self._p, self._values = bins, order, p, values
+
+    def norms(self) -> Floats:
+        """A bound on the norm of each row's counts: float64 (n,)."""
+        return np.full(len(self._values), math.sqrt(2 * len(self._bins)))
+
+    def weighted(self, weights: Floats | None) -> Floats:
+        """Weighted counts, flattened in the order prior, transitions, emissions."""
+        p = self._p
+        w = None if weights is None else torch.from_numpy(weights).float()[:, None]
+        transitions = torch.zeros_like(p.transitions)
+        emissions: dict[int, Tensor] = {}
+        posterior: dict[int, Tensor] = {}
+        root = self._order[0]
+        with torch.no_grad():
+            up = _upward(p, self._order, self._values, present=False)
+            for c in self._order:
+                parent = int(p.parents[c])
+                if parent < 0:
+                    joint = up.beliefs[c] * p.prior
+                    posterior[c] = joint / joint.sum(1, keepdim=True).clamp_min(_FLOOR)
+                    posterior[c] = posterior[c] if w is None else posterior[c] * w
+                else:
+                    # P(z_c = k, z_up = j | row) = belief_c[k] · T[k, j] · posterior_up[j] / message[j]
+                    outside = posterior[parent] / up.messages[c]
+                    transitions[c] = p.transitions[c] * (up.beliefs[c].T @ outside)
+                    posterior[c] = up.beliefs[c] * (outside @ p.transitions[c].T)
+                size = self._bins[c].size
+                emissions[c] = _grouped(self._values[:, c], posterior[c], size + 1)[:size]
+        parts = [posterior[root].sum(0), transitions.flatten()]
+        parts += [emissions[c].flatten() for c in range(len(self._bins))]
+        return torch.cat(parts).double().numpy()
+
+
+class _Learner:
+    """Expectation maximization of a tree whose links are known."""
+
+    def __init__(
+        self,
+        curator: Curator,
+        layout: Layout,
+        bins: Sequence[Bins],
+        parents: NDArray[np.int64],
+        options: Options,
+        seed: int,
+    ) -> None:
+        self._curator, self._layout, self._bins = curator, layout, bins
+        self._parents, self._options, self._seed = parents, options, seed
+        self._order = _from_root(parents)
+
+    def best_number(self) -> int:
+        """The number of hidden states by the likelihood of rows that the trial fits have not seen."""
+        most = int(min(self._options.max_states, max(1.0, self._layout.rows / 20)))
+        return best_size(
+            [s for s in (16, 32, 64, 128, 256, 512) if s < most] + [most],
+            lambda number: self.em(number, split="fit", effort=0.3),
+            lambda p: LogLikelihood(Circuit(self._layout, self._bins, p).log_prob, len(self._bins)),
+            self._curator,
+        )
+
+    def em(self, number: int, *, split: Split, effort: float) -> Parameters:
+        """Fits K hidden states with a share (`effort`) of the passes that the options allow."""
+        rows = max(self._layout.rows, 1.0)
+        return maximize_likelihood(
+            self._curator,
+            self._start(number, effort),
+            lambda p: _Counts(self._layout, self._bins, self._order, p),
+            lambda counts: self._maximize(counts, number),
+            rows=rows,
+            visits=effort * max(3 * rows, min(self._options.passes * rows, MOST_VISITS)),
+            split=split,
+        )
+
+    def _start(self, number: int, effort: float) -> Parameters:
+        """A fitted flat mixture, which is the tree whose links copy the hidden state; then loosened links.
+
+        From loose random links the same algorithm ends in much worse optima, whatever the links start from.
+        """
+        options = {"components": number, "passes": max(1, round(effort * self._options.passes))}
+        mixture = Gmm.fit(self._curator, self._layout, options, seed=self._seed).parameters
+        weights = mixture.log_weights.double().exp().numpy()
+        link = (1 - LOOSENED) * np.eye(number) + LOOSENED * weights[:, None]
+        offsets = self._layout.offsets
+        return Parameters(
+            parents=torch.from_numpy(self._parents),
+            prior=torch.from_numpy(weights).float(),
+            transitions=torch.from_numpy(link).float().repeat(len(self._bins), 1, 1),
+            emissions=tuple(
+                torch.from_numpy(_mixture_emission(b, int(o), mixture)).float()
+                for b, o in zip(self._bins, offsets, strict=True)
+            ),
+        )
+
+    def _maximize(self, counts: Floats, number: int) -> Parameters:
+        """The M step, with a prior that is worth `smoothing` rows in each hidden state."""
+        alpha = self._options.smoothing / max(self._layout.rows, 1.0)
+        columns = len(self._bins)
+        counts = np.maximum(counts, 0)
+        prior = simplex(counts[:number] + alpha / number)
+        at = number + columns * number * number
+        links = counts[number:at].reshape(columns, number, number) + alpha / number
+        links /= links.sum(1, keepdims=True)
+        emissions = []
+        for b in self._bins:
+            table = counts[at : at + b.size * number].reshape(b.size, number) + alpha * b.rates[:, None]
+            emissions.append(torch.from_numpy(table / table.sum(0)).float())
+            at += b.size * number
+        return Parameters(
+            parents=torch.from_numpy(self._parents),
+            prior=torch.from_numpy(prior).float(),
+            transitions=torch.from_numpy(links).float(),
+            emissions=tuple(emissions),
+        )
+
+
+def _mixture_emission(bins: Bins, offset: int, mixture: MixtureParameters) -> Floats:
+    """P(value | component) of a fitted mixture: float64 (B, K)."""
+    field = bins.field
+    table = mixture.log_tables[offset : offset + field.states].double().exp().numpy()
+    if field.score is None:
+        return np.asarray(table)
+    mean, std = mixture.means[field.score].double().numpy(), mixture.stds[field.score].double().numpy()
+    ends = np.concatenate([[-np.inf], bins.cuts, [np.inf]])
+    shares = np.diff(ndtr((ends[:, None] - mean) / std), axis=0) + 1e-9
+    return np.concatenate([table[:-1], table[-1] * shares / shares.sum(0)])
+
+
+def _bins(layout: Layout, most: int) -> list[Bins]:
+    """The bins of all columns: not more than the rows can fill with a hundred each."""
+    allowed = int(max(8, min(most, layout.rows / 100)))
+    return [Bins(f, _cuts(f, allowed)) for f in layout.fields]
+
+
+def _values(bins: Sequence[Bins], encoded: Encoded) -> Tensor:
+    """int64 (n, C)."""
+    columns = []
+    for c, b in enumerate(bins):
+        scores = None if b.field.score is None else encoded.scores[:, b.field.score]
+        columns.append(b.of(encoded.states[:, c], scores))
+    return torch.from_numpy(np.stack(columns, 1))
+
+
+def _grouped(index: Tensor, values: Tensor, size: int) -> Tensor:
+    """Σ of the rows of `values` (n, K) that share an index: float32 (size, K)."""
+    if size <= 512:
+        hot = torch.zeros(len(index), size).scatter_(1, index[:, None], 1.0)
+        return hot.T @ values
+    return torch.zeros(size, values.shape[1]).index_add_(0, index, values)
+
+
+def _empty(layout: Layout, rows: int) -> Encoded:
+    return Encoded(
+        states=np.zeros((rows, len(layout.fields)), np.int32),
+        scores=np.zeros((rows, len(layout.scored)), np.float32),
+    )
+
+
+def _from_root(parents: NDArray[np.int64]) -> list[int]:
+    """Columns, parents before children."""
+    order = [int(np.flatnonzero(parents < 0)[0])]
+    for c in order:
+        order += [int(d) for d in np.flatnonzero(parents == c)]
+    return order
+
+
+def _slices(rows: int, size: int = 8192) -> Sequence[slice]:
+    return [slice(i, min(i + size, rows)) for i in range(0, rows, size)]
+
+
+# --- the tree
+
+
+class _Pairs:
+    """Σ of fine ⊗ coarse one-hot codes of all columns: every pair's joint counts at once.
+
+    A row adds C² ones, so its norm is C.
+    """
+
+    def __init__(
+        self, bins: Sequence[Bins], fine: Sequence[NDArray[np.int64]], coarse: Sequence[NDArray[np.int64]]
+    ):
+        self._bins, self._fine, self._coarse = bins, fine, coarse
+        self.fine_offsets = np.concatenate([[0], np.cumsum([f.max() + 1 for f in fine])]).astype(np.int64)
+        self.coarse_offsets = np.concatenate([[0], np.cumsum([g.max() + 1 for g in coarse])]).astype(np.int64)
+        self.shape = (int(self.fine_offsets[-1]), int(self.coarse_offsets[-1]))
+        self.size = self.shape[0] * self.shape[1]
+        self.bound = float(len(bins))
+
+    def of(self, batch: Batch) -> "_PairsOfBatch":
+        """What these rows add."""
+        values = _values(self._bins, encoded_of(batch)).numpy()
+        known = values < np.array([b.size for b in self._bins])
+        values = np.where(known, values, 0)
+        fine = np.stack([f[values[:, c]] for c, f in enumerate(self._fine)], 1) + self.fine_offsets[:-1]
+        coarse = np.stack([g[values[:, c]] for c, g in enumerate(self._coarse)], 1) + self.coarse_offsets[:-1]
+        return _PairsOfBatch(fine, coarse, known, self.shape)
+
+
+class _PairsOfBatch:
+    def __init__(
+        self,
+        fine: NDArray[np.int64],
+        coarse: NDArray[np.int64],
+        known: NDArray[np.bool_],
+        shape: tuple[int, int],
+    ) -> None:
+        self._fine, self._coarse, self._known, self._shape = fine, coarse, known, shape
+
+    def norms(self) -> Floats:
+        """Norm of each row's counts: float64 (n,)."""
+        return self._known.sum(1).astype(np.float64)
+
+    def weighted(self, weights: Floats | None) -> Floats:
+        """Weighted joint counts, flattened from (fine, coarse)."""
+        rows, columns = self._fine.shape
+        w = np.ones(rows) if weights is None else weights
+        hot = torch.zeros(rows, self._shape[1])
+        hot.scatter_(1, torch.from_numpy(self._coarse), torch.from_numpy(self._known).float())
+        hot *= torch.from_numpy(w).float()[:, None]
+        out = torch.zeros(self._shape)
+        for c in range(columns):
+            keep = torch.from_numpy(self._known[:, c]).float()[:, None]
+            out.index_add_(0, torch.from_numpy(self._fine[:, c]), hot * keep)
+        return out.double().numpy().ravel()
+
+
+def _tree(curator: Curator, layout: Layout, bins: Sequence[Bins]) -> NDArray[np.int64]:
+    """The tree of largest mutual information (Chow & Liu 1968): each column's parent, −1 for the root."""
+    columns = len(bins)
+    groups = int(max(4, min(GROUPS, 4000 // columns)))
+    coarse = [_groups(b, groups) for b in bins]
+    # Categories keep their own rows; numbers are grouped on both sides.
+    fine = [np.arange(b.size) if b.field.score is None else g for b, g in zip(bins, coarse, strict=True)]
+    if sum(int(f.max()) + 1 for f in fine) * sum(int(g.max()) + 1 for g in coarse) > MOST_PAIRS:
+        fine = coarse
+    pairs = _Pairs(bins, fine, coarse)
+    joint = np.maximum(curator.sum(pairs, rows_hint=TREE_ROWS).value, 0).reshape(pairs.shape)
+
+    def block(a: int, b: int) -> Floats:
+        rows = slice(pairs.fine_offsets[a], pairs.fine_offsets[a + 1])
+        return joint[rows, pairs.coarse_offsets[b] : pairs.coarse_offsets[b + 1]]
+
+    information = np.zeros((columns, columns))
+    for a in range(columns):
+        for b in range(columns):
+            information[a, b] = _mutual_information(block(a, b)) if a != b else 0.0
+    return _spanning_tree(np.maximum(information, information.T))
+
+
+def _spanning_tree(information: Floats) -> NDArray[np.int64]:
+    """Parents in the tree of largest total information, rooted at the column that shares most."""
+    if len(information) == 1:
+        return np.array([-1])
+    cost = -(information + 1e-9)
+    np.fill_diagonal(cost, 0)
+    root = int(np.argmax(information.sum(1)))
+    _, parents = breadth_first_order(
+        minimum_spanning_tree(cost), root, directed=False, return_predecessors=True
+    )
+    return np.where(parents < 0, -1, parents).astype(np.int64)
+
+
+def _groups(bins: Bins, most: int) -> NDArray[np.int64]:
+    """A group for each value: common states alone, all other states together, neighbouring bins joined."""
+    group = np.zeros(bins.size, np.int64)
+    plain = np.argsort(-bins.rates[: bins.plain], kind="stable")
+    room = most - (most // 2 if bins.field.score is not None else 0)
+    group[plain] = np.minimum(np.arange(len(plain)), max(0, room - 1))
+    if bins.field.score is not None:
+        first = min(len(plain), room)
+        rates = bins.rates[bins.plain :]
+        place = np.cumsum(rates) - rates / 2
+        group[bins.plain :] = first + np.minimum(
+            (place / max(rates.sum(), 1e-300) * (most - first)).astype(np.int64), most - first - 1
+        )
+    return np.unique(group, return_inverse=True)[1].astype(np.int64)
+
+
+def _mutual_information(joint: Floats) -> float:
+    """In nats, with the correction of Miller 1955 for cells that chance alone fills."""
+    total = joint.sum()
+    if total <= 0:
+        return 0.0
+    p = joint / total
+    rows, columns = p.sum(1, keepdims=True), p.sum(0, keepdims=True)
+    seen = p > 0
+    value = float((p[seen] * np.log(p[seen] / (rows @ columns)[seen])).sum())
+    excess = int(seen.sum()) - int((rows > 0).sum()) - int((columns > 0).sum()) + 1
+    return float(value - excess / (2 * total))

@@ -1,0 +1,286 @@
+import datetime
+import getpass
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.publish import check_sums
+from pipelines.recipe import load
+from pipelines.steps import STEPS, Outcome, open_run, release, reopen_run
+from pipelines.verify import verify
+from privacy.errors import GateRefused, RecipeError, SchemaError
+from tests.pipelines.tables import QUICK, Ran, bytes_of, opened, prepare, write_table, write_visits
+
+ALONE = """
+import json, sys
+from pathlib import Path
+from pipelines.recipe import load
+from pipelines.steps import open_run, release
+folder = Path(sys.argv[1])
+recipe = load(folder / "recipe.yaml")
+print(release(open_run(recipe, folder)).release)
+"""
+
+NO_NETWORK = """
+import socket
+def refuse(*a, **k):
+    raise AssertionError("a connection was made")
+for name in ("connect", "connect_ex", "sendto", "sendmsg"):
+    setattr(socket.socket, name, refuse)
+socket.create_connection = socket.getaddrinfo = socket.gethostbyname = refuse
+"""
+
+
+def alone(folder: Path, *, before: str = "", env: dict[str, str] | None = None) -> Path:
+    """A release in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", before + ALONE, str(folder)],
+        env={**os.environ, **(env or {})}, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return Path(done.stdout.strip())
+
+
+def visits(folder: Path, *, patients: int = 300, **fields: object) -> Path:
+    """A folder with a small table of visits and its recipe, written down."""
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = prepare(folder, write_visits(folder / "visits.csv", patients=patients), name="visits", **fields)
+    (folder / "recipe.yaml").write_text(recipe.to_json(), "utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release of three shards, drawn in its own process, with OMP_NUM_THREADS=1."""
+    folder = visits(tmp_path_factory.mktemp("first"), shard_rows=400, threads=2)
+    return alone(folder, env={"OMP_NUM_THREADS": "1"})
+
+
+# ------------------------------------------------------------------------------------------ the same for ever
+
+
+def test_a_recipe_in_two_folders_and_at_two_settings_of_the_environment_gives_the_same_bytes(
+    first: Path, tmp_path: Path
+) -> None:
+    env = {"OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "LC_ALL": "C"}
+    second = alone(visits(tmp_path / "other", shard_rows=400, threads=2), env=env)
+    assert second.name == first.name
+    assert bytes_of(second) == bytes_of(first)
+
+
+def test_two_processes_write_the_release_that_one_would(first: Path, tmp_path: Path) -> None:
+    folder = visits(tmp_path, shard_rows=400, threads=2, workers=2)
+    several = alone(folder, env={"OMP_NUM_THREADS": "1"})
+    assert len(list((first / "data").iterdir())) >= 3
+    assert bytes_of(several) == bytes_of(first)
+
+
+def test_another_root_takes_the_same_release_without_another_fit(tmp_path: Path) -> None:
+    folder = visits(tmp_path, patients=200)
+    recipe = prepare(folder, folder / "visits.csv")
+    here = release(open_run(recipe, folder)).release
+    watch = Ran()
+    there = release(open_run(recipe.with_fields({"to": "there"}), folder, watch=watch)).release
+    assert watch.ran == ["publish"]
+    assert there == folder / "there" / "visits" / here.name
+    assert bytes_of(there) == bytes_of(here)
+
+
+def test_another_seed_gives_other_rows(first: Path, tmp_path: Path) -> None:
+    folder = visits(tmp_path, shard_rows=400, seed=8)
+    recipe = prepare(folder, folder / "visits.csv", shard_rows=400, seed=8)
+    other = release(open_run(recipe, folder)).release
+    assert not pq.read_table(other / "data").equals(pq.read_table(first / "data"))
+
+
+# -------------------------------------------------------------------------------------- what a release holds
+
+
+def test_a_release_holds_what_it_should_and_passes_its_own_checksums(done: Outcome) -> None:
+    assert sorted(bytes_of(done.release)) == [
+        "README.md", "SHA256SUMS", "certificate.json", "data/part-00000.parquet", "report.html",
+        "schema.json",
+    ]  # fmt: skip
+    assert check_sums(done.release) == 5
+    assert (done.release.parent / "latest").resolve() == done.release
+
+
+def test_a_release_tells_of_no_time_host_user_or_place(done: Outcome) -> None:
+    today = datetime.datetime.now()
+    told = [str(done.run.parents[2]), str(Path.home()) + "/", "/tmp/", done.run.name, "people.csv"]
+    told += [
+        (today + datetime.timedelta(days=d)).strftime(f) for d in (-1, 0, 1) for f in ("%Y-%m-%d", "%Y/%m/%d")
+    ]
+    told += [socket.gethostname()] if len(socket.gethostname()) > 3 else []
+    told += [getpass.getuser()] if getpass.getuser() not in ("root", "user", "data") else []
+    for name, content in bytes_of(done.release).items():
+        for word in told:
+            assert word.encode() not in content, f"{name} holds {word!r}"
+        if not name.endswith(".parquet"):
+            assert not re.search(
+                rb"\d\d:\d\d:\d\d\.\d+ (UTC|GMT)|\b\d+\.\d+ ?s(ec(onds)?)?\b(?=[^\w-])", content
+            )
+
+
+def test_no_cell_of_the_release_is_a_booking_of_the_input_and_texts_are_replaced(done: Outcome) -> None:
+    released = pq.read_table(done.release / "data")
+    assert set(released["story"].to_pylist()) == {"(text)"}
+    codes = released["code"].to_pylist()
+    assert len(set(codes)) == len(codes) == 1_000
+    assert all(re.fullmatch(r"ID\d{6}", c) for c in codes)
+
+
+def test_columns_stay_in_their_place_with_their_types(done: Outcome) -> None:
+    released = pq.read_schema(done.release / "data" / "part-00000.parquet")
+    run = reopen_run(done.run)
+    assert released.remove_metadata().equals(run.schema.arrow.remove_metadata())
+    assert set(pq.read_table(done.release / "data")["a, b"].to_pylist()) == {"007", "008"}
+    assert pq.read_table(done.release / "data")["nothing"].null_count == done.rows
+
+
+def test_parquet_says_that_it_is_synthetic_and_from_what(done: Outcome) -> None:
+    metadata = pq.read_schema(done.release / "data" / "part-00000.parquet").metadata
+    run = reopen_run(done.run)
+    assert metadata[b"synthetic"] == b"true"
+    assert metadata[b"recipe_digest"].decode() == run.recipe.digest()
+    assert len(metadata[b"model_digest"]) == 64
+    assert metadata[b"privacy"].startswith(b"No formal privacy guarantee")
+
+
+# --------------------------------------------------------------------------------------------- what runs agai
+
+
+def test_a_run_in_which_nothing_changed_does_nothing(done: Outcome) -> None:
+    watch = Ran()
+    before = bytes_of(done.run)
+    again = release(reopen_run(done.run, watch=watch))
+    assert (watch.ran, watch.kept) == ([], list(STEPS))
+    assert again == done
+    assert bytes_of(done.run) == before
+
+
+def test_what_runs_again_is_what_a_change_reaches(tmp_path: Path) -> None:
+    run = opened(tmp_path)
+    path = release(run).run
+    rows = (path / "rows.parquet").read_bytes()
+
+    def again() -> list[str]:
+        watch = Ran()
+        release(reopen_run(path, watch=watch))
+        return watch.ran
+
+    # An artifact that is not what its step wrote.
+    (path / "model" / "model.safetensors").write_bytes(b"other")
+    assert again() == ["fit"]
+    (path / "data" / "part-00000.parquet").unlink()
+    assert again() == ["sample"]
+    # A release that somebody took away.
+    for link in (run.release_root / run.recipe.name).iterdir():
+        link.rename(tmp_path / f"away-{link.name}")
+    assert again() == ["publish"]
+    # Another input under the same name: everything, and other rows.
+    write_table(tmp_path / "people.csv", seed=2)
+    assert again() == list(STEPS)
+    assert (path / "rows.parquet").read_bytes() != rows
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("nullable: false", "nullable: true"), ("P00[0-9]{3}", "Q[0-9]{6}")]
+)
+def test_a_changed_schema_reaches_the_release(tmp_path: Path, before: str, after: str) -> None:
+    folder = visits(tmp_path, patients=200)
+    schema = folder / "schema.yaml"
+    # A patient as an identifier: nothing is learned of it, so a change of its form changes nothing learned.
+    ward = schema.read_text("utf-8").split("- name: age")[1]
+    form = "columns:\n- name: patient\n  kind: identifier\n  type: string\n  nullable: false\n"
+    schema.write_text(form + "  pattern: P00[0-9]{3}\n- name: age" + ward, "utf-8")
+    run = open_run(load(folder / "recipe.yaml"), folder)
+    old = release(run).release
+    schema.write_text(schema.read_text("utf-8").replace(before, after), "utf-8")
+    watch = Ran()
+    new = release(reopen_run(run.workspace.path, watch=watch)).release
+    assert watch.ran == list(STEPS)
+    assert verify(new).rows == verify(old).rows
+    assert old != new
+    assert (after in (new / "schema.json").read_text("utf-8")) == after.startswith("Q")
+
+
+# -------------------------------------------------------------------------------------------- ways to describ
+
+
+def test_a_file_can_be_the_holdout(tmp_path: Path) -> None:
+    write_visits(tmp_path / "held.csv", patients=200, seed=2)
+    recipe = prepare(tmp_path, write_visits(tmp_path / "visits.csv", patients=300), holdout="held.csv")
+    found = release(open_run(recipe, tmp_path))
+    records = reopen_run(found.run).workspace.records()
+    train = len(pa.csv.read_csv(tmp_path / "visits.csv"))
+    assert records["ingest"].facts["rows"] == found.rows == train
+    assert records["ingest"].facts["holdout_rows"] == len(pa.csv.read_csv(tmp_path / "held.csv"))
+    # All rows of the source are learned from: none of them is held out.
+    assert records["profile"].facts["rows"] == train
+
+
+def test_a_holdout_outside_the_folder_is_refused(tmp_path: Path) -> None:
+    write_visits(tmp_path / "held.csv", patients=50)
+    folder = visits(tmp_path / "inner", patients=50)
+    run = open_run(prepare(folder, folder / "visits.csv", holdout="../held.csv"), folder)
+    with pytest.raises(RecipeError, match="must lie under"):
+        release(run)
+
+
+def test_a_table_where_a_person_has_many_rows_is_split_by_person(tmp_path: Path) -> None:
+    recipe = prepare(tmp_path, write_visits(tmp_path / "visits.csv", patients=400))
+    schema = tmp_path / "schema.yaml"
+    rest = schema.read_text("utf-8").split("- name: age")[1]
+    form = "columns:\n- name: patient\n  kind: identifier\n  type: string\n  pattern: P[0-9]{5}\n"
+    schema.write_text(f"unit: patient\n{form}- name: age{rest}", "utf-8")
+    found = release(open_run(recipe, tmp_path))
+    encoded = found.run / "encoded"
+    units, held = np.load(encoded / "unit.npy"), np.load(encoded / "holdout.npy")
+    assert len(units) == found.rows > len(set(units)) == 400
+    assert not set(units[held]) & set(units[~held])
+    assert 0.1 < held.mean() < 0.3
+    assert all(
+        re.fullmatch("P[0-9]{5}", p) for p in pq.read_table(found.release / "data")["patient"].to_pylist()
+    )
+
+
+def test_a_schema_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+    folder = visits(tmp_path, patients=50)
+    run = open_run(prepare(folder, folder / "visits.csv", schema="elsewhere.yaml"), folder)
+    with pytest.raises(SchemaError, match=r"elsewhere\.yaml.*understudy init"):
+        release(run)
+
+
+def test_a_refused_release_publishes_nothing_and_keeps_its_run(tmp_path: Path) -> None:
+    run = opened(tmp_path, options={**QUICK["options"], "components": 1})
+    with pytest.raises(GateRefused, match="association") as caught:
+        release(run)
+    assert caught.value.run == str(run.workspace.path)
+    assert not run.release_root.exists()
+    assert "gate" not in run.workspace.records()
+    assert (run.workspace.path / "verdict.json").exists()
+
+
+# ---------------------------------------------------------------------------------------------------- outside
+
+
+def test_a_release_makes_no_connection(first: Path, tmp_path: Path) -> None:
+    folder = visits(tmp_path, shard_rows=400, threads=2)
+    assert bytes_of(alone(folder, before=NO_NETWORK, env={"OMP_NUM_THREADS": "1"})) == bytes_of(first)
+
+
+def test_the_ban_on_connections_would_notice_one(tmp_path: Path) -> None:
+    tried = subprocess.run(
+        [sys.executable, "-c", NO_NETWORK + "socket.socket().connect(('127.0.0.1', 9))"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "a connection was made" in tried.stderr
