@@ -1,6 +1,7 @@
 """The command `understudy`: names, help and exit codes. What a command does is in `pipelines.commands`."""
 
 import importlib.metadata
+import os
 import sys
 from collections.abc import Sequence
 
@@ -14,11 +15,11 @@ Every command takes --help, and --debug for a traceback."""
 
 COMMANDS = {
     "init": "Look at a table and write schema.yaml and recipe.yaml to review.",
-    "plan": "Say what a recipe would do, and what it would cost; no row is learned from.",
-    "release": "Make a release: ingest, profile, fit, sample, validate, gate, publish.",
+    "plan": "Say what a recipe would do and cost; no row is learned from.",
+    "release": "Release: ingest, profile, fit, sample, validate, gate, publish.",
     "resume": "Go on with a run that was interrupted.",
     "verify": "Check a release: every checksum, and the data against its own schema.",
-    "doctor": "Check this installation: versions, licences, telemetry, disk, accelerator.",
+    "doctor": "Check this installation: versions, licences, telemetry, disk.",
 }
 
 app = cyclopts.App(
@@ -38,8 +39,18 @@ for _name, _help in COMMANDS.items():
 app.register_install_completion_command(help="Install completion for this shell.")
 
 
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "GX_ANALYTICS_ENABLED": "false",
+}
+"""What keeps every dependency from reporting home."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits with its code."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     sys.exit(run([a for a in given if a != "--debug"], debug=debug))

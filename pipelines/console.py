@@ -37,7 +37,7 @@ class Lines:
 
     def ended(self, step: str, record: Record, *, cached: bool) -> None:
         """A step is finished."""
-        print(f"understudy: {_ended(step, record, cached)}", file=sys.stderr, flush=True)
+        note(_ended(step, record, cached))
 
 
 class Spinner:
@@ -84,17 +84,18 @@ def _figure(value: object) -> str:
 
 def say(text: str) -> None:
     """A result for a person, on stdout."""
-    print(text)
+    sys.stdout.write(f"{text}\n")
 
 
 def say_json(data: Mapping[str, Any]) -> None:
     """A result for a program, on stdout."""
-    print(json.dumps(data, ensure_ascii=False))
+    sys.stdout.write(json.dumps(data, ensure_ascii=False) + "\n")
 
 
 def note(text: str) -> None:
     """A remark beside the result, on stderr."""
-    print(f"understudy: {text}", file=sys.stderr)
+    sys.stderr.write(f"understudy: {text}\n")
+    sys.stderr.flush()
 
 
 def fail(e: Exception, *, debug: bool, as_json: bool) -> int:

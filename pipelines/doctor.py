@@ -11,15 +11,11 @@ from typing import Any, Literal
 
 from packaging.requirements import Requirement
 
+from pipelines.cli import QUIET
 from privacy.errors import UnderstudyError
 from synth.registry import SYNTHESIZERS
 
 OURS = ("pipelines", "synth", "privacy", "validation")
-TELEMETRY = {
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "GX_ANALYTICS_ENABLED": "false",
-}
 RESTRICTED = ("Business Source", "BUSL")
 ENOUGH_DISK_BYTES = 2_000_000_000
 
@@ -152,9 +148,7 @@ def _names() -> Iterator[Remark]:
 
 def _telemetry() -> Iterator[Remark]:
     """Dependencies that would report home are told not to by every command; is the environment, too?"""
-    loud = [
-        f"{name}={value}" for name, value in TELEMETRY.items() if os.environ.get(name, "").lower() != value
-    ]
+    loud = [f"{name}={value}" for name, value in QUIET.items() if os.environ.get(name, "").lower() != value]
     if loud:
         yield Remark(level="fault", about="telemetry", text=f"set {', '.join(loud)}")
     else:

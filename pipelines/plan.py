@@ -1,13 +1,13 @@
 """plan: what a recipe would do, said before any private row is learned from."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from pipelines import ingest as reading
-from pipelines.steps import ENCODED_BYTES, STEPS, Run
+from pipelines.steps import ENCODED_BYTES, STEPS, Run, check
 from privacy.certificate import without_guarantee
 from synth.registry import resolve
 from synth.schema import Schema
@@ -32,7 +32,7 @@ class Plan:
         seconds: estimated, by step.
         memory_bytes: estimated resident memory.
         privacy: what will be promised, in words, and what it costs.
-        cached: steps that are finished; they are kept if nothing that they depend on changed.
+        cached: steps that are finished and would be kept, since nothing that they depend on changed.
         run: the workspace.
         release_root: where the release goes.
     """
@@ -78,6 +78,7 @@ def estimate(run: Run) -> Plan:
         RecipeError: the recipe or its input is wrong.
         SchemaError: the schema is wrong.
     """
+    check(run)
     recipe, schema = run.recipe, run.schema
     rows = rows_of(run.source())
     released = rows if recipe.rows == "source" else recipe.rows
@@ -93,10 +94,18 @@ def estimate(run: Run) -> Plan:
         seconds=_seconds(schema, rows, fitted, min(rows, recipe.evidence_rows), released),
         memory_bytes=BASE_BYTES + 2 * fitted * (8 * len(schema) + 9),
         privacy=f"{without_guarantee(recipe.at_least)[0]} Cost to a privacy budget: none is kept.",
-        cached=tuple(name for name in STEPS if name in run.workspace.records()),
+        cached=tuple(_kept(run)),
         run=str(run.workspace.path),
         release_root=str(run.release_root),
     )
+
+
+def _kept(run: Run) -> Iterator[str]:
+    """Finished steps that nothing changed under, up to the first that would run."""
+    for name, step in STEPS.items():
+        if name not in run.workspace.records() or run.workspace.finished(name, step.inputs(run)) is None:
+            return
+        yield name
 
 
 def rows_of(source: reading.Source) -> int:

@@ -210,12 +210,26 @@ def release(run: Run) -> Outcome:
     """
     try:
         with run.workspace.locked():
+            check(run)
             for name in STEPS:
                 perform(run, name)
     except UnderstudyError as e:
         e.run = str(run.workspace.path)
         raise
     return outcome(run)
+
+
+def check(run: Run) -> None:
+    """Finds what is wrong with a recipe before anything is read or spent.
+
+    Raises:
+        UsageError: recipe, schema or options break a rule.
+    """
+    from synth.registry import check_options
+
+    check_options(run.recipe.synthesizer, run.recipe.options)
+    for look in (run.source, run.holdout_source, lambda: run.schema):
+        look()
 
 
 def outcome(run: Run) -> Outcome:
@@ -231,7 +245,7 @@ def outcome(run: Run) -> Outcome:
     )
 
 
-# --- ingest ---------------------------------------------------------------------------------------------------
+# --- ingest
 
 
 def _ingest_inputs(run: Run) -> dict[str, str]:
@@ -302,7 +316,7 @@ def curator_of(run: Run, rows: "RawRows", *, at_most: int) -> "ExactCurator":
     )
 
 
-# --- profile --------------------------------------------------------------------------------------------------
+# --- profile
 
 
 def _profile_inputs(run: Run) -> dict[str, str]:
@@ -339,7 +353,7 @@ def _profile(run: Run) -> tuple[list[Path], dict[str, Any]]:
     return [path, *files], {"rows": int(profile.rows)}
 
 
-# --- fit ------------------------------------------------------------------------------------------------------
+# --- fit
 
 
 def _fit_inputs(run: Run) -> dict[str, str]:
@@ -382,7 +396,7 @@ def _fit(run: Run) -> tuple[list[Path], dict[str, Any]]:
     return files, {"synthesizer": fitted.synthesizer, "digest": fitted.digest()}
 
 
-# --- sample ---------------------------------------------------------------------------------------------------
+# --- sample
 
 
 def _sample_inputs(run: Run) -> dict[str, str]:
@@ -460,7 +474,7 @@ def _each(run: Run, shards: list[tuple[int, int]]) -> Iterator[Path]:
         yield from (job.result() for job in jobs)
 
 
-# --- validate -------------------------------------------------------------------------------------------------
+# --- validate
 
 
 def _validate_inputs(run: Run) -> dict[str, str]:
@@ -545,7 +559,7 @@ def _head(run: Run, rows: int) -> pa.Table:
     return pa.Table.from_batches(batches, schema=run.schema.arrow if not batches else None)
 
 
-# --- gate -----------------------------------------------------------------------------------------------------
+# --- gate
 
 
 def _gate_inputs(run: Run) -> dict[str, str]:
@@ -578,14 +592,15 @@ def _refusal(run: Run, verdict: "Verdict") -> str:
     critical = [f"{f.rule}: {f.message}" for f in verdict.findings if f.level == "critical"]
     more = f"\n  … and {len(critical) - 10} more" if len(critical) > 10 else ""
     listed = "".join(f"\n  {message}" for message in critical[:10])
-    return f"the gate refused this release:{listed}{more}\nNothing was published; the run is kept in {run.workspace.path}"
+    kept = f"Nothing was published; the run is kept in {run.workspace.path}"
+    return f"the gate refused this release:{listed}{more}\n{kept}"
 
 
 def _read_json(run: Run, name: str) -> Any:
     return json.loads((run.workspace.path / name).read_text("utf-8"))
 
 
-# --- publish --------------------------------------------------------------------------------------------------
+# --- publish
 
 
 def _publish_inputs(run: Run) -> dict[str, str]:

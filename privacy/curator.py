@@ -67,8 +67,8 @@ class Rows(Protocol):
         """Whether each row is a unit of its own."""
         ...
 
-    def batches(self, columns: Sequence[str] | None = None) -> Iterator[Batch]:
-        """All rows with these columns (None: all), batch by batch."""
+    def batches(self, columns: Sequence[str] | None = None, *, size: int | None = None) -> Iterator[Batch]:
+        """All rows with these columns (None: all), batch by batch; `size` is a wish for rows a batch."""
         ...
 
 
@@ -316,7 +316,7 @@ class ExactCurator:
             return Answer(value=total)
         seen = 0
         while seen < rows_hint:
-            following = self._next(split)
+            following = self._next(split, rows_hint)
             if following is None:
                 break
             total += statistic.of(following).weighted(None)
@@ -335,15 +335,17 @@ class ExactCurator:
             store.write(Batch(unit=batch.unit, columns=code(batch), holdout=self._held_out(batch)))
         return ExactCurator(store.close(), key=self._key, holdout=self._holdout)
 
-    def rows(self, split: Split, *, columns: Sequence[str] | None = None) -> Iterator[Batch]:
+    def rows(
+        self, split: Split, *, columns: Sequence[str] | None = None, size: int | None = None
+    ) -> Iterator[Batch]:
         """The private rows themselves. Only an exact curator has this; a private one has not."""
-        for batch in self._kept(columns):
+        for batch in self._kept(columns, size):
             chosen = batch.where(self._in_split(batch, split))
             if len(chosen):
                 yield chosen
 
-    def _kept(self, columns: Sequence[str] | None) -> Iterator[Batch]:
-        for batch in self._rows.batches(columns):
+    def _kept(self, columns: Sequence[str] | None, size: int | None = None) -> Iterator[Batch]:
+        for batch in self._rows.batches(columns, size=size):
             yield batch if self._keep == 1 else batch.where(draw(batch.unit, self._key, "keep") < self._keep)
 
     def _held_out(self, batch: Batch) -> NDArray[np.bool_]:
@@ -360,11 +362,11 @@ class ExactCurator:
         select = draw(batch.unit, self._key, "select") < SELECT_SHARE
         return ~held & (select if split == "select" else ~select)
 
-    def _next(self, split: Split) -> Batch | None:
+    def _next(self, split: Split, size: int) -> Batch | None:
         """The next batch of an endless walk through the split; None when the split is empty."""
         for _ in range(2):
             if split not in self._stream:
-                self._stream[split] = self.rows(split)
+                self._stream[split] = self.rows(split, size=size)
             batch = next(self._stream[split], None)
             if batch is not None:
                 return batch

@@ -26,9 +26,10 @@ from torch import Tensor
 from privacy.curator import Batch, Curator, Floats, Split
 from synth.codec import UNKNOWN, Encoded, Field, Layout
 from synth.draws import categorical, from_tables, rowwise
-from synth.em import LogLikelihood, best_size, encoded_of, maximize_likelihood, simplex
-from synth.gmm import Gmm
+from synth.em import LogLikelihood, best_size, encoded_of, grouped, maximize_likelihood, simplex
+from synth.gmm import Options as MixtureOptions
 from synth.gmm import Parameters as MixtureParameters
+from synth.gmm import fit_components
 
 _FLOOR = 1e-30
 _EDGE = 1e-6
@@ -50,8 +51,10 @@ class Options(BaseModel):
     bins: int = Option(100, ge=2, le=2000, description="bins of a score at most")
 
 
-MOST_VISITS = 1_200_000
-"""Rows that all passes together look at; at least three passes are made all the same."""
+MOST_VISITS = 1_000_000
+"""Rows that all passes together look at, where that makes `FEWEST_PASSES` at least."""
+
+FEWEST_PASSES = 2
 
 GROUPS = 32
 """Groups of a column's values between which dependence is measured for the tree."""
@@ -157,6 +160,7 @@ class Circuit:
     """A fitted hidden tree."""
 
     name = "circuit"
+    options = Options
 
     def __init__(self, layout: Layout, bins: Sequence[Bins], parameters: Parameters) -> None:
         self._layout = layout
@@ -173,9 +177,6 @@ class Circuit:
             layout: the encoded columns.
             options: fields of `Options`.
             seed: of the start.
-
-        Raises:
-            pydantic.ValidationError: an option is unknown or out of range.
         """
         chosen = Options.model_validate(dict(options))
         bins = _bins(layout, chosen.bins)
@@ -379,7 +380,7 @@ class _CountsOfBatch:
                     transitions[c] = p.transitions[c] * (up.beliefs[c].T @ outside)
                     posterior[c] = up.beliefs[c] * (outside @ p.transitions[c].T)
                 size = self._bins[c].size
-                emissions[c] = _grouped(self._values[:, c], posterior[c], size + 1)[:size]
+                emissions[c] = grouped(self._values[:, c], posterior[c], size + 1)[:size]
         parts = [posterior[root].sum(0), transitions.flatten()]
         parts += [emissions[c].flatten() for c in range(len(self._bins))]
         return torch.cat(parts).double().numpy()
@@ -416,21 +417,24 @@ class _Learner:
         rows = max(self._layout.rows, 1.0)
         return maximize_likelihood(
             self._curator,
-            self._start(number, effort),
+            self._start(number, split, effort),
             lambda p: _Counts(self._layout, self._bins, self._order, p),
             lambda counts: self._maximize(counts, number),
             rows=rows,
-            visits=effort * max(3 * rows, min(self._options.passes * rows, MOST_VISITS)),
+            entries=sum(b.size for b in self._bins),
+            visits=effort * max(FEWEST_PASSES * rows, min(self._options.passes * rows, MOST_VISITS)),
             split=split,
         )
 
-    def _start(self, number: int, effort: float) -> Parameters:
+    def _start(self, number: int, split: Split, effort: float) -> Parameters:
         """A fitted flat mixture, which is the tree whose links copy the hidden state; then loosened links.
 
         From loose random links the same algorithm ends in much worse optima, whatever the links start from.
         """
-        options = {"components": number, "passes": max(1, round(effort * self._options.passes))}
-        mixture = Gmm.fit(self._curator, self._layout, options, seed=self._seed).parameters
+        options = MixtureOptions.model_validate({"passes": self._options.passes})
+        mixture = fit_components(
+            self._curator, self._layout, options, number, split=split, seed=self._seed, effort=effort
+        )
         weights = mixture.log_weights.double().exp().numpy()
         link = (1 - LOOSENED) * np.eye(number) + LOOSENED * weights[:, None]
         offsets = self._layout.offsets
@@ -469,13 +473,13 @@ class _Learner:
 def _mixture_emission(bins: Bins, offset: int, mixture: MixtureParameters) -> Floats:
     """P(value | component) of a fitted mixture: float64 (B, K)."""
     field = bins.field
-    table = mixture.log_tables[offset : offset + field.states].double().exp().numpy()
+    table = np.asarray(mixture.log_tables[offset : offset + field.states].double().exp().numpy())
     if field.score is None:
-        return np.asarray(table)
+        return table
     mean, std = mixture.means[field.score].double().numpy(), mixture.stds[field.score].double().numpy()
     ends = np.concatenate([[-np.inf], bins.cuts, [np.inf]])
     shares = np.diff(ndtr((ends[:, None] - mean) / std), axis=0) + 1e-9
-    return np.concatenate([table[:-1], table[-1] * shares / shares.sum(0)])
+    return np.asarray(np.concatenate([table[:-1], table[-1] * shares / shares.sum(0)]))
 
 
 def _bins(layout: Layout, most: int) -> list[Bins]:
@@ -491,14 +495,6 @@ def _values(bins: Sequence[Bins], encoded: Encoded) -> Tensor:
         scores = None if b.field.score is None else encoded.scores[:, b.field.score]
         columns.append(b.of(encoded.states[:, c], scores))
     return torch.from_numpy(np.stack(columns, 1))
-
-
-def _grouped(index: Tensor, values: Tensor, size: int) -> Tensor:
-    """Σ of the rows of `values` (n, K) that share an index: float32 (size, K)."""
-    if size <= 512:
-        hot = torch.zeros(len(index), size).scatter_(1, index[:, None], 1.0)
-        return hot.T @ values
-    return torch.zeros(size, values.shape[1]).index_add_(0, index, values)
 
 
 def _empty(layout: Layout, rows: int) -> Encoded:
@@ -561,7 +557,7 @@ class _PairsOfBatch:
 
     def norms(self) -> Floats:
         """Norm of each row's counts: float64 (n,)."""
-        return self._known.sum(1).astype(np.float64)
+        return np.asarray(self._known.sum(1), np.float64)
 
     def weighted(self, weights: Floats | None) -> Floats:
         """Weighted joint counts, flattened from (fine, coarse)."""
@@ -604,7 +600,8 @@ def _spanning_tree(information: Floats) -> NDArray[np.int64]:
     """Parents in the tree of largest total information, rooted at the column that shares most."""
     if len(information) == 1:
         return np.array([-1])
-    cost = -(information + 1e-9)
+    # All trees have as many links, so a constant changes nothing; scipy takes what is near 0 for no link.
+    cost = information.min() - information - 1.0
     np.fill_diagonal(cost, 0)
     root = int(np.argmax(information.sum(1)))
     _, parents = breadth_first_order(

@@ -18,7 +18,7 @@ from scipy.special import ndtr, ndtri
 from privacy.curator import MISSING, Batch, Keys
 from privacy.errors import ConditionError, InputError
 from synth.identifier import Pattern, permuted
-from synth.keys import Dictionary, float_keys, from_keys, is_text, key_floats, to_keys
+from synth.keys import Dictionary, float_keys, from_keys, is_text, key_floats, one, to_keys
 from synth.profile import ColumnProfile, Profile
 from synth.schema import OTHER, REPLACED, Column, Schema, nearest
 
@@ -168,18 +168,15 @@ class Codec:
                 raise ConditionError(
                     f"a condition must name a column, however: {name!r} is none{nearest(name, self.schema.names)}"
                 )
-            index = self.schema.names.index(name)
-            row[name] = self._columns[index].condition(value)
-        encoded = self._encode(row, 1)
-        for name in values:
-            index = self.schema.names.index(name)
-            state = int(encoded.states[0, index])
-            if state == UNKNOWN or self.layout.fields[index].rates[state] == 0:
+            codec = self._columns[self.schema.names.index(name)]
+            key = codec.condition(value)
+            row[name] = key
+            if not codec.gives(int(key[0])):
                 raise ConditionError(
-                    f"a condition must be possible, however: {name} = {values[name]!r} has no probability; "
-                    f"{self._columns[index].possible()}"
+                    f"a condition must be possible, however: {name} = {value!r} has no probability; "
+                    f"{codec.possible()}"
                 )
-        return encoded
+        return self._encode(row, 1)
 
     def decode(self, encoded: Encoded, *, first_row: int = 0) -> pa.Table:
         """The table of these rows, in the schema's types.
@@ -228,10 +225,13 @@ class Codec:
 
 
 def plain(value: pa.Scalar) -> bool | int | float | str:
-    """A scalar as a schema writes it: numbers as numbers, times in ISO 8601, decimals as text."""
+    """A scalar as a schema writes it: numbers as numbers, durations as counts, times in ISO 8601, decimals as text."""
     if pa.types.is_boolean(value.type) or pa.types.is_integer(value.type) or pa.types.is_floating(value.type):
         return value.as_py()  # type: ignore[no-any-return]
-    return str(value.cast(pa.string()).as_py())
+    if pa.types.is_duration(value.type):
+        return int(value.value)
+    text = str(value.cast(pa.string()).as_py())
+    return text.replace(" ", "T") if pa.types.is_timestamp(value.type) else text
 
 
 class _ColumnCodec:
@@ -285,35 +285,58 @@ class _ColumnCodec:
     def condition(self, value: object) -> Keys:
         """The key of one value."""
         try:
-            array = pa.array([value]) if value is not None else pa.nulls(1)
-            return self.keys(array.cast(self._column.arrow_type))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+            return self.keys(one(value, self._column.arrow_type))
+        except (ValueError, TypeError, NotImplementedError, OverflowError):
             raise ConditionError(
                 f"a condition on {self._column.name!r} must be a value of type {self._column.type}, "
                 f"however: it is {type(value).__name__}"
             ) from None
 
+    def gives(self, key: int) -> bool:
+        """Whether a row may have this key; a value outside of what was learned has no probability."""
+        if key == MISSING:
+            return self._profile.missing > 0
+        if self._pool or not self._column.learned:
+            return self._pool
+        if self.text:
+            return key >= 0
+        if key in self._atoms:
+            return True
+        if len(self._support):
+            return key in self._support
+        return self.spread and bool(self._edges[0] <= key < self._edges[-1])
+
     def possible(self) -> str:
         """A hint at values that exist."""
         if self._profile.atoms and self.text:
             return "known values are " + ", ".join(repr(a) for a in self._profile.atoms[:8])
+        known = self.released(self._column)
+        if known.min is not None and self._column.learned:
+            return f"known values lie from {known.min} to {known.max}"
         return "leave the column out of the condition"
 
     def released(self, column: Column) -> Column:
         """The column with the facts of its profile."""
         facts: dict[str, object] = {"nullable": self._profile.missing > 0}
+        kind = column.arrow_type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
         if not column.learned:
             return column.model_copy(update=facts)
         if self.text:
-            facts["categories"] = (*self._profile.atoms, *((OTHER,) if self._pool else ()))
+            # The pool may bear the name of a category.
+            facts["categories"] = tuple(
+                dict.fromkeys((*self._profile.atoms, *((OTHER,) if self._pool else ())))
+            )
         elif column.kind in ("categorical", "boolean", "constant"):
-            facts["categories"] = tuple(from_keys(self._atoms, column.arrow_type).to_pylist())
+            facts["categories"] = tuple(plain(v) for v in from_keys(self._atoms, kind))
         elif len(self._edges) or len(self._atoms):
             ends = self._edges[[0, -1]] if len(self._edges) else self._atoms[:0]
             ends = ends - np.array([0, 0 if self._float else 1])[: len(ends)]
             keys = np.concatenate([self._atoms, self._support if len(self._support) else ends])
-            low, high = from_keys(np.array([keys.min(), keys.max()]), column.arrow_type)
-            facts["min"], facts["max"] = plain(low), plain(high)
+            low, high = from_keys(np.array([keys.min(), keys.max()]), kind)
+            # An infinite end is no bound, and JSON has no word for it.
+            ends_known = {"min": plain(low), "max": plain(high)}
+            facts |= {n: v for n, v in ends_known.items() if v not in (np.inf, -np.inf)}
         # What stands in the schema was looked up in the rows; what is released is what was learned.
         clean = {"min": None, "max": None, "categories": None} if not column.declared else {}
         return column.model_copy(update={**clean, **facts})
@@ -385,12 +408,12 @@ class _ColumnCodec:
         below, above = ordered[place - 1].astype(float), ordered[place].astype(float)
         return np.where(keys.astype(float) - below <= above - keys.astype(float), place - 1, place)
 
-    def _reals(self, keys: Keys) -> NDArray[np.float64]:
-        return key_floats(keys) if self._float else keys.astype(np.float64)
-
     def _widths(self) -> NDArray[np.float64]:
+        if not self._float:
+            # Floats would lose the widths of cells beyond 2^53.
+            return (self._edges[1:].view(np.uint64) - self._edges[:-1].view(np.uint64)).astype(np.float64)
         with np.errstate(over="ignore"):
-            width = np.diff(self._reals(self._edges))
+            width = np.diff(key_floats(self._edges))
         return np.where(np.isfinite(width) & (width > 0), width, 1.0)
 
     def _score(self, keys: Keys) -> NDArray[np.float64]:
@@ -409,6 +432,8 @@ class _ColumnCodec:
                 )
             share = np.clip((offset + half) / self._widths()[cell], 0.0, 1.0)
             share = np.where(np.isfinite(share), share, 0.5)
+            # What was cut belongs to the outermost cell; at its very end it would look like far outliers.
+            share = np.where((keys < self._edges[0]) | (keys >= self._edges[-1]), 0.5, share)
         low, high = self._cumulative[cell], self._cumulative[cell + 1]
         return np.asarray(ndtri(np.clip(low + share * (high - low), _EDGE, 1 - _EDGE)))
 

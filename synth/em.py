@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from privacy.curator import Batch, Curator, Floats, Split, Statistic
 from synth.codec import Encoded
@@ -27,6 +29,7 @@ def maximize_likelihood(
     maximize: Callable[[Floats], P],
     *,
     rows: float,
+    entries: int,
     visits: float,
     split: Split,
 ) -> P:
@@ -38,11 +41,13 @@ def maximize_likelihood(
         moments: the statistic of the E step under given parameters.
         maximize: moments per row → parameters.
         rows: number of rows of the split, about.
+        entries: values of all columns together; a step covers no fewer rows, or it would spend its time on
+            the parameters rather than on rows.
         visits: rows that may be looked at in all passes together.
         split: what is learned from.
     """
     parameters = start
-    hint = int(max(STEP_ROWS, rows / 256))
+    hint = int(max(STEP_ROWS, rows / 256, entries))
     steps = max(4, math.ceil(visits / min(hint, rows)))
     running: Floats | None = None
     for step in range(steps):
@@ -108,3 +113,20 @@ def simplex(rates: Floats) -> Floats:
     """Rates that make exactly 1; equal ones where all are 0."""
     total = rates.sum()
     return rates / total if total > 0 else np.full(len(rates), 1 / len(rates))
+
+
+def grouped(index: Tensor, values: Tensor, size: int) -> Tensor:
+    """Σ of the rows of `values` that share an index.
+
+    Args:
+        index: int64 (n,) in [0, size).
+        values: float32 (n, K).
+        size: number of groups.
+
+    Returns:
+        float32 (size, K).
+    """
+    if size <= 512:
+        hot = torch.zeros(len(index), size).scatter_(1, index[:, None], 1.0)
+        return hot.T @ values
+    return torch.zeros(size, values.shape[1]).index_add_(0, index, values)

@@ -22,10 +22,12 @@ from torch import Tensor
 from privacy.curator import Batch, Curator, Floats, Split
 from synth.codec import UNKNOWN, Encoded, Layout
 from synth.draws import categorical, from_tables
-from synth.em import LogLikelihood, best_size, encoded_of, maximize_likelihood, simplex
+from synth.em import LogLikelihood, best_size, encoded_of, grouped, maximize_likelihood, simplex
 
-MOST_VISITS = 1_500_000
-"""Rows that all passes together look at; at least three passes are made all the same."""
+MOST_VISITS = 1_000_000
+"""Rows that all passes together look at, where that makes `FEWEST_PASSES` at least."""
+
+FEWEST_PASSES = 2
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -68,6 +70,7 @@ class Gmm:
     """A fitted mixture."""
 
     name = "gmm"
+    options = Options
 
     def __init__(self, layout: Layout, parameters: Parameters) -> None:
         self._layout = layout
@@ -88,13 +91,12 @@ class Gmm:
             layout: the encoded columns.
             options: fields of `Options`.
             seed: of the start.
-
-        Raises:
-            pydantic.ValidationError: an option is unknown or out of range.
         """
         chosen = Options.model_validate(dict(options))
         components = chosen.components or _best_number(curator, layout, chosen, seed)
-        return cls(layout, _em(curator, layout, chosen, components, split="train", seed=seed, effort=1.0))
+        return cls(
+            layout, fit_components(curator, layout, chosen, components, split="train", seed=seed, effort=1.0)
+        )
 
     def draw(
         self, rows: int, rng: np.random.Generator, *, given: Encoded | None = None, present: bool = False
@@ -244,21 +246,21 @@ class _Moments:
         encoded = encoded_of(batch)
         with torch.no_grad():
             posterior = self._scorer.joint(encoded).softmax(1)
-        return _MomentsOfBatch(
-            posterior, self._scorer.indices(encoded.states), self._scorer.powers(encoded), self._layout.states
-        )
+        sizes = tuple(f.states for f in self._layout.fields)
+        states = torch.from_numpy(np.ascontiguousarray(encoded.states.T)).long()
+        return _MomentsOfBatch(posterior, states, self._scorer.powers(encoded), sizes)
 
 
 @dataclass(frozen=True)
 class _MomentsOfBatch:
     posterior: Tensor
-    indices: Tensor
+    states: Tensor
     powers: Tensor
-    states: int
+    sizes: tuple[int, ...]
 
     def norms(self) -> Floats:
         """Norm of each row's contribution: float64 (n,)."""
-        known = (self.indices < self.states).sum(1)
+        known = (self.states != UNKNOWN).sum(0)
         squares = 1 + known + (self.powers.double() ** 2).sum(1)
         return np.asarray((self.posterior.double().norm(dim=1) * squares.sqrt()).numpy())
 
@@ -267,8 +269,11 @@ class _MomentsOfBatch:
         r = self.posterior
         if weights is not None:
             r = r * torch.from_numpy(weights).to(r.dtype)[:, None]
-        counts = _scatter_rows(self.indices, r, self.states + 1)[:-1]
-        parts = [r.sum(0)[None], counts, self.powers.T @ r]
+        counts = [
+            grouped(torch.where(column == UNKNOWN, size, column), r, size + 1)[:size]
+            for column, size in zip(self.states, self.sizes, strict=True)
+        ]
+        parts = [r.sum(0)[None], *counts, self.powers.T @ r]
         return torch.cat(parts).double().flatten().numpy()
 
 
@@ -277,13 +282,13 @@ def _best_number(curator: Curator, layout: Layout, options: Options, seed: int) 
     most = int(min(options.max_components, max(1.0, layout.rows / 20)))
     return best_size(
         [s for s in (8, 32, 64, 128, 256, 512, 1024, 2048) if s < most] + [most],
-        lambda number: _em(curator, layout, options, number, split="fit", seed=seed, effort=0.3),
+        lambda number: fit_components(curator, layout, options, number, split="fit", seed=seed, effort=0.3),
         lambda parameters: LogLikelihood(Gmm(layout, parameters).log_prob, len(layout.fields)),
         curator,
     )
 
 
-def _em(
+def fit_components(
     curator: Curator,
     layout: Layout,
     options: Options,
@@ -301,8 +306,9 @@ def _em(
         lambda parameters: _Moments(layout, parameters),
         lambda moments: _maximize(layout, moments.reshape(-1, components), rows, options),
         rows=rows,
+        entries=layout.states,
         # Very many rows say the same with fewer passes.
-        visits=effort * max(3 * rows, min(options.passes * rows, MOST_VISITS)),
+        visits=effort * max(FEWEST_PASSES * rows, min(options.passes * rows, MOST_VISITS)),
         split=split,
     )
 
@@ -360,17 +366,6 @@ def _maximize(layout: Layout, moments: Floats, rows: float, options: Options) ->
         means=torch.from_numpy(means).float(),
         stds=torch.from_numpy(np.sqrt(np.maximum(spread, options.min_std**2))).float(),
     )
-
-
-def _scatter_rows(indices: Tensor, values: Tensor, size: int) -> Tensor:
-    """Σ over rows and columns of `values[row]` into the row `indices[row, column]`: float32 (size, K)."""
-    if size <= 512:
-        hot = torch.zeros(len(indices), size).scatter_(1, indices, 1.0)
-        return hot.T @ values
-    out = torch.zeros(size, values.shape[1])
-    for column in indices.T:
-        out.index_add_(0, column, values)
-    return out
 
 
 def _slices(rows: int, size: int = 8192) -> Sequence[slice]:

@@ -58,6 +58,20 @@ def is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
+def one(value: object, kind: pa.DataType) -> pa.Array:
+    """An array of this one value, or of one null, converted to a type.
+
+    Raises:
+        ValueError, TypeError, NotImplementedError, OverflowError: it does not convert; Arrow's errors are of these.
+    """
+    # Without the type Arrow takes a large number for a signed one, and a time of pandas for microseconds.
+    large = pa.types.is_uint64(kind) and isinstance(value, int)
+    exact = pa.types.is_timestamp(kind) or pa.types.is_duration(kind)
+    if large or (exact and (hasattr(value, "nanosecond") or hasattr(value, "nanoseconds"))):
+        return pa.array([value], kind)
+    return pa.array([value]).cast(kind)
+
+
 def to_keys(array: pa.Array) -> Keys:
     """Keys of an array of numbers, booleans or times: int64 (n,), `MISSING` for nulls and NaN.
 

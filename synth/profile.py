@@ -7,6 +7,7 @@ values. Bounds are the `at_least`-th smallest and largest value.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -16,9 +17,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from privacy.curator import MISSING, Cells, Curator, Keys, Shared
-from privacy.errors import InputError
-from synth.keys import float_keys, is_text, to_keys
-from synth.schema import Column, Schema
+from privacy.errors import InputError, SchemaError
+from synth.keys import float_keys, is_text, one, to_keys
+from synth.schema import Column, Scalar, Schema
 
 Labels = Callable[[str, Keys], list[str]]
 """Column and codes → strings. Asked only for codes that may leave."""
@@ -183,8 +184,7 @@ def _declared_names(column: Column) -> set[int | str]:
     assert column.categories is not None
     if is_text(column.arrow_type):
         return {str(c) for c in column.categories}
-    keys = to_keys(pa.array(list(column.categories)).cast(column.arrow_type))
-    return {int(k) for k in keys}
+    return {_key(column, c) for c in column.categories}
 
 
 def _atoms(shared: Shared, present: float, enough: int) -> NDArray[np.bool_]:
@@ -220,10 +220,11 @@ def _continuous(
         support = _support(profile, shared[column.name], rows)
         if support is not None:
             done[column.name] = support
-        elif profile.pooled * rows >= 2 * enough:
+        elif profile.pooled * rows >= enough:
             spread.append(column)
     if spread:
         bounds = _bounds(spread, curator, enough)
+        spread = [c for c in spread if c.name in bounds]
         done |= _cells(spread, profiles, bounds, curator, rows, enough)
     return done
 
@@ -254,6 +255,8 @@ def _support(profile: ColumnProfile, shared: Shared, rows: float) -> ColumnProfi
 def _bounds(columns: Sequence[Column], curator: Curator, enough: int) -> dict[str, tuple[int, int]]:
     """For each column the `enough`-th smallest and largest key, by units; declared bounds bind.
 
+    A column with values of fewer units has no bounds.
+
     A search that cuts the range into 256 parts at a time: the k-th key lies where the count from the end
     reaches k. Eight rounds reach the key itself.
     """
@@ -262,12 +265,15 @@ def _bounds(columns: Sequence[Column], curator: Curator, enough: int) -> dict[st
         if str(column.type) in ("double", "float", "halffloat"):
             low[column.name] = (int(_FLOAT_KEYS[0]), int(_FLOAT_KEYS[1]))
     high = dict(low)
+    few: set[str] = set()
     for _ in range(8):
         for ends, of in ((low, "lowest"), (high, "highest")):
             cells = [Cells(columns=(n,), edges=(_cuts(a, b, 256),)) for n, (a, b) in ends.items()]
             answers = curator.histogram(cells, of=of)  # type: ignore[arg-type]
             for cell, answer in zip(cells, answers, strict=True):
                 counts = answer.value[1:]
+                if counts.sum() < enough:
+                    few.add(cell.columns[0])
                 if of == "highest":
                     i = len(counts) - 1 - int(np.searchsorted(np.cumsum(counts[::-1]), enough))
                 else:
@@ -277,13 +283,38 @@ def _bounds(columns: Sequence[Column], curator: Curator, enough: int) -> dict[st
                 ends[cell.columns[0]] = (int(edges[i - 1]), int(edges[i]))
     bounds = {}
     for column in columns:
+        if column.name in few:
+            continue
         first, last = low[column.name][0], high[column.name][0]
         if column.declared and column.min is not None:
-            first = int(to_keys(pa.array([column.min]).cast(column.arrow_type))[0])
+            first = _key(column, column.min)
         if column.declared and column.max is not None:
-            last = int(to_keys(pa.array([column.max]).cast(column.arrow_type))[0])
+            last = _key(column, column.max)
         bounds[column.name] = (first, max(first, last))
     return bounds
+
+
+def _key(column: Column, value: Scalar) -> int:
+    """The key of a value as a schema writes it.
+
+    Raises:
+        SchemaError: it is no value of the column's type.
+    """
+    kind = column.arrow_type
+    try:
+        if pa.types.is_time(kind):
+            # Arrow reads no times of a day, but those of the first day.
+            return int(to_keys(pa.array([f"1970-01-01T{value}"]).cast(pa.timestamp(kind.unit)))[0])
+        if pa.types.is_timestamp(kind):
+            zoned = bool(re.search(r"(Z|[+-]\d\d:?\d\d)$", str(value)))
+            # A time without a zone is meant in UTC.
+            kind = pa.timestamp(kind.unit, "UTC" if zoned else None)
+        return int(to_keys(one(value, kind))[0])
+    except (ValueError, TypeError, NotImplementedError, OverflowError):
+        raise SchemaError(
+            f"facts of a column must be of its type, however: column {column.name!r} is {column.type} and has "
+            f"{value!r}; correct the schema"
+        ) from None
 
 
 def _cuts(first: int, last: int, parts: int) -> Keys:

@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
+from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from privacy.curator import Floats
@@ -37,8 +38,13 @@ class Synthesizer(Protocol):
     """The class of a model: how it is fitted and restored."""
 
     @property
+    def options(self) -> type[BaseModel]:
+        """The strict model of what a recipe may say under `options`."""
+        ...
+
+    @property
     def fit(self) -> Callable[..., Model]:
-        """fit(curator, layout, options, *, seed) → model."""
+        """Takes (curator, layout, options, *, seed) and gives a model."""
         ...
 
     @property
@@ -80,3 +86,26 @@ def synthesizer(name: str) -> Any:
     """
     module, _, cls = SYNTHESIZERS[resolve(name)].partition(":")
     return getattr(import_module(module), cls)
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Checks the options of a synthesizer before anything is spent.
+
+    Raises:
+        RecipeError: the synthesizer or an option does not exist, or an option is out of range.
+    """
+    chosen = synthesizer(name)
+    try:
+        chosen.options.model_validate(dict(options))
+    except ValidationError as e:
+        problem = e.errors(include_url=False)[0]
+        field = ".".join(str(p) for p in problem["loc"])
+        known = chosen.options.model_fields
+        if problem["type"] == "extra_forbidden":
+            hint = nearest(field, known) or f"; known are {', '.join(known)}"
+            raise RecipeError(
+                f"options of {resolve(name)} must be known, however: {field!r} is not{hint}"
+            ) from None
+        raise RecipeError(
+            f"options of {resolve(name)} must be in range, however: {field}: {problem['msg']}"
+        ) from None

@@ -19,6 +19,8 @@ from synth.schema import REPLACED, Column, Schema
 Source = Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
 """Gives record batches with the named columns, in a fixed order, as often as asked."""
 
+MOST_BATCH_ROWS = 8192
+
 HELD_OUT = "\0held out"
 """Name of the boolean column by which a source itself says which rows are held out."""
 
@@ -48,8 +50,8 @@ class RawRows:
         """The dictionary of each column of strings. They hold private values and stay inside."""
         return self._dictionaries
 
-    def batches(self, columns: Sequence[str] | None = None) -> Iterator[Batch]:
-        """All rows with these columns (None: every column that is learned or counted)."""
+    def batches(self, columns: Sequence[str] | None = None, *, size: int | None = None) -> Iterator[Batch]:
+        """All rows with these columns (None: all), in the source's own batches."""
         names = list(self._schema.names if columns is None else columns)
         extra = [n for n in (self._schema.unit,) if n is not None and n not in names]
         extra += [HELD_OUT] if self._marked else []
@@ -104,7 +106,7 @@ class RawRows:
             return ordinal
         array = record.column(self._schema.unit)
         # A row without a unit is a unit of its own.
-        missing = array.is_null().to_numpy(zero_copy_only=False)
+        missing = array.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
         return np.where(missing, _scatter(ordinal ^ _NO_UNIT), _unit_hash(array))
 
 
@@ -114,15 +116,11 @@ class EncodedRows:
     Args:
         arrays: `unit`, `holdout` and the encoded columns; the first axis is the row.
         unit_is_row: whether each row is a unit of its own.
-        batch_rows: rows of a batch.
     """
 
-    def __init__(
-        self, arrays: dict[str, NDArray[np.generic]], *, unit_is_row: bool, batch_rows: int = 1024
-    ) -> None:
+    def __init__(self, arrays: dict[str, NDArray[np.generic]], *, unit_is_row: bool) -> None:
         self._arrays = arrays
         self._unit_is_row = unit_is_row
-        self._batch_rows = batch_rows
 
     @property
     def unit_is_row(self) -> bool:
@@ -132,11 +130,12 @@ class EncodedRows:
     def __len__(self) -> int:
         return len(self._arrays["unit"])
 
-    def batches(self, columns: Sequence[str] | None = None) -> Iterator[Batch]:
-        """All rows, in the order of the store."""
+    def batches(self, columns: Sequence[str] | None = None, *, size: int | None = None) -> Iterator[Batch]:
+        """All rows, in the order of the store; a batch has at most 8,192, which caches like."""
         names = [n for n in self._arrays if n not in ("unit", "holdout")] if columns is None else columns
-        for start in range(0, len(self), self._batch_rows):
-            part = slice(start, start + self._batch_rows)
+        rows = min(size or MOST_BATCH_ROWS, MOST_BATCH_ROWS)
+        for start in range(0, len(self), rows):
+            part = slice(start, start + rows)
             yield Batch(
                 unit=self._arrays["unit"][part].view(np.uint64),
                 columns={n: self._arrays[n][part] for n in names},

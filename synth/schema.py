@@ -317,9 +317,9 @@ def parse_type(text: str) -> pa.DataType:
     if m := re.fullmatch(r"decimal(32|64|128|256)\((\d+), (-?\d+)\)", text):
         makers = {"32": pa.decimal32, "64": pa.decimal64, "128": pa.decimal128, "256": pa.decimal256}
         return makers[m[1]](int(m[2]), int(m[3]))
-    if m := re.fullmatch(r"dictionary<values=(\w+), indices=(\w+), ordered=([01])>", text):
-        if m[1] in _SIMPLE and m[2] in _SIMPLE:
-            return pa.dictionary(_SIMPLE[m[2]], _SIMPLE[m[1]], ordered=m[3] == "1")
+    m = re.fullmatch(r"dictionary<values=(\w+), indices=(\w+), ordered=([01])>", text)
+    if m and m[1] in _SIMPLE and m[2] in _SIMPLE:
+        return pa.dictionary(_SIMPLE[m[2]], _SIMPLE[m[1]], ordered=m[3] == "1")
     raise ValueError(
         f"type must be an Arrow type that holds plain values, however: type={text!r}; e.g. int64, string"
     )

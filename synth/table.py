@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -11,16 +12,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from pydantic import ValidationError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from privacy.curator import Curator, ExactCurator, Floats
-from privacy.errors import InputError, RecipeError, ReleaseError
+from privacy.errors import InputError, ReleaseError, UsageError
 from synth.codec import Codec, Encoded
 from synth.infer import infer_table
+from synth.keys import one
 from synth.profile import Labels, Profile, learn
-from synth.registry import Model, synthesizer
+from synth.registry import Model, check_options, synthesizer
 from synth.rows import EncodedStore, RawRows, table_source
 from synth.schema import Schema
 
@@ -88,7 +89,8 @@ class TableModel(Generic[Frame]):
         for name, value in (given or {}).items():
             i = table.schema.get_field_index(name)
             kind = table.schema.field(i).type
-            table = table.set_column(i, table.schema.field(i), pa.array([value] * rows).cast(kind))
+            same = one(value, kind).take(pa.array(np.zeros(rows, np.int64)))
+            table = table.set_column(i, table.schema.field(i), same)
         return self._out(table)
 
     def log_prob(self, frame: Frame) -> Floats:
@@ -121,6 +123,8 @@ class TableModel(Generic[Frame]):
                 continue
             i = filled.schema.get_field_index(column.name)
             known = table.column(column.name).cast(column.arrow_type)
+            if pa.types.is_floating(known.type):
+                known = pc.if_else(pc.is_nan(known), pa.scalar(None, known.type), known)
             filled = filled.set_column(i, filled.schema.field(i), pc.coalesce(known, filled.column(i)))
         return self._out(filled)
 
@@ -221,16 +225,11 @@ def fit_encoded(
     Raises:
         RecipeError: the synthesizer or an option does not exist, or is out of range.
     """
+    check_options(synthesizer_name, options)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         model: Model = synthesizer(synthesizer_name).fit(curator, codec.layout, options, seed=seed)
-    except ValidationError as e:
-        problem = e.errors(include_url=False)[0]
-        field = ".".join(str(p) for p in problem["loc"])
-        raise RecipeError(
-            f"options of {synthesizer_name} must be known and in range, however: {field}: {problem['msg']}"
-        ) from None
     finally:
         torch.set_num_threads(before)
     return model
@@ -253,35 +252,43 @@ def load(folder: Path | str) -> TableModel[Any]:
         weights = (source / "model.safetensors").read_bytes()
     except (OSError, ValueError) as e:
         raise ReleaseError(f"a model must be readable, however: {source}: {e}; fit it again") from None
-    if description.get("format") != FORMAT:
+    version = description.get("format") if isinstance(description, dict) else None
+    if version != FORMAT:
         raise ReleaseError(
-            f"a model must be of format {FORMAT}, however: {source} has format={description.get('format')}; "
+            f"a model must be of format {FORMAT}, however: {source} has format={version}; "
             "fit it again with this version"
         )
-    if hashlib.sha256(weights).hexdigest() != description["weights"]:
+    if hashlib.sha256(weights).hexdigest() != description.get("weights"):
         raise ReleaseError(
             f"a model's weights must be what was stored, however: {source} was changed; fit it again"
         )
-    schema = Schema.model_validate(description["schema"])
-    codec = Codec(schema, Profile.from_json(json.dumps(description["profile"])))
     try:
+        schema = Schema.model_validate(description["schema"])
+        profile = Profile.from_json(json.dumps(description["profile"]))
+        if tuple(c.name for c in profile.columns) != schema.names:
+            raise ValueError("its profile is of other columns")
+        codec = Codec(schema, profile)
         model = synthesizer(description["synthesizer"]).restore(codec.layout, load_tensors(weights))
-    except (KeyError, ValueError) as e:
-        raise ReleaseError(f"a model must fit its schema, however: {source}: {e}; fit it again") from None
-    frame = pd.DataFrame if description["frame"] == "pandas" else pa.Table
-    return TableModel(codec, model, frame=frame, threads=description["threads"])
+        frame = {"pandas": pd.DataFrame, "arrow": pa.Table}[description["frame"]]
+        return TableModel(codec, model, frame=frame, threads=int(description["threads"]))
+    except (KeyError, TypeError, ValueError, UsageError) as e:
+        # Pydantic's and torch's complaints about a damaged file are of these.
+        raise ReleaseError(
+            f"a model must fit its schema, however: {source} was changed ({type(e).__name__}: {e}); fit it again"
+        ) from None
 
 
 def _arrow(frame: pd.DataFrame | pa.Table) -> pa.Table:
-    if isinstance(frame, pa.Table):
-        return frame
-    if not isinstance(frame, pd.DataFrame):
+    if not isinstance(frame, pa.Table | pd.DataFrame):
         raise InputError(
             f"a table must be a pandas DataFrame or an Arrow Table, however: {type(frame).__name__}"
         )
-    twice = frame.columns[frame.columns.duplicated()]
-    if len(twice):
-        raise InputError(f"column names must differ, however: {str(twice[0])!r} stands twice; rename one")
+    names = [str(n) for n in (frame.column_names if isinstance(frame, pa.Table) else frame.columns)]
+    twice = [n for n, times in Counter(names).items() if times > 1]
+    if twice:
+        raise InputError(f"column names must differ, however: {twice[0]!r} stands twice; rename one")
+    if isinstance(frame, pa.Table):
+        return frame
     named = frame.rename(columns=str)
     try:
         return pa.Table.from_pandas(named, preserve_index=False).replace_schema_metadata(None)

@@ -159,7 +159,7 @@ def test_debug_shows_the_traceback(here: Path, call: Call) -> None:
 
 
 def test_what_nobody_foresaw_shows_no_value_of_the_input(here: Path, call: Call) -> None:
-    code, _, err = call("release", "recipe.yaml", "--to", "visits.csv")
+    code, _, err = call("release", "recipe.yaml", *SMALL, "--to", "visits.csv")
     assert code == 1
     assert "P00" not in err
     assert "Traceback" not in err

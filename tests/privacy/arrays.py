@@ -48,9 +48,7 @@ class ListStore:
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[Batch]:
         for batch in self.written:
             names = batch.columns if columns is None else columns
-            yield Batch(
-                unit=batch.unit, columns={n: batch.columns[n] for n in names}, holdout=batch.holdout
-            )
+            yield Batch(unit=batch.unit, columns={n: batch.columns[n] for n in names}, holdout=batch.holdout)
 
 
 def numbered(rows: int, **arrays: NDArray[np.generic]) -> ArrayRows:

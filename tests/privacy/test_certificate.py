@@ -28,7 +28,9 @@ def certificate(**changes: object) -> Certificate:
 
 
 @given(st.integers(1, 10_000))
-def test_without_a_budget_the_statement_denies_a_formal_guarantee_and_tells_the_threshold(at_least: int) -> None:
+def test_without_a_budget_the_statement_denies_a_formal_guarantee_and_tells_the_threshold(
+    at_least: int,
+) -> None:
     statement, control = without_guarantee(at_least)
     assert statement.startswith("No formal privacy guarantee")
     assert f"fewer than {at_least} units" in statement
@@ -58,4 +60,6 @@ def test_a_certificate_cannot_be_changed() -> None:
 
 def test_a_certificate_has_no_place_for_a_time_or_a_host() -> None:
     names = {f.name for f in dataclasses.fields(Certificate)}
-    assert not [n for n in names if any(word in n for word in ("time", "date", "host", "second", "user", "path"))]
+    assert not [
+        n for n in names if any(word in n for word in ("time", "date", "host", "second", "user", "path"))
+    ]

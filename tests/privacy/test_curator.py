@@ -95,9 +95,9 @@ def test_a_value_is_shared_by_the_units_that_have_it_and_counts_their_rows(
         assert shared.keys.tolist() == sorted(expected)
 
 
-edges = st.lists(st.integers(MISSING_KEY + 1, LARGEST) | keys.filter(lambda k: k != MISSING_KEY), max_size=4).map(
-    lambda cuts: np.array(sorted(set(cuts)), np.int64)
-)
+edges = st.lists(
+    st.integers(MISSING_KEY + 1, LARGEST) | keys.filter(lambda k: k != MISSING_KEY), max_size=4
+).map(lambda cuts: np.array(sorted(set(cuts)), np.int64))
 marginals = st.lists(
     st.lists(st.sampled_from(["a", "b"]), min_size=1, max_size=2, unique=True).flatmap(
         lambda names: st.tuples(*[edges] * len(names)).map(
@@ -118,7 +118,9 @@ def test_a_histogram_counts_the_rows_of_each_cell_of_each_marginal(
     for one, answer in zip(cells, answers, strict=True):
         expected = np.zeros([len(e) + 2 for e in one.edges])
         for _, row in listed(curator, split):
-            expected[tuple(cell(row[n], e.tolist()) for n, e in zip(one.columns, one.edges, strict=True))] += 1
+            expected[
+                tuple(cell(row[n], e.tolist()) for n, e in zip(one.columns, one.edges, strict=True))
+            ] += 1
         np.testing.assert_array_equal(answer.value, expected)
         assert answer.noise_std == 0
 
@@ -151,7 +153,9 @@ def test_a_key_lies_in_the_cell_above_the_last_edge_that_it_reaches(
     ("columns", "cuts"),
     [((), ()), (("a",), ()), (("a",), ([2, 1],)), (("a",), ([1, 1],)), (("a",), ([LARGEST, MISSING_KEY],))],
 )
-def test_cells_need_rising_edges_for_each_column(columns: tuple[str, ...], cuts: tuple[list[int], ...]) -> None:
+def test_cells_need_rising_edges_for_each_column(
+    columns: tuple[str, ...], cuts: tuple[list[int], ...]
+) -> None:
     with pytest.raises(ValueError, match="however"):
         Cells(columns=columns, edges=tuple(np.array(c, np.int64) for c in cuts))
 
@@ -238,7 +242,9 @@ def test_all_rows_of_a_unit_are_on_one_side(rows: ArrayRows) -> None:
 
 
 @given(tables().filter(lambda rows: rows.holdout is not None), st.binary(min_size=16, max_size=64))
-def test_a_holdout_that_the_source_declares_is_respected_whatever_the_key(rows: ArrayRows, key: bytes) -> None:
+def test_a_holdout_that_the_source_declares_is_respected_whatever_the_key(
+    rows: ArrayRows, key: bytes
+) -> None:
     assert rows.holdout is not None
     curator = curator_of(rows, key=key, holdout=0.9)
     assert [u for u, _ in listed(curator, "holdout")] == rows.unit[rows.holdout].tolist()

@@ -83,7 +83,9 @@ def mixed(rows: int, *, seed: int = 0) -> pa.Table:
     """A table with a column of every kind, dependent on each other, and with missing values."""
     rng = np.random.default_rng(seed)
     age = rng.integers(18, 90, rows)
-    city = np.array(["Ulm", "Köln", "0301", "$name", "Oslo"])[np.clip((age - 18) // 15 + rng.integers(-1, 2, rows), 0, 4)]
+    city = np.array(["Ulm", "Köln", "0301", "$name", "Oslo"])[
+        np.clip((age - 18) // 15 + rng.integers(-1, 2, rows), 0, 4)
+    ]
     seconds = (age * 900_000 + rng.integers(0, 800_000, rows) - 40_000_000).astype(np.int64)
     income = np.round(age * 700 + rng.normal(0, 6_000, rows), 2)
     return pa.table(

@@ -49,7 +49,9 @@ def test_identifiers_are_all_different_as_long_as_there_are_enough(made: tuple[s
 
 
 @given(patterns(), st.integers(0, 10**4), st.lists(st.integers(0, 50), max_size=4))
-def test_shards_one_after_the_other_are_one_draw(made: tuple[str, str, int], first: int, shards: list[int]) -> None:
+def test_shards_one_after_the_other_are_one_draw(
+    made: tuple[str, str, int], first: int, shards: list[int]
+) -> None:
     pattern = Pattern.parse(made[0])
     parts, at = [], first
     for count in shards:
@@ -92,7 +94,9 @@ def test_neighbouring_rows_land_far_apart() -> None:
     assert np.abs(np.diff(places)).min() > 10**5
 
 
-@pytest.mark.parametrize("text", ["[", "]", "[]", "{3}", "a}", "[0-9]{x}", "[0-9]{-1}", "\\", "[z-a]", "a{2}{3}"])
+@pytest.mark.parametrize(
+    "text", ["[", "]", "[]", "{3}", "a}", "[0-9]{x}", "[0-9]{-1}", "\\", "[z-a]", "a{2}{3}"]
+)
 def test_a_broken_pattern_is_refused_with_a_remedy(text: str) -> None:
     with pytest.raises(SchemaError, match="however"):
         Pattern.parse(text)

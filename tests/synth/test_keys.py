@@ -17,7 +17,10 @@ LARGE = (I64.min + 1, I64.max)
 DAYS_IN_DATE64 = 100_000_000
 
 INTEGERS = {
-    **{t: (np.iinfo(str(t)).min, np.iinfo(str(t)).max) for t in map(pa.type_for_alias, ("int8", "int16", "int32"))},
+    **{
+        t: (np.iinfo(str(t)).min, np.iinfo(str(t)).max)
+        for t in map(pa.type_for_alias, ("int8", "int16", "int32"))
+    },
     **{t: (0, np.iinfo(str(t)).max) for t in map(pa.type_for_alias, ("uint8", "uint16", "uint32"))},
     # One value at the end of the 64-bit types shares a key with its neighbour.
     pa.int64(): LARGE,
@@ -25,7 +28,11 @@ INTEGERS = {
 }
 TIMES = {
     **{pa.timestamp(u): LARGE for u in ("s", "ms", "us", "ns")},
-    **{pa.timestamp(u, tz): LARGE for u in ("s", "ms", "us", "ns") for tz in ("UTC", "Europe/Berlin", "+05:30")},
+    **{
+        pa.timestamp(u, tz): LARGE
+        for u in ("s", "ms", "us", "ns")
+        for tz in ("UTC", "Europe/Berlin", "+05:30")
+    },
     **{pa.duration(u): LARGE for u in ("s", "ms", "us", "ns")},
     pa.date32(): (-(2**31), 2**31 - 1),
     pa.time32("s"): (0, 86_399),
@@ -40,7 +47,11 @@ DECIMALS = [
 
 
 def lists(low: int, high: int) -> st.SearchStrategy[list[int | None]]:
-    near = [v for v in (low, low + 1, -1, 0, 1, 2**53, 2**53 + 1, -(2**53) - 1, high - 1, high) if low <= v <= high]
+    near = [
+        v
+        for v in (low, low + 1, -1, 0, 1, 2**53, 2**53 + 1, -(2**53) - 1, high - 1, high)
+        if low <= v <= high
+    ]
     return st.lists(st.none() | st.sampled_from(near) | st.integers(low, high), max_size=30)
 
 
@@ -73,7 +84,9 @@ def test_integers_keep_their_order_and_come_back(type: pa.DataType, data: st.Dat
 
 @pytest.mark.parametrize("type", TIMES, ids=str)
 @given(data=st.data())
-def test_times_keep_their_order_and_come_back_to_the_nanosecond(type: pa.DataType, data: st.DataObject) -> None:
+def test_times_keep_their_order_and_come_back_to_the_nanosecond(
+    type: pa.DataType, data: st.DataObject
+) -> None:
     values = data.draw(lists(*TIMES[type]))
     assert_faithful(of_integers(values, type), values)  # type: ignore[arg-type]
 
@@ -115,7 +128,9 @@ def test_floats_keep_their_order_and_come_back(type: pa.DataType, width: int, da
 
 
 @given(st.lists(st.floats(allow_nan=False), min_size=1))
-@example([-math.inf, -1.7976931348623157e308, -1.0, -5e-324, -0.0, 0.0, 5e-324, 2.2250738585072014e-308, math.inf])
+@example(
+    [-math.inf, -1.7976931348623157e308, -1.0, -5e-324, -0.0, 0.0, 5e-324, 2.2250738585072014e-308, math.inf]
+)
 def test_float_keys_compare_as_the_floats_do(values: list[float]) -> None:
     array = np.array(values)
     keys = float_keys(array)
@@ -150,7 +165,9 @@ def test_booleans_come_back(values: list[bool | None]) -> None:
 
 @pytest.mark.parametrize("index", [pa.int8(), pa.int32(), pa.uint16()], ids=str)
 @given(values=st.lists(st.none() | st.integers(-5, 5)))
-def test_a_dictionary_of_numbers_has_the_keys_of_its_numbers(index: pa.DataType, values: list[int | None]) -> None:
+def test_a_dictionary_of_numbers_has_the_keys_of_its_numbers(
+    index: pa.DataType, values: list[int | None]
+) -> None:
     type = pa.dictionary(index, pa.int64())
     array = pa.array(values, pa.int64()).dictionary_encode().cast(type)
     keys = to_keys(array)
@@ -164,13 +181,17 @@ def test_a_column_without_any_value_comes_back() -> None:
     assert from_keys(to_keys(pa.nulls(3)), pa.null()).equals(pa.nulls(3))
 
 
-@pytest.mark.parametrize("array", [pa.array([[1]]), pa.array([b"x"]), pa.array([{"a": 1}])], ids=lambda a: str(a.type))
+@pytest.mark.parametrize(
+    "array", [pa.array([[1]]), pa.array([b"x"]), pa.array([{"a": 1}])], ids=lambda a: str(a.type)
+)
 def test_a_type_without_order_is_refused_with_a_remedy(array: pa.Array) -> None:
     with pytest.raises(TypeError, match="make it kind: text"):
         to_keys(array)
 
 
-@given(st.lists(st.lists(st.none() | st.text(max_size=3))), st.sampled_from(["string", "large", "dictionary"]))
+@given(
+    st.lists(st.lists(st.none() | st.text(max_size=3))), st.sampled_from(["string", "large", "dictionary"])
+)
 def test_a_dictionary_of_strings_remembers_each_string_once_over_all_batches(
     batches: list[list[str | None]], form: str
 ) -> None:

@@ -32,7 +32,9 @@ def rates(profile: ColumnProfile) -> float:
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 30), st.sampled_from("abcdefgh") | st.none()), min_size=30, max_size=120),
+    st.lists(
+        st.tuples(st.integers(0, 30), st.sampled_from("abcdefgh") | st.none()), min_size=30, max_size=120
+    ),
     st.integers(2, 8),
     st.booleans(),
 )
@@ -66,7 +68,9 @@ def planted(rng: np.random.Generator, rows: int, *, shared: int) -> tuple[NDArra
 
 @settings(max_examples=15)
 @given(RNG_SEEDS, st.integers(2, 20))
-def test_a_number_of_fewer_than_enough_rows_is_never_told_but_for_the_bounds(seed: int, at_least: int) -> None:
+def test_a_number_of_fewer_than_enough_rows_is_never_told_but_for_the_bounds(
+    seed: int, at_least: int
+) -> None:
     values, private = planted(np.random.default_rng(seed), 1500, shared=at_least - 1)
     table = pa.table({"x": values})
     known = learned(table, schema_for(table), at_least=at_least)["x"]
@@ -77,9 +81,10 @@ def test_a_number_of_fewer_than_enough_rows_is_never_told_but_for_the_bounds(see
     # The same value, shared by enough, would be told.
     enough, _ = planted(np.random.default_rng(seed), 1500, shared=max(at_least, 16))
     again = learned(pa.table({"x": enough}), schema_for(table), at_least=at_least)["x"]
-    assert Counter(enough.tolist()).most_common(1)[0][0] in from_keys(
-        np.array(again.atoms, np.int64), pa.float64()
-    ).to_pylist()
+    assert (
+        Counter(enough.tolist()).most_common(1)[0][0]
+        in from_keys(np.array(again.atoms, np.int64), pa.float64()).to_pylist()
+    )
 
 
 @pytest.mark.parametrize("type", [pa.float64(), pa.int64()], ids=str)
@@ -104,7 +109,9 @@ def test_a_string_of_many_rows_of_one_unit_is_never_told() -> None:
 
 @settings(max_examples=20)
 @given(RNG_SEEDS, st.integers(1, 15), st.sampled_from(["float", "integer", "time"]), st.booleans())
-def test_bounds_are_the_values_of_the_rank_that_is_asked_for(seed: int, at_least: int, form: str, by_unit: bool) -> None:
+def test_bounds_are_the_values_of_the_rank_that_is_asked_for(
+    seed: int, at_least: int, form: str, by_unit: bool
+) -> None:
     rng = np.random.default_rng(seed)
     unit = rng.integers(0, 300, 900)
     numbers = rng.standard_cauchy(900) * 1e6
@@ -213,7 +220,9 @@ floats = st.floats(allow_nan=False, allow_infinity=False, width=32)
     st.lists(st.none() | st.sampled_from([0.0, 1.5, -7.0]) | floats, min_size=40, max_size=150),
     st.integers(0, 20),
 )
-def test_rates_make_one_and_edges_rise_whatever_the_numbers(values: list[float | None], at_least: int) -> None:
+def test_rates_make_one_and_edges_rise_whatever_the_numbers(
+    values: list[float | None], at_least: int
+) -> None:
     table = pa.table({"x": pa.array(values, pa.float64())})
     known = learned(table, schema_for(table), at_least=at_least)["x"]
     assert rates(known) == pytest.approx(1)
@@ -269,7 +278,9 @@ def test_declared_bounds_bind_and_observed_ones_do_not() -> None:
 
     def bounds(facts: str) -> list[float]:
         known = learned(table, schema_for(table, x={"facts": facts, "min": 0.0, "max": 120.0}))["x"]
-        ends: list[float] = from_keys(np.array([known.edges[0], known.edges[-1] - 1]), pa.float64()).to_pylist()
+        ends: list[float] = from_keys(
+            np.array([known.edges[0], known.edges[-1] - 1]), pa.float64()
+        ).to_pylist()
         return ends
 
     assert bounds("declared: instrument") == [0.0, 120.0]
@@ -282,7 +293,9 @@ def test_declared_bounds_of_times_bind() -> None:
     table = pa.table({"x": pa.array(numbers).view(pa.timestamp("s"))})
     facts = {"facts": "declared: opened then", "min": "1960-01-01T00:00:00", "max": "2030-01-01T00:00:00"}
     known = learned(table, schema_for(table, x=facts))["x"]
-    assert [str(v) for v in from_keys(np.array([known.edges[0], known.edges[-1] - 1]), pa.timestamp("s"))] == [
+    assert [
+        str(v) for v in from_keys(np.array([known.edges[0], known.edges[-1] - 1]), pa.timestamp("s"))
+    ] == [
         "1960-01-01 00:00:00",
         "2030-01-01 00:00:00",
     ]

@@ -45,12 +45,17 @@ def test_the_name_of_every_type_gives_the_type(type: pa.DataType) -> None:
     assert parse_type(str(type)) == type
 
 
-@pytest.mark.parametrize(("name", "type"), [("float64", pa.float64()), ("float32", pa.float32()), ("str", pa.string())])
+@pytest.mark.parametrize(
+    ("name", "type"), [("float64", pa.float64()), ("float32", pa.float32()), ("str", pa.string())]
+)
 def test_usual_names_of_types_are_understood(name: str, type: pa.DataType) -> None:
     assert parse_type(name) == type
 
 
-@given(st.text() | st.from_regex(r"(timestamp|decimal128|duration|dictionary)[\[(<][\w, =+:]*[\])>]", fullmatch=True))
+@given(
+    st.text()
+    | st.from_regex(r"(timestamp|decimal128|duration|dictionary)[\[(<][\w, =+:]*[\])>]", fullmatch=True)
+)
 def test_what_is_no_type_is_refused_and_what_is_one_reads_back(text: str) -> None:
     try:
         type = parse_type(text)
@@ -61,14 +66,26 @@ def test_what_is_no_type_is_refused_and_what_is_one_reads_back(text: str) -> Non
 
 # --------------------------------------------------------------------------------------------------- round trip
 
-scalars = st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=12)
+scalars = (
+    st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=12)
+)
 
 
 @st.composite
 def columns(draw: st.DrawFn, name: str) -> Column:
     kind = draw(
         st.sampled_from(
-            ["numerical", "categorical", "boolean", "datetime", "duration", "identifier", "text", "constant", "empty"]
+            [
+                "numerical",
+                "categorical",
+                "boolean",
+                "datetime",
+                "duration",
+                "identifier",
+                "text",
+                "constant",
+                "empty",
+            ]
         )
     )
     return Column(
@@ -107,7 +124,9 @@ def test_what_is_written_as_yaml_or_json_reads_back_as_the_same_schema(schema: S
     assert Schema.model_validate(json.loads(schema.to_json())) == schema
 
 
-@pytest.mark.parametrize("value", [1e-7, 1e16, -2.5e300, 5e-324, "1e5", "1_0", "0x10", "2024-01-01", "~", "yes", "\x85", "\x7f"])
+@pytest.mark.parametrize(
+    "value", [1e-7, 1e16, -2.5e300, 5e-324, "1e5", "1_0", "0x10", "2024-01-01", "~", "yes", "\x85", "\x7f"]
+)
 def test_numbers_stay_numbers_and_words_that_look_like_them_stay_words(value: float | str) -> None:
     schema = Schema(columns=(Column(name="x", kind="numerical", type="double", min=value),))
     for text in (schema.to_yaml(), schema.to_json()):
@@ -178,7 +197,9 @@ def test_a_broken_rule_is_told_with_file_field_and_fact(change: tuple[str, str],
     assert said in message
 
 
-@pytest.mark.parametrize("text", ["", "[]", "3", "null", "columns: []", "columns: {}", "a: [", "\t", "a: b: c"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "3", "null", "columns: []", "columns: {}", "a: [", "\t", "a: b: c"]
+)
 def test_what_is_no_schema_at_all_is_refused(text: str) -> None:
     assert "schema.yaml" in refusal(text)
 
@@ -220,7 +241,19 @@ json_like = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
-fields = ["columns", "unit", "units_about", "name", "kind", "type", "facts", "min", "categories", "digits", "action"]
+fields = [
+    "columns",
+    "unit",
+    "units_about",
+    "name",
+    "kind",
+    "type",
+    "facts",
+    "min",
+    "categories",
+    "digits",
+    "action",
+]
 
 
 @settings(max_examples=200)

@@ -1,0 +1,27 @@
+import pytest
+
+from privacy.errors import RecipeError
+from synth.registry import DEFAULT, SYNTHESIZERS, check_options, resolve, synthesizer
+
+
+@pytest.mark.parametrize("name", SYNTHESIZERS)
+def test_every_name_leads_to_a_class_that_bears_it(name: str) -> None:
+    assert synthesizer(name).name == resolve(name) == name
+
+
+def test_auto_means_the_default() -> None:
+    assert resolve("auto") == DEFAULT
+    assert synthesizer("auto") is synthesizer(DEFAULT)
+
+
+@pytest.mark.parametrize("wrong", ["gmn", "", "AUTO", "synth.gmm:Gmm"])
+def test_an_unknown_name_is_refused_with_all_known_ones(wrong: str) -> None:
+    with pytest.raises(RecipeError, match="auto, gmm"):
+        resolve(wrong)
+
+
+@pytest.mark.parametrize("name", SYNTHESIZERS)
+def test_options_are_checked_before_anything_is_spent(name: str) -> None:
+    check_options(name, {})
+    with pytest.raises(RecipeError, match="'passses' is not; did you mean 'passes'"):
+        check_options(name, {"passses": 3})
