@@ -18,7 +18,8 @@ COMMANDS = {
     "plan": "Say what a recipe would do and cost; no row is learned from.",
     "release": "Release: ingest, profile, fit, sample, validate, gate, publish.",
     "resume": "Go on with a run that was interrupted.",
-    "verify": "Check a release: every checksum, and the data against its own schema.",
+    "verify": "Check a release: checksums, and the data against its own schema.",
+    "metadata": "Write a schema as SDV metadata JSON, to stdout.",
     "doctor": "Check this installation: versions, licences, telemetry, disk.",
 }
 

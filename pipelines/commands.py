@@ -86,6 +86,7 @@ def init(
     *,
     example: str | None = None,
     blind: Flag = False,
+    sdv_metadata: Path | None = None,
     force: Flag = False,
     json: Flag = False,
 ) -> None:
@@ -95,18 +96,20 @@ def init(
         data: CSV or Parquet, a file or a folder.
         example: write a real table to try instead: flights.
         blind: names and kinds only; nothing is taken from the rows.
+        sdv_metadata: SDV metadata JSON that says the kinds.
         force: overwrite files that are there.
         json: print one JSON object.
     """
     from pipelines.examples import write_example
-    from pipelines.init import initialize
+    from pipelines.init import check_targets, initialize
 
     here = Path.cwd()
     if (data is None) == (example is None):
         raise UsageError("init needs a table or --example flights, however: it got both or neither; give one")
+    check_targets(here, force=force)
     source = write_example(example, here, force=force) if example is not None else data
     assert source is not None
-    written = initialize(source, here, blind=blind, force=force)
+    written = initialize(source, here, blind=blind, force=force, sdv_metadata=sdv_metadata)
     if json:
         console.say_json(written.to_dict())
         return
@@ -179,6 +182,23 @@ def verify(release: Path, /, *, json: Flag = False) -> None:
         f"{release}: {found.files} files as listed, {found.rows:,} rows as their schema says; "
         f"signature: {found.signature}"
     )
+
+
+def metadata(schema: Path, /) -> None:
+    """Write a schema as SDV metadata JSON (V1), to stdout.
+
+    Args:
+        schema: the schema, YAML or JSON.
+    """
+    from privacy.errors import SchemaError
+    from synth.metadata import to_sdv
+    from synth.schema import Schema
+
+    try:
+        text = schema.read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise SchemaError(f"a schema must be a readable UTF-8 file, however: {schema} is not") from None
+    console.say_json(to_sdv(Schema.parse(text, source=schema.name)))
 
 
 def doctor(*, json: Flag = False) -> None:

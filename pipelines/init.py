@@ -1,14 +1,16 @@
 """init: looks at a table and writes the schema and the recipe that a person then reviews."""
 
 import hashlib
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pipelines import ingest as reading
 from pipelines.recipe import resolve_input, slug
-from privacy.errors import RecipeError, UsageError
+from privacy.errors import RecipeError, SchemaError, UsageError
 from synth.infer import infer
+from synth.metadata import from_sdv
 from synth.schema import Schema
 
 HEADER = """\
@@ -64,7 +66,9 @@ class Written:
         return "\n".join(lines)
 
 
-def initialize(source: Path, folder: Path, *, blind: bool, force: bool) -> Written:
+def initialize(
+    source: Path, folder: Path, *, blind: bool, force: bool, sdv_metadata: Path | None = None
+) -> Written:
     """Writes `schema.yaml` and `recipe.yaml` for a table.
 
     Args:
@@ -72,18 +76,19 @@ def initialize(source: Path, folder: Path, *, blind: bool, force: bool) -> Writt
         folder: where the two files go.
         blind: whether nothing is taken from the rows but the types of their columns.
         force: whether files that are there are overwritten.
+        sdv_metadata: SDV metadata JSON, which then says the kinds; nothing is taken from the rows but types.
 
     Raises:
         UsageError: a file is there already.
         InputError: the table cannot be read.
     """
-    targets = (folder / "schema.yaml", folder / "recipe.yaml")
-    for target in targets:
-        if target.exists() and not force:
-            raise UsageError(f"init overwrites nothing, however: {target.name} is there; add --force")
+    targets = check_targets(folder, force=force)
     found = reading.sniff(source)
     types = reading.infer_types(found)
-    schema = infer(lambda: reading.batches(found, types), blind=blind)
+    if sdv_metadata is None:
+        schema = infer(lambda: reading.batches(found, types), blind=blind)
+    else:
+        schema = from_sdv(_json_of(sdv_metadata), types)
     path = source.resolve()
     relative = path.is_relative_to(folder.resolve())
     name = slug(source.resolve().stem)
@@ -103,14 +108,37 @@ def initialize(source: Path, folder: Path, *, blind: bool, force: bool) -> Writt
     )
 
 
+def check_targets(folder: Path, *, force: bool) -> tuple[Path, Path]:
+    """The two files that init writes into a folder.
+
+    Raises:
+        UsageError: one is there already, and `force` does not allow to overwrite it.
+    """
+    targets = (folder / "schema.yaml", folder / "recipe.yaml")
+    for target in targets:
+        if target.exists() and not force:
+            raise UsageError(f"init overwrites nothing, however: {target.name} is there; add --force")
+    return targets
+
+
+def _json_of(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as e:
+        raise SchemaError(
+            f"SDV metadata must be a readable JSON file, however: {path}: {getattr(e, 'strerror', None) or 'no JSON'}"
+        ) from None
+    if not isinstance(data, dict):
+        raise SchemaError(f"SDV metadata must be a JSON object, however: {path} holds {type(data).__name__}")
+    return data
+
+
 def _one_line(text: str) -> str:
     """Fit for a comment: the name of a file may hold a newline."""
     return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _quoted(text: str) -> str:
-    import json
-
     return json.dumps(text, ensure_ascii=False)
 
 

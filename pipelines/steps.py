@@ -523,22 +523,31 @@ def exact_evidence(run: Run) -> "Exact[Fidelity]":
     from validation.fidelity import measure
 
     rows = raw_rows(run)
-    facts = run.workspace.records()["ingest"].facts
-    total = facts["rows"] + facts["holdout_rows"]
     most = run.recipe.evidence_rows
-    # Twice: the larger side, for training, takes at most four fifths or so of what is drawn.
-    curator = curator_of(run, rows, at_most=max(most, min(total, 2 * most)))
+    # Rows are drawn by unit from the whole source, so that a source in order of time gives a fair sample.
+    curator = curator_of(run, rows, at_most=int(most / _largest_side(run)))
     synthetic = _head(run, most)
     return Inside(curator).look(
         lambda split: measure(
-            rows.table(split("train"), at_most=most),
-            rows.table(split("holdout"), at_most=most),
+            rows.table(split("train")),
+            rows.table(split("holdout")),
             synthetic,
             run.schema,
             at_least=run.recipe.at_least,
             seed=run.recipe.seed,
         )
     )
+
+
+def _largest_side(run: Run) -> float:
+    """Share of the rows that the larger of training and held-out rows has."""
+    facts = run.workspace.records()["ingest"].facts
+    holdout = run.recipe.holdout
+    if isinstance(holdout, str):
+        held = facts["holdout_rows"] / max(1, facts["rows"] + facts["holdout_rows"])
+    else:
+        held = holdout
+    return float(max(held, 1 - held))
 
 
 def released_batches(run: Run) -> Iterator[pa.RecordBatch]:

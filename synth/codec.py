@@ -331,7 +331,7 @@ class _ColumnCodec:
             facts["categories"] = tuple(plain(v) for v in from_keys(self._atoms, kind))
         elif len(self._edges) or len(self._atoms):
             ends = self._edges[[0, -1]] if len(self._edges) else self._atoms[:0]
-            ends = ends - np.array([0, 0 if self._float else 1])[: len(ends)]
+            ends = ends - np.array([0, 1])[: len(ends)]
             keys = np.concatenate([self._atoms, self._support if len(self._support) else ends])
             low, high = from_keys(np.array([keys.min(), keys.max()]), kind)
             # An infinite end is no bound, and JSON has no word for it.
@@ -465,7 +465,7 @@ class _ColumnCodec:
         values = left * (1 - share) + right * share
         if self._column.digits is not None:
             values = np.round(values, self._column.digits)
-        ends = key_floats(self._edges[[0, -1]])
+        ends = key_floats(self._edges[[0, -1]] - np.array([0, 1]))
         return float_keys(np.clip(values, ends[0], ends[1]))
 
     def _filled(self, missing: NDArray[np.bool_], first_row: int) -> pa.Array:

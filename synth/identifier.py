@@ -36,6 +36,11 @@ class Pattern:
             >>> Pattern.parse("BK[0-9]{3}").size
             1000
         """
+        if "\0" in text:
+            # NumPy's strings end there.
+            raise SchemaError(
+                f"a pattern must not hold the character NUL, however: {text!r} does; leave it out"
+            )
         positions: list[str] = []
         at = 0
         while at < len(text):

@@ -40,6 +40,7 @@ SUPPORT_VALUES = 2000
 CELLS = 256
 """Cells that the spread of a continuous column is learned in."""
 
+_LARGEST = int(np.iinfo(np.int64).max)
 _WAYS = 64
 _ROUNDS = 10
 _FLOAT_KEYS = float_keys(np.array([-np.finfo(np.float64).max, np.finfo(np.float64).max]))
@@ -241,7 +242,7 @@ def _support(profile: ColumnProfile, shared: Shared, rows: float) -> ColumnProfi
     # Between floats on both sides of zero a gap may exceed what int64 holds, but half of it never does.
     gap = keys[1:].view(np.uint64) - keys[:-1].view(np.uint64)
     middle = keys[:-1] + (gap // np.uint64(2) + gap % np.uint64(2)).view(np.int64)
-    edges = np.concatenate([keys[:1], middle, keys[-1:] + 1])
+    edges = np.concatenate([keys[:1], middle, np.minimum(keys[-1:], _LARGEST - 1) + 1])
     rates = counts / counts.sum() * rest / rows
     return replace(
         profile,
@@ -290,7 +291,9 @@ def _bounds(columns: Sequence[Column], curator: Curator, enough: int) -> dict[st
             first = _key(column, column.min)
         if column.declared and column.max is not None:
             last = _key(column, column.max)
-        bounds[column.name] = (first, max(first, last))
+        # The edge above the last key must be a key as well.
+        last = min(max(first, last), _LARGEST - 1)
+        bounds[column.name] = (min(first, last), last)
     return bounds
 
 

@@ -64,20 +64,15 @@ class RawRows:
             )
             start += record.num_rows
 
-    def table(self, batches: Iterable[Batch], *, at_most: int) -> pa.Table:
-        """The first `at_most` rows of batches as a table in the schema's types, for evidence.
+    def table(self, batches: Iterable[Batch]) -> pa.Table:
+        """Batches as a table in the schema's types, for evidence.
 
         Of identifiers and texts only the missing pattern is kept.
         """
-        records, held = [], 0
+        records = []
         for batch in batches:
             arrays = [self._array(c, batch.columns[c.name]) for c in self._schema]
-            records.append(
-                pa.RecordBatch.from_arrays(arrays, schema=self._schema.arrow).slice(0, at_most - held)
-            )
-            held += len(records[-1])
-            if held >= at_most:
-                break
+            records.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema.arrow))
         return pa.Table.from_batches(records, schema=self._schema.arrow)
 
     def _array(self, column: Column, keys: NDArray[np.generic]) -> pa.Array:

@@ -13,8 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.cli import COMMANDS, run
-from pipelines.doctor import TELEMETRY
+from pipelines.cli import COMMANDS, QUIET, run
 from pipelines.publish import SUMS, check_sums
 from pipelines.recipe import load
 from pipelines.steps import STEPS, Outcome
@@ -87,7 +86,7 @@ def test_help_names_every_command_and_exit_code_within_80_columns(
 def test_every_command_has_help_of_its_own(call: Call, command: str) -> None:
     code, out, _ = call(command, "--help")
     assert code == 0
-    assert "--json" in out
+    assert "--json" in out or command == "metadata", "metadata is JSON always"
     assert f"understudy {command}" in out
 
 
@@ -427,7 +426,7 @@ def test_verify_says_that_there_is_no_schema(copied: Path, call: Call, content: 
 
 
 def test_doctor_finds_this_installation_healthy(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in TELEMETRY.items():
+    for name, value in QUIET.items():
         monkeypatch.setenv(name, value)
     code, out, _ = call("doctor", "--json")
     said = json.loads(out)
@@ -437,7 +436,7 @@ def test_doctor_finds_this_installation_healthy(call: Call, monkeypatch: pytest.
 
 
 def test_doctor_says_which_telemetry_is_on(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in TELEMETRY.items():
+    for name, value in QUIET.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("DO_NOT_TRACK")
     code, out, err = call("doctor", "--json")
@@ -445,3 +444,19 @@ def test_doctor_says_which_telemetry_is_on(call: Call, monkeypatch: pytest.Monke
     assert "set DO_NOT_TRACK=1" in err
     assert "GX" not in err
     assert "DO_NOT_TRACK=1" in call("doctor")[1]
+
+
+def test_sdv_metadata_goes_out_of_a_schema_and_into_one(call: Call, here: Path) -> None:
+    code, out, _ = call("metadata", "schema.yaml")
+    assert code == 0
+    columns = next(iter(json.loads(out)["tables"].values()))["columns"]
+    (here / "metadata.json").write_text(out)
+    data = load(here / "recipe.yaml").input
+    assert call("init", data, "--sdv-metadata", "metadata.json", "--force")[0] == 0
+    assert (
+        json.loads(call("metadata", "schema.yaml")[1])["tables"]["table"]["columns"].keys() == columns.keys()
+    )
+    (here / "metadata.json").write_text("[]")
+    code, _, err = call("init", data, "--sdv-metadata", "metadata.json", "--force")
+    assert code == 2
+    assert "metadata.json holds list" in err

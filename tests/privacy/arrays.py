@@ -21,10 +21,11 @@ class ArrayRows:
     holdout: NDArray[np.bool_] | None = None
     batch_rows: int = 4
 
-    def batches(self, columns: Sequence[str] | None = None) -> Iterator[Batch]:
+    def batches(self, columns: Sequence[str] | None = None, *, size: int | None = None) -> Iterator[Batch]:
         names = self.columns if columns is None else columns
-        for start in range(0, len(self.unit), self.batch_rows):
-            part = slice(start, start + self.batch_rows)
+        rows = min(size or self.batch_rows, self.batch_rows)
+        for start in range(0, len(self.unit), rows):
+            part = slice(start, start + rows)
             yield Batch(
                 unit=self.unit[part],
                 columns={n: self.columns[n][part] for n in names},
@@ -45,7 +46,7 @@ class ListStore:
     def close(self) -> "ListStore":
         return self
 
-    def batches(self, columns: Sequence[str] | None = None) -> Iterator[Batch]:
+    def batches(self, columns: Sequence[str] | None = None, *, size: int | None = None) -> Iterator[Batch]:
         for batch in self.written:
             names = batch.columns if columns is None else columns
             yield Batch(unit=batch.unit, columns={n: batch.columns[n] for n in names}, holdout=batch.holdout)

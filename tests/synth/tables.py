@@ -11,7 +11,7 @@ from synth.codec import Codec, Encoded
 from synth.infer import infer_table
 from synth.profile import ColumnProfile, Profile, learn
 from synth.rows import RawRows, table_source
-from synth.schema import Column, Schema
+from synth.schema import Schema
 from synth.table import labels_of
 
 KEY = b"sixteen bytes or"
@@ -118,8 +118,3 @@ def mixed_schema(table: pa.Table) -> Schema:
         void={"kind": "empty"},
         one={"kind": "constant"},
     )
-
-
-def column_of(schema: Schema, name: str) -> Column:
-    """A column by its name."""
-    return schema[name]

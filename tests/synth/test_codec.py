@@ -347,15 +347,28 @@ def test_an_impossible_condition_is_refused_by_name(name: str, value: object, sa
     assert said in str(refused.value)
 
 
+def test_a_number_between_all_values_that_a_column_takes_has_no_probability() -> None:
+    few = learned(pa.table({"x": [1, 5, 9] * 50}), None).codec
+    support = learned(pa.table({"x": [3 * (i % 100) for i in range(5000)]}), None).codec
+    for codec, value in ((few, 4), (support, 4)):
+        with pytest.raises(ConditionError, match="x = 4"):
+            codec.condition({"x": value})
+    assert support.condition({"x": 6}).states.tolist() == [[1]]
+
+
 @pytest.mark.parametrize("value", [10**4, -5])
 def test_a_number_far_outside_of_what_was_learned_has_no_probability(value: int) -> None:
     with pytest.raises(ConditionError, match="age"):
         conditioned().condition({"age": value})
 
 
-@given(st.sampled_from(["age", "income", "city", "member", "seen", "born", "wait", "price", "big", "grade", "id", "void"]),
-       st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.binary(max_size=3)
-       | st.dates() | st.datetimes() | st.timedeltas() | st.decimals() | st.lists(st.integers(), max_size=2))  # fmt: skip
+anything = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.binary(max_size=3), st.dates(),
+    st.datetimes(), st.timedeltas(), st.times(), st.decimals(), st.lists(st.integers(), max_size=2),
+)  # fmt: skip
+
+
+@given(st.sampled_from([n for n in mixed(1).schema.names if n not in ("note", "one")]), anything)
 @settings(max_examples=300)
 def test_any_value_makes_a_condition_or_a_condition_error(name: str, value: object) -> None:
     try:
@@ -381,6 +394,29 @@ def random_rows(codec: Codec, rng: np.random.Generator, rows: int) -> Encoded:
     return Encoded(
         states=states, scores=rng.normal(0, 3, (rows, len(codec.layout.scored))).astype(np.float32)
     )
+
+
+def test_the_bounds_of_durations_are_counts_and_of_times_iso() -> None:
+    table = mixed(ROWS)
+    released = learned(table, mixed_schema(table)).codec.released_schema()
+    assert isinstance(released["wait"].min, int)
+    assert str(released["born"].min).startswith("18") or str(released["born"].min).startswith("19")
+    assert "T" in str(released["seen"].max)
+
+
+def test_a_released_constant_of_any_type_can_be_written_and_read() -> None:
+    for value in (
+        datetime.date(1950, 1, 1),
+        Decimal("1.50"),
+        datetime.timedelta(seconds=3),
+        7,
+        True,
+        "x",
+        1.5,
+    ):
+        table = pa.table({"x": [value] * 30})
+        released = learned(table, schema_for(table, x={"kind": "constant"})).codec.released_schema()
+        assert Schema.parse(released.to_json(), source="s") == released
 
 
 def key_of(bound: object, type: pa.DataType) -> int:

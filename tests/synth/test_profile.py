@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from privacy.curator import MISSING
-from privacy.errors import InputError
+from privacy.errors import InputError, SchemaError
 from synth.keys import from_keys, to_keys
 from synth.profile import ATOM_SHARE, ColumnProfile, Profile
 from tests.synth.tables import Learned, learned, mixed, mixed_schema, schema_for
@@ -107,6 +107,19 @@ def test_a_string_of_many_rows_of_one_unit_is_never_told() -> None:
     assert learned(table, schema_for(table, who={"kind": "numerical"}))["x"].atoms == ("common", "only me")
 
 
+def test_a_pool_of_too_few_units_is_dissolved() -> None:
+    table = pa.table({"x": ["common"] * 500 + ["only me"] * 300, "who": [*range(500), *[999] * 300]})
+    assert learned(table, schema_for(table, unit="who"))["x"].pooled == 0
+
+
+def test_numbers_of_too_few_units_have_no_bounds_and_give_no_value() -> None:
+    rng = np.random.default_rng(0)
+    values = [*[None] * 500, *rng.normal(50, 1, 60).tolist()]
+    table = pa.table({"x": pa.array(values, pa.float64()), "who": [*range(500), *[998, 999, 1000] * 20]})
+    known = learned(table, schema_for(table, unit="who"))["x"]
+    assert (known.atoms, known.edges) == ((), ())
+
+
 @settings(max_examples=20)
 @given(RNG_SEEDS, st.integers(1, 15), st.sampled_from(["float", "integer", "time"]), st.booleans())
 def test_bounds_are_the_values_of_the_rank_that_is_asked_for(
@@ -161,7 +174,7 @@ def test_without_disclosure_control_everything_is_kept() -> None:
 @pytest.mark.parametrize("rows", [1, 3, 19])
 def test_a_table_with_too_few_rows_is_refused_with_a_remedy(rows: int) -> None:
     table = pa.table({"x": list(range(rows))})
-    with pytest.raises(InputError, match="at least 20 rows.*at_least: 0"):
+    with pytest.raises(InputError, match=r"at least 20 rows.*at_least: 0"):
         learned(table, schema_for(table))
 
 
@@ -244,6 +257,18 @@ def test_rates_of_every_kind_of_column_make_one() -> None:
     assert known["id"].atoms == known["note"].atoms == known["void"].atoms == ()
 
 
+@pytest.mark.parametrize("ends", [(2**63 - 1, 2**63 - 1), (-(2**63) + 1, 2**63 - 1)])
+@pytest.mark.parametrize("unique", [False, True])
+def test_the_largest_integers_there_are_have_cells(ends: tuple[int, int], unique: bool) -> None:
+    rng = np.random.default_rng(0)
+    middle = rng.integers(-(10**6), 10**6, 300) if unique else np.arange(300) % 100
+    table = pa.table({"x": [*ends * 3, *middle.tolist() * (1 if unique else 20)]})
+    for at_least in (0, 3):
+        known = learned(table, schema_for(table), at_least=at_least)["x"]
+        assert all(a < b for a, b in zip(known.edges, known.edges[1:], strict=False))
+        assert rates(known) == pytest.approx(1)
+
+
 @pytest.mark.parametrize("low", [-60.0, -1e300])
 def test_a_support_may_lie_on_both_sides_of_zero(low: float) -> None:
     values = [*np.linspace(low, -10, 60).tolist(), *np.linspace(10, 60, 60).tolist()]
@@ -299,6 +324,51 @@ def test_declared_bounds_of_times_bind() -> None:
         "1960-01-01 00:00:00",
         "2030-01-01 00:00:00",
     ]
+
+
+@pytest.mark.parametrize(
+    ("type", "least", "most", "ends"),
+    [
+        (pa.time32("s"), "06:00:00", "22:30:00", [21_600, 81_000]),
+        (pa.time64("ns"), "00:00:00", "23:59:59.999999999", [0, 86_399_999_999_999]),
+        (pa.duration("ms"), 0, 10**9, [0, 10**9]),
+        (pa.decimal128(12, 2), "0", "1000.5", [0, 100_050]),
+        (pa.uint64(), 0, 2**64 - 9, [-(2**63) + 1, 2**63 - 8]),
+        (
+            pa.timestamp("s", "Europe/Berlin"),
+            "1970-01-01T01:00:00+0100",
+            "2000-01-01T00:00:00Z",
+            [0, 946_684_800],
+        ),
+        (pa.timestamp("s", "UTC"), "1970-01-01T00:00:00", "2000-01-01T00:00:00", [0, 946_684_800]),
+        (pa.date32(), "1970-01-02", "1970-12-31", [1, 364]),
+    ],
+    ids=str,
+)
+def test_declared_bounds_of_any_type_bind(
+    type: pa.DataType, least: object, most: object, ends: list[int]
+) -> None:
+    rng = np.random.default_rng(0)
+    low, high = max(ends[0], -(2**62)), min(ends[1], 2**62)
+    keys = rng.integers(low, high, 2000)
+    table = pa.table({"x": from_keys(keys, type)})
+    facts = {"facts": "declared: by law", "min": least, "max": most}
+    known = learned(table, schema_for(table, x=facts), at_least=2)["x"]
+    told = [known.edges[0], known.edges[-1] - 1] if not known.support else ends
+    assert told == ends
+
+
+@pytest.mark.parametrize(
+    ("type", "least"),
+    [(pa.int64(), "ten"), (pa.time32("s"), "noon"), (pa.duration("s"), "long"), (pa.date32(), 3.5)],
+    ids=str,
+)
+def test_a_declared_bound_that_is_no_value_of_the_column_is_refused_by_name(
+    type: pa.DataType, least: object
+) -> None:
+    table = pa.table({"x": from_keys(np.random.default_rng(0).integers(0, 80_000, 500), type)})
+    with pytest.raises(SchemaError, match="column 'x'"):
+        learned(table, schema_for(table, x={"facts": "declared: by law", "min": least}))
 
 
 def known_mixed() -> Learned:

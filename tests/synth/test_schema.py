@@ -1,5 +1,4 @@
 import json
-import math
 import re
 
 import pyarrow as pa
@@ -148,7 +147,11 @@ def test_categories_keep_their_types(values: list[bool | int | float | str]) -> 
 
 
 def test_the_arrow_schema_has_the_names_types_and_nullability() -> None:
-    text = "columns: [{name: a, kind: numerical, type: int8, nullable: false}, {name: b, kind: datetime, type: 'timestamp[us, tz=UTC]'}]"
+    text = """
+    columns:
+    - {name: a, kind: numerical, type: int8, nullable: false}
+    - {name: b, kind: datetime, type: "timestamp[us, tz=UTC]"}
+    """
     expected = pa.schema([pa.field("a", pa.int8(), False), pa.field("b", pa.timestamp("us", "UTC"))])
     assert Schema.parse(text, source="s").arrow.equals(expected)
 
@@ -297,4 +300,4 @@ def test_only_declared_facts_bind_and_only_values_of_some_kinds_are_learned() ->
 
 def test_nearest_says_nothing_where_nothing_is_near() -> None:
     assert nearest("abc", ["xyz"]) == ""
-    assert math.isfinite(len(nearest("", ["a"])))
+    assert nearest("", ["a"]) == ""

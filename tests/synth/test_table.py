@@ -91,8 +91,10 @@ def test_a_model_of_pandas_can_be_asked_for_arrow(model: TableModel[pd.DataFrame
     assert model.as_arrow().sample(30).to_pandas().equals(model.sample(30))
 
 
-HOSTILE = ["", " ", "a\nb", "unit", "holdout", "states", "scores", "\0held out", "$x", "<script>", "'\"", "ä", "🐘", "../x",
-           "0", "None", "*"]  # fmt: skip
+HOSTILE = [
+    "", " ", "a\nb", "unit", "holdout", "states", "scores", "\0held out", "$x", "<script>", "'\"", "ä", "🐘", "../x",
+    "0", "None", "*",
+]  # fmt: skip
 
 
 def test_hostile_names_of_columns_survive_fit_sample_save_and_conditions(tmp_path: Path) -> None:
@@ -118,9 +120,17 @@ def test_columns_of_the_same_name_are_refused() -> None:
 
 @pytest.mark.parametrize(
     "frame",
-    [[1, 2], "data.csv", {"x": [1]}, pd.DataFrame(), pd.DataFrame({"x": []}), pa.table({}), pd.DataFrame({"x": [[1], "a"] * 30})],
+    [
+        [1, 2],
+        "data.csv",
+        {"x": [1]},
+        pd.DataFrame(),
+        pd.DataFrame({"x": []}),
+        pa.table({}),
+        pd.DataFrame({"x": [[1], "a"] * 30}),
+    ],
     ids=lambda f: type(f).__name__,
-)  # fmt: skip
+)
 def test_what_is_no_usable_table_is_refused(frame: Any) -> None:
     with pytest.raises(InputError, match="however"):
         fitted(frame)
@@ -418,8 +428,10 @@ def descriptions(text: str) -> dict[str, str]:
     return damaged
 
 
-@pytest.mark.parametrize("done", list(descriptions(json.dumps(dict.fromkeys(
-    ["format", "synthesizer", "weights", "threads", "frame", "profile"], 1) | {"schema": {"columns": []}}))))  # fmt: skip
+PARTS = dict.fromkeys(["format", "synthesizer", "weights", "threads", "frame", "profile"], 1)
+
+
+@pytest.mark.parametrize("done", descriptions(json.dumps({**PARTS, "schema": {"columns": []}})))
 def test_a_damaged_description_is_refused(model: TableModel[pd.DataFrame], tmp_path: Path, done: str) -> None:
     model.save(tmp_path)
     path = tmp_path / "model.json"

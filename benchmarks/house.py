@@ -1,0 +1,193 @@
+"""What must hold of the house, measured: Adult, memory at ten million rows, the gate on real tables.
+
+usage: python benchmarks/house.py DATA [adult] [memory] [tables] [--seeds 3] [--work FOLDER]
+
+DATA is a folder with tabular/NAME/*.parquet (docs/benchmarks.md says which tables and where they are from).
+Every measurement runs `understudy` as a person would, in a process of its own, and prints one line of JSON.
+"""
+
+import argparse
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+HERE = Path(__file__).parent
+UNDERSTUDY = Path(sys.executable).with_name("understudy")
+
+TABLES: dict[str, tuple[str, ...]] = {
+    "adult": ("adult_train.parquet",),
+    "ames_housing": ("ames_housing.parquet",),
+    "bank_marketing": ("bank_marketing.parquet",),
+    "california_housing": ("california_housing.parquet",),
+    "credit_default": ("credit_default.parquet",),
+    "diabetes_130": ("diabetes_130.parquet",),
+    "flchain": ("flchain.parquet",),
+    "king_county_housing": ("king_county_housing.parquet",),
+    "loans_full": ("loans_full.parquet",),
+    "magic_gamma": ("magic_gamma.parquet",),
+    "news_popularity_sample20": ("news_popularity_sample20.parquet",),
+    "nist_acs_ma2019": ("nist_acs_ma2019.parquet",),
+    "nycflights13": ("flights.parquet",),
+    "pima_diabetes": ("pima_diabetes.parquet",),
+    "titanic": ("titanic.parquet",),
+    "walmart_weekly": ("walmart_weekly.parquet",),
+}
+
+
+def understudy(folder: Path, *arguments: str) -> dict[str, Any]:
+    """Runs the command in a folder: its JSON, exit code, seconds and peak resident bytes."""
+    before = time.perf_counter()
+    process = subprocess.Popen(
+        [UNDERSTUDY, *arguments, "--json"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    peak = _peak(process)
+    out, err = process.communicate()
+    try:
+        said = json.loads(out) if out else {}
+    except ValueError:
+        said = {"stdout": out}
+    if process.returncode not in (0, 3):
+        said["stderr"] = err[-2000:]
+    seconds = round(time.perf_counter() - before, 1)
+    return {**said, "exit": process.returncode, "wall_seconds": seconds, "peak_bytes": peak()}
+
+
+def _peak(process: subprocess.Popen[str]) -> Any:
+    """Watches the resident memory of a process; Linux keeps the peak in /proc as long as it lives."""
+    import threading
+
+    highest = [0]
+
+    def watch() -> None:
+        path = Path(f"/proc/{process.pid}/status")
+        while process.poll() is None:
+            try:
+                lines = path.read_text().splitlines()
+            except OSError:
+                return
+            found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")]
+            highest[0] = max([*highest, *found])
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+
+    def finish() -> int:
+        thread.join()
+        return highest[0]
+
+    return finish
+
+
+def scorecard(
+    train: Path, holdout: Path, release: str, target: str, drop: Sequence[str] = ()
+) -> dict[str, float]:
+    """The project's own scorecard of a release."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = []
+        for name, path in (("train", train), ("holdout", holdout), ("synthetic", Path(release) / "data")):
+            paths.append(Path(folder) / f"{name}.parquet")
+            pq.write_table(pq.read_table(path).drop_columns(list(drop)), paths[-1])
+        command = [sys.executable, str(HERE / "scorecard.py"), *map(str, paths), "--target", target]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return dict(json.loads(done.stdout))
+
+
+def adult(data: Path, work: Path, seeds: int) -> Iterator[dict[str, Any]]:
+    """Full releases of Adult, evidence included, held-out rows from its own test file."""
+    source = data / "tabular" / "adult"
+    folder = work / "adult"
+    folder.mkdir(parents=True)
+    shutil.copy(source / "adult_train.parquet", folder)
+    shutil.copy(source / "adult_test.parquet", folder)
+    understudy(folder, "init", "adult_train.parquet")
+    for synthesizer in ("gmm", "circuit"):
+        for seed in range(seeds):
+            done = understudy(
+                folder, "release", "recipe.yaml", "--synthesizer", synthesizer, "--seed", str(seed),
+                "--holdout", "adult_test.parquet",
+            )  # fmt: skip
+            figures = {}
+            if done["exit"] == 0:
+                train, test = folder / "adult_train.parquet", folder / "adult_test.parquet"
+                figures = scorecard(train, test, done["release"], "income")
+            yield {"what": "adult", "synthesizer": synthesizer, "seed": seed, **_short(done), **figures}
+
+
+def memory(data: Path, work: Path, _: int) -> Iterator[dict[str, Any]]:
+    """Peak memory: fitting on a folder of ten million rows, and releasing ten million from the fitted model."""
+    folder = work / "memory"
+    (folder / "table").mkdir(parents=True)
+    flights = pq.read_table(data / "tabular" / "nycflights13" / "flights.parquet")
+    copies = -(-10_000_000 // len(flights))
+    for i in range(copies):
+        pq.write_table(flights, folder / "table" / f"part-{i:02d}.parquet")
+    done = understudy(folder, "init", "table")
+    yield {"what": "memory, init", "rows": copies * len(flights), **_short(done)}
+    done = understudy(folder, "release", "recipe.yaml", "--rows", "100000")
+    yield {"what": "memory, fit on ten million rows", **_short(done)}
+    done = understudy(folder, "release", "recipe.yaml", "--rows", "10000000")
+    yield {"what": "memory, release of ten million rows", **_short(done)}
+
+
+def tables(data: Path, work: Path, _: int) -> Iterator[dict[str, Any]]:
+    """Each table with the recipe of init, untouched, against the default gate."""
+    for name, files in TABLES.items():
+        folder = work / name
+        folder.mkdir(parents=True)
+        for file in files:
+            shutil.copy(data / "tabular" / name / file, folder)
+        made = understudy(folder, "init", files[0])
+        done = understudy(folder, "release", "recipe.yaml") if made["exit"] == 0 else made
+        rows = pq.read_metadata(folder / files[0])
+        figures: dict[str, Any] = {"columns": rows.num_columns, "source_rows": rows.num_rows}
+        runs = list((folder / ".understudy" / "runs").glob("*/evidence.json"))
+        if runs:
+            evidence = json.loads(runs[0].read_text())
+            names = ("shape", "shape_ceiling", "trend", "trend_ceiling", "copies", "copies_holdout")
+            figures |= {n: round(evidence[n], 4) for n in names if evidence[n] is not None}
+        yield {"what": "table", "name": name, **figures, **_short(done)}
+
+
+def _short(done: dict[str, Any]) -> dict[str, Any]:
+    keep = ("exit", "verdict", "seconds", "wall_seconds", "stderr")
+    short = {k: done[k] for k in keep if k in done}
+    return {**short, "peak_gb": round(done["peak_bytes"] / 1e9, 2)}
+
+
+PARTS = {"adult": adult, "memory": memory, "tables": tables}
+
+
+def main() -> None:
+    """Runs the parts that were asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("parts", nargs="*", default=[], metavar="PART")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--work", type=Path)
+    given = parser.parse_args()
+    work = given.work or Path(tempfile.mkdtemp(prefix="understudy-bench-"))
+    for part in given.parts or PARTS:
+        for line in PARTS[part](given.data, work, given.seeds):
+            print(json.dumps(line), flush=True)
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(json.dumps({"work": str(work), "largest_child_gb": round(usage.ru_maxrss / 1e6, 2)}))
+
+
+if __name__ == "__main__":
+    main()
