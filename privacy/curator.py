@@ -106,11 +106,13 @@ class Shared:
     Attributes:
         keys: int64 (m,), increasing.
         counts: float64 (m,): rows with that value.
+        others: units that have some other value, one that too few share.
         noise_std: as in `Answer`.
     """
 
     keys: Keys
     counts: Floats
+    others: float
     noise_std: float = 0.0
 
 
@@ -194,8 +196,9 @@ class Statistic(Protocol):
 Question = Cells | Statistic
 """What `price` can be asked about."""
 
-Counted = Literal["rows", "lowest", "highest"]
-"""What a histogram counts: every row, or every unit once, in the cell of its lowest or highest key."""
+Counted = Literal["rows", "units", "lowest", "highest"]
+"""What a histogram counts: every row, or every unit once, in the cell of one of its keys: one that is drawn, its
+lowest or its highest."""
 
 
 class Curator(Protocol):
@@ -292,7 +295,7 @@ class ExactCurator:
         columns = sorted({n for c in cells for n in c.columns})
         batches: Iterable[Batch] = self.rows(split, columns=columns)
         if of != "rows" and not self._rows.unit_is_row:
-            batches = _extremes(batches, columns, of)
+            batches = _one_each(batches, columns, of)
         counts = [np.zeros(c.shape) for c in cells]
         for batch in batches:
             for total, c in zip(counts, cells, strict=True):
@@ -379,17 +382,17 @@ class ExactCurator:
         return self._counts[split]
 
 
-def _extremes(batches: Iterable[Batch], columns: Sequence[str], of: Counted) -> Iterator[Batch]:
-    """For each column one batch that has every unit once, with its lowest or highest key."""
+def _one_each(batches: Iterable[Batch], columns: Sequence[str], of: Counted) -> Iterator[Batch]:
+    """For each column one batch that has every unit once, with one of its keys."""
     parts = list(batches)
     for name in columns:
         unit = np.concatenate([b.unit for b in parts]) if parts else np.empty(0, np.uint64)
         keys = np.concatenate([b.columns[name] for b in parts]) if parts else np.empty(0, np.int64)
-        order = (
-            np.lexsort((keys, keys != MISSING, unit))
-            if of == "highest"
-            else np.lexsort((-keys, keys != MISSING, unit))
-        )
+        # The last of a unit's rows in this order stands for it; a missing value only where it has no other.
+        with np.errstate(over="ignore"):
+            drawn = _mix(_mix(keys.astype(np.int64).view(np.uint64)) + unit)
+        rank = {"highest": keys, "lowest": -keys, "units": drawn}[of]
+        order = np.lexsort((rank, keys != MISSING, unit))
         last = np.append(np.diff(unit[order]) != 0, True)[: len(order)]
         yield Batch(unit=unit[order][last], columns={name: keys[order][last]})
 
@@ -420,9 +423,11 @@ class _Tally:
         if self._by_unit and self._pairs:
             pairs = np.unique(np.concatenate(self._pairs))
             enough = np.unique(pairs["key"], return_counts=True)[1] >= at_least
+            others = len(np.unique(pairs["unit"][~enough[np.searchsorted(self._keys, pairs["key"])]]))
         else:
             enough = self._counts >= at_least
-        return Shared(keys=self._keys[enough], counts=self._counts[enough])
+            others = int(self._counts[~enough].sum())
+        return Shared(keys=self._keys[enough], counts=self._counts[enough], others=others)
 
 
 def draw(unit: NDArray[np.uint64], key: bytes, purpose: str) -> Floats:

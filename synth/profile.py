@@ -138,9 +138,9 @@ def learn(schema: Schema, curator: Curator, labels: Labels, *, at_least: int = 1
     }
     numeric = [c for c in learned if columns[c.name].pooled > 0 and not is_text(c.arrow_type) and _ordered(c)]
     columns |= _continuous(numeric, columns, shared, curator, rows, enough)
-    return Profile(
-        rows=rows, at_least=at_least, columns=tuple(_complete(columns[c.name], enough / rows) for c in schema)
-    )
+    few = {n for n, s in shared.items() if s.others < enough and not schema[n].declared}
+    complete = (_complete(columns[c.name], keep_pool=c.name not in few, enough=enough / rows) for c in schema)
+    return Profile(rows=rows, at_least=at_least, columns=tuple(complete))
 
 
 def _ordered(column: Column) -> bool:
@@ -226,7 +226,7 @@ def _continuous(
     if spread:
         bounds = _bounds(spread, curator, enough)
         spread = [c for c in spread if c.name in bounds]
-        done |= _cells(spread, profiles, bounds, curator, rows, enough)
+        done |= _cells(spread, profiles, bounds, curator, enough)
     return done
 
 
@@ -332,54 +332,53 @@ def _cells(
     profiles: Mapping[str, ColumnProfile],
     bounds: Mapping[str, tuple[int, int]],
     curator: Curator,
-    rows: float,
     enough: int,
 ) -> dict[str, ColumnProfile]:
-    """Splits cells that hold too many rows until each holds about 1/256 of them."""
-    edges = {c.name: _cuts(bounds[c.name][0], bounds[c.name][1] + 1, 2 * CELLS) for c in columns}
-    atoms = {
-        c.name: [
-            (int(a), r * rows)
-            for a, r in zip(profiles[c.name].atoms, profiles[c.name].atom_rates, strict=True)
-        ]
-        for c in columns
-    }
-    target = {c.name: max(float(enough), profiles[c.name].pooled * rows / CELLS) for c in columns}
-    counts: dict[str, NDArray[np.float64]] = {}
-    open_columns = [c.name for c in columns]
+    """Splits cells that hold too many units until each holds about 1/256 of them."""
+    edges = {}
+    for c in columns:
+        first, last = bounds[c.name]
+        atoms = np.array([int(a) for a in profiles[c.name].atoms if first <= int(a) <= last], np.int64)
+        # An atom has a cell of its own, which stays empty.
+        edges[c.name] = np.unique(np.concatenate([_cuts(first, last + 1, 2 * CELLS), atoms, atoms + 1]))
+    target: dict[str, float] = {}
+    unsettled = list(edges)
     for _ in range(_ROUNDS):
-        answers = curator.histogram([Cells(columns=(n,), edges=(edges[n],)) for n in open_columns])
-        for name, answer in zip(open_columns, answers, strict=True):
-            counts[name] = _without(answer.value, edges[name], atoms[name])
-        still = []
-        for name in open_columns:
-            finer = _split(edges[name], counts[name], target[name])
-            if len(finer) > len(edges[name]):
-                edges[name] = finer
-                still.append(name)
-        open_columns = still
-        if not open_columns:
+        answers = curator.histogram([_over(n, edges[n]) for n in unsettled], of="units")
+        finer = {}
+        for name, answer in zip(unsettled, answers, strict=True):
+            units = _without(answer.value[2:-1], edges[name], profiles[name])
+            target.setdefault(name, max(float(enough), units.sum() / CELLS))
+            finer[name] = _split(edges[name], units, target[name])
+        unsettled = [n for n in unsettled if len(finer[n]) > len(edges[n])]
+        edges |= {n: finer[n] for n in unsettled}
+        if not unsettled:
             break
-    for name in open_columns:
-        answer = curator.histogram([Cells(columns=(name,), edges=(edges[name],))])[0]
-        counts[name] = _without(answer.value, edges[name], atoms[name])
-    return {
-        name: _merged(profiles[name], edges[name], counts[name], max(enough, target[name] / 2), rows)
-        for name in edges
-    }
+    cells = [_over(n, edges[n]) for n in edges]
+    done = {}
+    for name, of_rows, of_units in zip(
+        edges, curator.histogram(cells), curator.histogram(cells, of="units"), strict=True
+    ):
+        rows, units = (_cut(a.value, edges[name], profiles[name]) for a in (of_rows, of_units))
+        done[name] = _merged(profiles[name], edges[name], rows, units, max(enough, target[name] / 2))
+    return done
 
 
-def _without(
-    answer: NDArray[np.float64], edges: Keys, atoms: Sequence[tuple[int, float]]
-) -> NDArray[np.float64]:
-    """Rows of each inner cell without atoms; what lies beyond the bounds counts for the outermost cells."""
-    counts = answer[1:].copy()
-    for key, rows in atoms:
-        counts[np.searchsorted(edges, key, side="right")] -= rows
-    inner = counts[1:-1].copy()
-    inner[0] += counts[0]
-    inner[-1] += counts[-1]
-    return np.maximum(inner, 0.0)
+def _cut(answer: NDArray[np.float64], edges: Keys, profile: ColumnProfile) -> NDArray[np.float64]:
+    """Counts of the cells; what lies beyond the bounds is cut to them, so it counts for the outermost."""
+    counts = _without(answer[2:-1], edges, profile)
+    counts[0] += answer[1]
+    counts[-1] += answer[-1]
+    return counts
+
+
+def _over(name: str, edges: Keys) -> Cells:
+    return Cells(columns=(name,), edges=(edges,))
+
+
+def _without(counts: NDArray[np.float64], edges: Keys, profile: ColumnProfile) -> NDArray[np.float64]:
+    """Counts of the cells between edges, without those of the atoms."""
+    return np.where(np.isin(edges[:-1], np.array(profile.atoms, np.int64)), 0.0, counts)
 
 
 def _split(edges: Keys, counts: NDArray[np.float64], target: float) -> Keys:
@@ -392,17 +391,22 @@ def _split(edges: Keys, counts: NDArray[np.float64], target: float) -> Keys:
 
 
 def _merged(
-    profile: ColumnProfile, edges: Keys, counts: NDArray[np.float64], at_least: float, rows: float
+    profile: ColumnProfile,
+    edges: Keys,
+    rows: NDArray[np.float64],
+    units: NDArray[np.float64],
+    at_least: float,
 ) -> ColumnProfile:
-    """Joins neighbouring cells until each holds enough rows."""
-    borders, held, running = [int(edges[0])], [], 0.0
-    for right, count in zip(edges[1:], counts, strict=True):
+    """Joins neighbouring cells until each holds enough units; their rows give the rates."""
+    borders, held, running, running_units = [int(edges[0])], [], 0.0, 0.0
+    for right, count, own in zip(edges[1:], rows, units, strict=True):
         running += count
+        running_units += own
         # A gap stays a gap: a cell without rows is kept apart, so that nothing is spread over it.
-        if running >= at_least or running == 0:
+        if running_units >= at_least or running == 0:
             borders.append(int(right))
             held.append(running)
-            running = 0.0
+            running = running_units = 0.0
     last = max((i for i, h in enumerate(held) if h > 0), default=None)
     if last is None:
         return profile
@@ -414,9 +418,9 @@ def _merged(
     return replace(profile, pooled=0.0, edges=tuple(borders), cell_rates=tuple(float(r) for r in rates))
 
 
-def _complete(profile: ColumnProfile, enough: float) -> ColumnProfile:
-    """Rates that make 1; a pool of too few units is dissolved."""
-    pooled = profile.pooled if profile.pooled >= enough else 0.0
+def _complete(profile: ColumnProfile, *, keep_pool: bool, enough: float) -> ColumnProfile:
+    """Rates that make 1; a pool of too few units, or of a share below `enough`, is dissolved."""
+    pooled = profile.pooled if keep_pool and profile.pooled >= enough else 0.0
     atoms = np.array(profile.atom_rates)
     cells = np.array(profile.cell_rates)
     present = pooled + atoms.sum() + cells.sum()

@@ -235,7 +235,8 @@ def test_a_condition_on_a_number_gives_what_filtering_around_it_would_give(
     for name in ("size", "colour"):
         one, two = (frequencies(f[name]) for f in (drawn, kept))
         for value in one:
-            assert abs(one[value] / len(drawn) - two.get(value, 0) / len(kept)) < 0.06
+            four_errors = 4 * (0.25 / len(kept)) ** 0.5
+            assert abs(one[value] / len(drawn) - two.get(value, 0) / len(kept)) < four_errors
     assert agree(drawn["size"], many["size"][:10_000]) < 1e-6
 
 
