@@ -3,9 +3,10 @@
 import os
 from typing import TYPE_CHECKING, Any
 
-# Threads that wait in a loop for each other make a fit many times slower on a machine that has other work.
-# Before torch is imported is the only time to say so.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Threads that wait for each other in a loop make a fit many times slower on a machine that has other work;
+# threads that sleep at once, three times slower on one that has none. So they loop for some microseconds. It can
+# be said only before torch is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 if TYPE_CHECKING:
     from synth.table import TableModel, fit, load

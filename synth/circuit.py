@@ -26,7 +26,7 @@ from torch import Tensor
 from privacy.curator import Batch, Curator, Floats, Split
 from synth.codec import UNKNOWN, Encoded, Field, Layout
 from synth.draws import categorical, from_tables, rowwise
-from synth.em import LogLikelihood, best_size, encoded_of, grouped, maximize_likelihood, simplex
+from synth.em import best_size, encoded_of, grouped, maximize_likelihood, simplex
 from synth.gmm import Options as MixtureOptions
 from synth.gmm import Parameters as MixtureParameters
 from synth.gmm import fit_components
@@ -408,8 +408,9 @@ class _Learner:
         return best_size(
             [s for s in (16, 32, 64, 128, 256, 512) if s < most] + [most],
             lambda number: self.em(number, split="fit", effort=0.3),
-            lambda p: LogLikelihood(Circuit(self._layout, self._bins, p).log_prob, len(self._bins)),
+            lambda p: Circuit(self._layout, self._bins, p).log_prob,
             self._curator,
+            columns=len(self._bins),
         )
 
     def em(self, number: int, *, split: Split, effort: float) -> Parameters:

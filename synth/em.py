@@ -61,44 +61,71 @@ def maximize_likelihood(
 
 
 def best_size(
-    sizes: Sequence[int], fit: Callable[[int], P], likelihood: Callable[[P], Statistic], curator: Curator
+    sizes: Sequence[int],
+    fit: Callable[[int], P],
+    log_prob: Callable[[P], Callable[[Encoded], Floats]],
+    curator: Curator,
+    *,
+    columns: int,
 ) -> int:
-    """The size whose trial fit gives rows that it has not seen the highest likelihood; sizes rise.
+    """The largest size whose trial fit is not measurably worse on rows that it has not seen; sizes rise.
 
-    The search ends at the first size that is not better than the one before.
+    Worse means: by more than one standard error of the mean difference of the rows' log-likelihoods. Between
+    equals the larger fits finer dependence.
+
+    Args:
+        sizes: candidates, rising.
+        fit: a size → parameters, learned from the split "fit".
+        log_prob: parameters → log-likelihood of rows.
+        curator: over encoded rows.
+        columns: number of columns, which bounds what a row may count.
     """
-    best, best_value = sizes[0], -math.inf
-    for size in sizes if len(sizes) > 1 else ():
-        value = float(curator.sum(likelihood(fit(size)), split="select").value[0])
-        if value <= best_value:
-            break
-        best, best_value = size, value
-    return best
+    if len(sizes) == 1:
+        return sizes[0]
+    best = fit(sizes[0])
+    for smaller, size in zip(sizes, sizes[1:], strict=False):
+        challenger = fit(size)
+        contest = Contest(log_prob(best), log_prob(challenger), columns)
+        gain, squares, rows = curator.sum(contest, split="select").value
+        mean = gain / max(rows, 1.0)
+        error = math.sqrt(max(squares / max(rows, 1.0) - mean**2, 0.0) / max(rows, 1.0))
+        if mean < -error:
+            return smaller
+        best = challenger
+    return sizes[-1]
 
 
-class LogLikelihood:
-    """Σ log p(row). A row counts within ± `bound` only."""
+class Contest:
+    """Σ of (d, d², 1) over rows, with d the gain in log-likelihood of one model over another.
 
-    size = 1
+    A row counts within ± 5 per column only, which bounds its vector.
+    """
 
-    def __init__(self, log_prob: Callable[[Encoded], Floats], columns: int) -> None:
-        self._log_prob = log_prob
-        self.bound = 20.0 * columns
+    size = 3
 
-    def of(self, batch: Batch) -> "_Values":
+    def __init__(
+        self, champion: Callable[[Encoded], Floats], challenger: Callable[[Encoded], Floats], columns: int
+    ) -> None:
+        self._champion, self._challenger = champion, challenger
+        self._most = 5.0 * columns
+        self.bound = math.sqrt(self._most**2 + self._most**4 + 1)
+
+    def of(self, batch: Batch) -> "_Gains":
         """What these rows add."""
-        return _Values(np.clip(self._log_prob(encoded_of(batch)), -self.bound, self.bound))
+        rows = encoded_of(batch)
+        gains = np.clip(self._challenger(rows) - self._champion(rows), -self._most, self._most)
+        return _Gains(np.stack([gains, gains**2, np.ones(len(gains))], 1))
 
 
-class _Values:
-    def __init__(self, values: Floats) -> None:
-        self._values = values
+class _Gains:
+    def __init__(self, vectors: Floats) -> None:
+        self._vectors = vectors
 
     def norms(self) -> Floats:
-        return np.abs(self._values)
+        return np.asarray(np.linalg.norm(self._vectors, axis=1))
 
     def weighted(self, weights: Floats | None) -> Floats:
-        return np.array([self._values.sum() if weights is None else self._values @ weights])
+        return np.asarray((self._vectors if weights is None else self._vectors * weights[:, None]).sum(0))
 
 
 def encoded_of(batch: Batch) -> Encoded:

@@ -22,7 +22,7 @@ from torch import Tensor
 from privacy.curator import Batch, Curator, Floats, Split
 from synth.codec import UNKNOWN, Encoded, Layout
 from synth.draws import categorical, from_tables
-from synth.em import LogLikelihood, best_size, encoded_of, grouped, maximize_likelihood, simplex
+from synth.em import best_size, encoded_of, grouped, maximize_likelihood, simplex
 
 MOST_VISITS = 1_000_000
 """Rows that all passes together look at, where that makes `FEWEST_PASSES` at least."""
@@ -283,8 +283,9 @@ def _best_number(curator: Curator, layout: Layout, options: Options, seed: int) 
     return best_size(
         [s for s in (8, 32, 64, 128, 256, 512, 1024, 2048) if s < most] + [most],
         lambda number: fit_components(curator, layout, options, number, split="fit", seed=seed, effort=0.3),
-        lambda parameters: LogLikelihood(Gmm(layout, parameters).log_prob, len(layout.fields)),
+        lambda parameters: Gmm(layout, parameters).log_prob,
         curator,
+        columns=len(layout.fields),
     )
 
 
