@@ -52,7 +52,7 @@ def without_guarantee(at_least: int) -> tuple[str, dict[str, Any] | None]:
     """
     formal = (
         "No formal privacy guarantee: the model learned from the private rows exactly. Rows are drawn from "
-        "the model and none is copied, but nothing bounds what a release says about one person."
+        "the model, not taken from the table, but nothing bounds what a release says about one person."
     )
     if at_least == 0:
         return f"{formal} Disclosure control was turned off: rare values and extremes may be real ones.", None

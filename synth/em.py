@@ -5,6 +5,7 @@ answer covers only a part of the rows, the running moments move by a step that s
 the ordinary algorithm of Dempster, Laird & Rubin 1977.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -83,7 +84,7 @@ def best_size(
     if len(sizes) == 1:
         return sizes[0]
     best = fit(sizes[0])
-    for smaller, size in zip(sizes, sizes[1:], strict=False):
+    for smaller, size in itertools.pairwise(sizes):
         challenger = fit(size)
         contest = Contest(log_prob(best), log_prob(challenger), columns)
         gain, squares, rows = curator.sum(contest, split="select").value

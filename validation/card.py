@@ -14,7 +14,8 @@ import yaml
 from synth.schema import Column, Schema
 from validation.fidelity import ColumnFidelity, Fidelity
 from validation.gates import Verdict
-from validation.report import citation, cut
+from validation.markup import cut
+from validation.report import citation
 
 NAME_WIDTH = 80
 """Width at which a name is cut."""

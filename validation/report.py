@@ -8,38 +8,43 @@ already markup, and a content security policy allows nothing but the one style a
 import base64
 import bisect
 import hashlib
-import html
 import itertools
 import json
 import math
 import re
-import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from synth.schema import Column, Schema
-from validation.fidelity import OTHERS, ColumnFidelity, Fidelity, Overlay, PairFidelity
+from validation.fidelity import ColumnFidelity, Fidelity, Overlay, PairFidelity
 from validation.gates import Finding, Verdict
+from validation.markup import (
+    NAME_WIDTH,
+    Html,
+    counted,
+    cut,
+    element,
+    join,
+    paragraph,
+    percent,
+    points,
+    px,
+    section,
+    shown_name,
+    sortable,
+    strength,
+    visible,
+)
+from validation.plots import overlay_plot
 
 HEAT_COLUMNS = 30
 """Columns that a heat map shows at most; the worst are taken."""
 
 WORST_PAIRS = 12
 """Pairs that are written out below the heat maps."""
-
-BARS = 8
-"""Bars of one plot at most; what is beyond is summed into the last."""
-
-NAME_WIDTH = 48
-"""Width at which a name is cut; its full text stands in a title attribute."""
-
-TITLE_WIDTH = 2_000
-"""Width at which even the full text of a name is cut, so that no name can blow the page up."""
 
 
 def render(
@@ -76,129 +81,6 @@ def render(
     body = element("body", {}, _masthead(title, fidelity, certificate, schema), main, _footer())
     page = element("html", {"lang": "en"}, _head(title, verdict), body)
     return f"<!doctype html>\n{page}\n"
-
-
-# Markup ---------------------------------------------------------------------------------------------------
-
-
-class Html(str):
-    """Markup that is safe to put on the page; a plain string never is."""
-
-    __slots__ = ()
-
-
-def element(tag: str, attributes: Mapping[str, object], *children: str) -> Html:
-    """One element; attributes that are None are left out, children that are not markup are escaped.
-
-    Examples:
-        >>> element("p", {"title": 'a"b', "id": None}, "1 < 2", element("b", {}, "!"))
-        '<p title="a&quot;b">1 &lt; 2<b>!</b></p>'
-    """
-    pairs = "".join(
-        f' {name}="{html.escape(visible(str(value)))}"'
-        for name, value in attributes.items()
-        if value is not None
-    )
-    inner = "".join(c if isinstance(c, Html) else html.escape(visible(c)) for c in children)
-    if tag in {"meta", "input"}:
-        return Html(f"<{tag}{pairs}>")
-    return Html(f"<{tag}{pairs}>{inner}</{tag}>")
-
-
-def join(parts: Iterable[Html], separator: str = "") -> Html:
-    """Markup after markup, with an escaped separator between."""
-    return Html(html.escape(separator).join(parts))
-
-
-def visible(text: str) -> str:
-    """The text with what cannot be seen, or reorders what can, written as a code point.
-
-    Joiners stay, since scripts and emoji need them.
-
-    Examples:
-        >>> visible("a\\nb\\u202ec")
-        'a⟨U+000A⟩b⟨U+202E⟩c'
-    """
-    if text.isprintable():
-        return text
-    return "".join(_visible_character(c) for c in text)
-
-
-def _visible_character(c: str) -> str:
-    if c in "\u200c\u200d" or unicodedata.category(c) not in {"Cc", "Cf", "Cs", "Zl", "Zp"}:
-        return c
-    return f"⟨U+{ord(c):04X}⟩"
-
-
-def cut(text: str, width: int) -> str:
-    """The text made visible, and cut where it is wider than `width` letters; wide letters count twice.
-
-    Examples:
-        >>> cut("marital_status", 8)
-        'marital…'
-    """
-    text = visible(text[: 4 * width])
-    used = 0
-    for i, c in enumerate(text):
-        used += 2 if unicodedata.east_asian_width(c) in "WF" else 1
-        if used > width:
-            return text[: max(i - 1, 1)] + "…"
-    return text
-
-
-def _name(name: str, width: int = NAME_WIDTH) -> Html:
-    """A name of the table: apart from the direction of the text around it, cut, with a title if it was."""
-    short = cut(name, width)
-    return element("bdi", {"title": None if short == name else cut(name, TITLE_WIDTH)}, short or "(no name)")
-
-
-def _section(anchor: str, heading: str, *children: str) -> Html:
-    return element(
-        "section",
-        {"id": anchor, "aria-labelledby": f"{anchor}-heading"},
-        element("h2", {"id": f"{anchor}-heading"}, heading),
-        *children,
-    )
-
-
-def _paragraph(*children: str) -> Html:
-    return element("p", {"class": "lead"}, *children)
-
-
-# Numbers --------------------------------------------------------------------------------------------------
-
-
-def _score(value: float | None) -> str:
-    """A score in [0, 1] as points of 100; 100 is said of no less than all."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    return f"{100 * value:.1f}" if value >= 1 else f"{min(100 * value, 99.9):.1f}"
-
-
-def _percent(share: float | None) -> str:
-    if share is None or not math.isfinite(share):
-        return "–"
-    if share == 0:
-        return "0\u00a0%"
-    if share < 0.0005:
-        return "<\u00a00.1\u00a0%"
-    return f"{100 * share:.1f}\u00a0%"
-
-
-def _count(n: int, one: str, many: str) -> str:
-    return f"{n:,} {one if n == 1 else many}"
-
-
-def _strength(value: float | None) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{value:.2f}"
-
-
-def _sortable(value: float | None) -> str | None:
-    return None if value is None or not math.isfinite(value) else f"{value:.6g}"
-
-
-def _px(value: float) -> str:
-    return f"{value:.1f}".rstrip("0").rstrip(".")
 
 
 # Frame ----------------------------------------------------------------------------------------------------
@@ -239,8 +121,10 @@ def _head(title: str, verdict: Verdict) -> Html:
 def _masthead(title: str, fidelity: Fidelity, certificate: Mapping[str, Any], schema: Schema) -> Html:
     rows = certificate.get("rows")
     facts = [
-        _count(rows if isinstance(rows, int) else fidelity.rows_synthetic, "synthetic row", "synthetic rows"),
-        _count(len(schema), "column", "columns"),
+        counted(
+            rows if isinstance(rows, int) else fidelity.rows_synthetic, "synthetic row", "synthetic rows"
+        ),
+        counted(len(schema), "column", "columns"),
     ]
     if certificate.get("synthesizer"):
         facts.append(f"synthesizer {cut(str(certificate['synthesizer']), NAME_WIDTH)}")
@@ -260,7 +144,7 @@ def _masthead(title: str, fidelity: Fidelity, certificate: Mapping[str, Any], sc
             element("nav", {"aria-label": "Sections of this page"}, element("ul", {}, *items)),
         ),
         element("p", {"class": "eyebrow"}, "Evidence for a synthetic table"),
-        element("h1", {}, _name(title)),
+        element("h1", {}, shown_name(title)),
         element("p", {"class": "facts"}, " · ".join(facts)),
     )
 
@@ -286,8 +170,8 @@ def _footer() -> Html:
 def _verdict_section(fidelity: Fidelity, verdict: Verdict, certificate: Mapping[str, Any]) -> Html:
     heading = "This release may leave the house" if verdict.passed else "This release is refused"
     reason = "No critical rule is broken." if verdict.passed else cut(_sentence(verdict.summary), 600)
-    critical = _count(len(verdict.critical), "critical finding", "critical findings")
-    tally = f"{critical}, {_count(len(verdict.warnings), 'warning', 'warnings')}"
+    critical = counted(len(verdict.critical), "critical finding", "critical findings")
+    tally = f"{critical}, {counted(len(verdict.warnings), 'warning', 'warnings')}"
     banner = element(
         "div",
         {"class": "banner passed" if verdict.passed else "banner refused"},
@@ -344,8 +228,8 @@ def _reason_card(heading: str, score: float | None, ceiling: float | None, meani
         element(
             "p",
             {"class": "figure"},
-            element("strong", {}, _score(score)),
-            element("span", {}, f" of {_score(ceiling)}"),
+            element("strong", {}, points(score)),
+            element("span", {}, f" of {points(ceiling)}"),
         ),
         _gauge(score, ceiling),
         element("p", {"class": "beside"}, _beside(score, ceiling)),
@@ -369,7 +253,7 @@ def _worst_column(columns: Sequence[ColumnFidelity]) -> Html:
     if not scored:
         return Html("")
     shape, name = min(scored)
-    return element("span", {}, "Lowest: ", _name(name, 28), f", {_score(shape)}.")
+    return element("span", {}, "Lowest: ", shown_name(name, 28), f", {points(shape)}.")
 
 
 def _worst_pair(pairs: Sequence[PairFidelity]) -> Html:
@@ -378,7 +262,7 @@ def _worst_pair(pairs: Sequence[PairFidelity]) -> Html:
         return Html("")
     trend, first, second = min(scored)
     return element(
-        "span", {}, "Lowest: ", _name(first, 20), " with ", _name(second, 20), f", {_score(trend)}."
+        "span", {}, "Lowest: ", shown_name(first, 20), " with ", shown_name(second, 20), f", {points(trend)}."
     )
 
 
@@ -393,7 +277,7 @@ def _private_card(fidelity: Fidelity, certificate: Mapping[str, Any]) -> Html:
         element(
             "p",
             {"class": "figure"},
-            element("strong", {}, _percent(copies)),
+            element("strong", {}, percent(copies)),
             element("span", {}, " exact copies"),
         ),
         _gauge(None if copies is None else copies / scale, None if chance is None else chance / scale),
@@ -409,11 +293,11 @@ def _copies(fidelity: Fidelity) -> str:
         return "Synthetic rows that equal a training row; no rows were held out to tell what chance gives."
     text = (
         "Synthetic rows that equal a training row. By chance, "
-        f"{_percent(fidelity.copies_holdout)} of real held-out rows do (the mark)."
+        f"{percent(fidelity.copies_holdout)} of real held-out rows do (the mark)."
     )
     if fidelity.copies_rare is None:
         return text
-    rare, chance = _percent(fidelity.copies_rare), _percent(fidelity.copies_rare_holdout)
+    rare, chance = percent(fidelity.copies_rare), percent(fidelity.copies_rare_holdout)
     return f"{text} Of rare rows: {rare}, by chance {chance}."
 
 
@@ -435,13 +319,11 @@ def _gauge(score: float | None, ceiling: float | None, kind: str = "gauge") -> H
 def _findings_section(verdict: Verdict, anchors: Mapping[str, str]) -> Html:
     ordered = sorted(verdict.findings, key=lambda f: f.level != "critical")
     if not ordered:
-        return _section(
-            "findings", "What to worry about", _paragraph("The gate found nothing to worry about.")
-        )
-    return _section(
+        return section("findings", "What to worry about", paragraph("The gate found nothing to worry about."))
+    return section(
         "findings",
         "What to worry about",
-        _paragraph("Critical findings refuse a release. Warnings are for the reader to weigh."),
+        paragraph("Critical findings refuse a release. Warnings are for the reader to weigh."),
         element("ol", {"class": "findings"}, *(_finding(f, anchors) for f in ordered)),
     )
 
@@ -467,8 +349,8 @@ def _finding(finding: Finding, anchors: Mapping[str, str]) -> Html:
 
 def _column_link(name: str, anchors: Mapping[str, str]) -> Html:
     if name not in anchors:
-        return element("span", {}, _name(name, 28))
-    return element("a", {"href": f"#{anchors[name]}"}, _name(name, 28))
+        return element("span", {}, shown_name(name, 28))
+    return element("a", {"href": f"#{anchors[name]}"}, shown_name(name, 28))
 
 
 # Columns --------------------------------------------------------------------------------------------------
@@ -505,10 +387,10 @@ def _columns_section(fidelity: Fidelity, schema: Schema, anchors: Mapping[str, s
         element("thead", {"role": "rowgroup"}, element("tr", {"role": "row"}, *heads)),
         element("tbody", {"role": "rowgroup"}, *rows),
     )
-    return _section(
+    return section(
         "columns",
         "Columns",
-        _paragraph(
+        paragraph(
             "Shape is 100 when a column is distributed as in the training rows. Its ceiling is what real "
             f"rows score that were held out: {fidelity.rows_train:,} rows trained, "
             f"{fidelity.rows_holdout:,} held out, {fidelity.rows_synthetic:,} synthetic rows compared. Plots "
@@ -527,7 +409,7 @@ def _search(columns: int) -> Html:
         element(
             "input", {"id": "columns-search", "type": "search", "autocomplete": "off", "spellcheck": "false"}
         ),
-        element("span", {"id": "columns-count", "role": "status"}, _count(columns, "column", "columns")),
+        element("span", {"id": "columns-count", "role": "status"}, counted(columns, "column", "columns")),
     )
 
 
@@ -546,28 +428,28 @@ def _column_row(
     ceiling = measured.shape_ceiling if measured else None
     missing_real = measured.missing_real if measured else None
     missing_synthetic = measured.missing_synthetic if measured else None
-    scored = element("span", {"class": "number"}, _score(shape))
+    scored = element("span", {"class": "number"}, points(shape))
     return element(
         "tr",
         {"id": anchor, "role": "row"},
         _column_head(column, measured),
         _cell(1, None, overlay_plot(overlay) if overlay else _no_plot(column), kind="plot"),
         _cell(2, shape, scored, *([_gauge(shape, ceiling, "spark")] if shape is not None else [])),
-        _cell(3, ceiling, _score(ceiling)),
-        _cell(4, missing_real, _percent(missing_real)),
-        _cell(5, missing_synthetic, _percent(missing_synthetic)),
+        _cell(3, ceiling, points(ceiling)),
+        _cell(4, missing_real, percent(missing_real)),
+        _cell(5, missing_synthetic, percent(missing_synthetic)),
         _cell(6, measured.association_real if measured else None, _association(measured), kind="association"),
     )
 
 
 def _cell(position: int, value: float | None, *children: str, kind: str | None = None) -> Html:
     attributes = {"role": "cell", "class": kind, "data-label": _HEADERS[position][0]}
-    return element("td", attributes | {"data-value": _sortable(value)}, *children)
+    return element("td", attributes | {"data-value": sortable(value)}, *children)
 
 
 def _column_head(column: Column, measured: ColumnFidelity | None) -> Html:
     parts = [
-        _name(column.name, 36),
+        shown_name(column.name, 36),
         element("span", {"class": "kind"}, f"{column.kind} · {cut(column.type, 32)}"),
     ]
     if column.kind in _NOTES:
@@ -579,7 +461,7 @@ def _column_head(column: Column, measured: ColumnFidelity | None) -> Html:
 
 
 def _lost(lost: Sequence[tuple[str, float]]) -> Html:
-    shown = [element("span", {}, _name(label, 24), f" ({_percent(share)})") for label, share in lost[:3]]
+    shown = [element("span", {}, shown_name(label, 24), f" ({percent(share)})") for label, share in lost[:3]]
     if len(lost) > len(shown):
         shown.append(element("span", {}, f"{len(lost) - len(shown):,} more"))
     return join(shown, ", ")
@@ -595,320 +477,10 @@ def _association(measured: ColumnFidelity | None) -> Html:
     return element(
         "span",
         {},
-        element("span", {"class": "number"}, _strength(measured.association_real), " → "),
-        element("span", {"class": "number"}, _strength(measured.association_synthetic)),
-        element("span", {"class": "kind"}, "with ", _name(measured.strongest, 22)),
+        element("span", {"class": "number"}, strength(measured.association_real), " → "),
+        element("span", {"class": "number"}, strength(measured.association_synthetic)),
+        element("span", {"class": "kind"}, "with ", shown_name(measured.strongest, 22)),
     )
-
-
-# Plots ----------------------------------------------------------------------------------------------------
-
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 300, 98, 40, 20, 8
-_BAR_LEFT, _BAR_STEP = 112, 16
-
-
-Place = Callable[[float], float]
-"""From a share or a position to a coordinate in pixels."""
-
-
-def overlay_plot(overlay: Overlay) -> Html:
-    """Real against synthetic shares of one column, as SVG: steps over edges, or paired bars by label."""
-    if not any(overlay.real) and not any(overlay.synthetic):
-        return element("span", {"class": "none"}, "no value present")
-    if overlay.edges:
-        return _histogram(overlay)
-    return _bars(overlay)
-
-
-def _drawing(label: str, height: float, *children: str) -> Html:
-    return element(
-        "svg",
-        {
-            "class": "overlay", "role": "img", "aria-label": label,
-            "viewBox": f"0 0 {_WIDTH} {_px(height)}", "width": _WIDTH, "height": _px(height),
-        },
-        *children,
-    )  # fmt: skip
-
-
-def _histogram(overlay: Overlay) -> Html:
-    positions = _positions(overlay.edges)
-    real, synthetic = _densities(overlay.real, positions), _densities(overlay.synthetic, positions)
-    top = max(*real, *synthetic) or 1.0
-    span = _WIDTH - _LEFT - 6
-    floor = _HEIGHT - _BOTTOM
-
-    def across(share: float) -> float:
-        return _LEFT + span * share
-
-    def up(density: float) -> float:
-        return floor - (floor - _TOP) * density / top
-
-    grid = _share_grid(top, up) if _even(positions) else Html("")
-    return _drawing(
-        _histogram_label(overlay),
-        _HEIGHT,
-        grid,
-        element("path", {"class": "real", "d": _steps(positions, real, across, up) + "Z"}),
-        element("path", {"class": "synthetic", "d": _steps(positions, synthetic, across, up)}),
-        element("line", {"class": "axis", "x1": _LEFT, "x2": _LEFT + span, "y1": floor, "y2": floor}),
-        *_value_axis(overlay, positions, across, floor),
-    )
-
-
-def _positions(edges: Sequence[float]) -> tuple[float, ...]:
-    """Where the edges stand from 0 to 1: to scale, or evenly where they cannot be drawn to scale."""
-    bins = len(edges) - 1
-    low, high = edges[0], edges[-1]
-    to_scale = all(map(math.isfinite, edges)) and math.isfinite(high - low)
-    if not to_scale or any(b <= a for a, b in itertools.pairwise(edges)):
-        return tuple(i / bins for i in range(bins + 1))
-    return tuple((e - low) / (high - low) for e in edges)
-
-
-def _even(positions: Sequence[float]) -> bool:
-    widths = np.diff(positions)
-    return bool(widths.max() <= 1.02 * widths.min())
-
-
-def _densities(shares: Sequence[float], positions: Sequence[float]) -> list[float]:
-    """Shares where bins are equally wide, shares by width where not, so that area means rows."""
-    if _even(positions):
-        return list(shares)
-    bins = len(shares)
-    return [
-        s / (bins * max(b - a, 1e-9)) for s, (a, b) in zip(shares, itertools.pairwise(positions), strict=True)
-    ]
-
-
-def _steps(positions: Sequence[float], heights: Sequence[float], across: Place, up: Place) -> str:
-    path = [f"M{_px(across(positions[0]))} {_px(up(0))}"]
-    for height, right in zip(heights, positions[1:], strict=True):
-        path.append(f"V{_px(up(height))}H{_px(across(right))}")
-    path.append(f"V{_px(up(0))}")
-    return "".join(path)
-
-
-def _share_grid(top: float, up: Place) -> Html:
-    share = _round_below(top)
-    y = _px(up(share))
-    return join(
-        (
-            element("line", {"class": "grid", "x1": _LEFT, "x2": _WIDTH - 6, "y1": y, "y2": y}),
-            element(
-                "text", {"x": _LEFT - 5, "y": _px(up(share) + 3.5), "class": "end"}, _short_percent(share)
-            ),
-        )
-    )
-
-
-def _round_below(value: float) -> float:
-    """The largest of 1, 2, 5 times a power of ten that is not above the value."""
-    power = 10.0 ** math.floor(math.log10(value))
-    return max((m * power for m in (1.0, 2.0, 5.0) if m * power <= value * (1 + 1e-9)), default=power)
-
-
-def _short_percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
-
-
-def _value_axis(overlay: Overlay, positions: Sequence[float], across: Place, floor: float) -> Iterator[Html]:
-    low, high = overlay.edges[0], overlay.edges[-1]
-    for value, label in ticks(overlay.kind, low, high):
-        x = across(_interpolate(value, overlay.edges, positions))
-        anchor = "start" if x < _LEFT + 14 else "end" if x > _WIDTH - 22 else "middle"
-        yield element("line", {"class": "axis", "x1": _px(x), "x2": _px(x), "y1": floor, "y2": floor + 3})
-        yield element("text", {"x": _px(x), "y": floor + 14, "class": anchor}, label)
-
-
-def _interpolate(value: float, edges: Sequence[float], positions: Sequence[float]) -> float:
-    i = min(max(bisect.bisect_right(edges, value) - 1, 0), len(edges) - 2)
-    width = edges[i + 1] - edges[i]
-    inside = (value - edges[i]) / width if width > 0 and math.isfinite(width) else 0.0
-    return positions[i] + inside * (positions[i + 1] - positions[i])
-
-
-def _histogram_label(overlay: Overlay) -> str:
-    gaps = [abs(r - s) for r, s in zip(overlay.real, overlay.synthetic, strict=True)]
-    worst = max(range(len(gaps)), key=gaps.__getitem__)
-    low, high = (_value(overlay.kind, e) for e in overlay.edges[worst : worst + 2])
-    first, last = (_value(overlay.kind, e) for e in (overlay.edges[0], overlay.edges[-1]))
-    return (
-        f"{cut(overlay.column, NAME_WIDTH)}, from {first} to {last}: {_score(1 - sum(gaps) / 2)} of 100 rows "
-        f"agree; the largest difference is {100 * max(gaps):.1f} points between {low} and {high}"
-    )
-
-
-def _bars(overlay: Overlay) -> Html:
-    rows = _largest(overlay)
-    top = max(max(r, s) for _, r, s in rows) or 1.0
-    floor = _BAR_STEP * len(rows) + 4
-    scale = (_WIDTH - _BAR_LEFT - 22) / top
-    return _drawing(
-        _bars_label(overlay),
-        floor + 18,
-        *_bar_axis(top, scale, floor),
-        *(_bar(i, label, real * scale, synthetic * scale) for i, (label, real, synthetic) in enumerate(rows)),
-    )
-
-
-def _largest(overlay: Overlay) -> list[tuple[str, float, float]]:
-    """Label, real and synthetic share, largest real share first; what is beyond `BARS` joins the others."""
-    rows = list(zip(overlay.labels, overlay.real, overlay.synthetic, strict=True))
-    named = sorted((r for r in rows if r[0] != OTHERS), key=lambda r: -r[1])
-    rest = [r for r in rows if r[0] == OTHERS]
-    if len(rows) > BARS:
-        named, rest = named[: BARS - 1], rest + named[BARS - 1 :]
-    return [*named, (OTHERS, sum(r[1] for r in rest), sum(r[2] for r in rest))] if rest else named
-
-
-def _bar(i: int, label: str, real: float, synthetic: float) -> Html:
-    y = 4 + _BAR_STEP * i
-    short = cut(label, 17)
-    full = [] if short == label else [element("title", {}, cut(label, 200))]
-    return join(
-        (
-            element("text", {"x": _BAR_LEFT - 6, "y": y + 9.5, "class": "end"}, short, *full),
-            element("rect", {"class": "real", "x": _BAR_LEFT, "y": y, "width": _px(real), "height": 7}),
-            element(
-                "rect",
-                {"class": "synthetic", "x": _BAR_LEFT, "y": y + 7, "width": _px(synthetic), "height": 5},
-            ),
-        )
-    )
-
-
-def _bar_axis(top: float, scale: float, floor: float) -> Iterator[Html]:
-    yield element("line", {"class": "axis", "x1": _BAR_LEFT, "x2": _BAR_LEFT, "y1": 0, "y2": floor})
-    share = _round_below(top)
-    for value in (0.0, share / 2, share):
-        x = _px(_BAR_LEFT + value * scale)
-        yield element("line", {"class": "grid", "x1": x, "x2": x, "y1": 0, "y2": floor})
-        yield element("text", {"x": x, "y": floor + 13, "class": "middle"}, _short_percent(value))
-
-
-def _bars_label(overlay: Overlay) -> str:
-    gaps = [abs(r - s) for r, s in zip(overlay.real, overlay.synthetic, strict=True)]
-    worst = max(range(len(gaps)), key=gaps.__getitem__)
-    return (
-        f"{cut(overlay.column, NAME_WIDTH)}, {_count(len(gaps), 'category', 'categories')}: "
-        f"{_score(1 - sum(gaps) / 2)} of 100 rows agree; the largest difference is "
-        f"{100 * max(gaps):.1f} points at {cut(overlay.labels[worst], 32)}"
-    )
-
-
-# Ticks ----------------------------------------------------------------------------------------------------
-
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-
-_CALENDAR: tuple[tuple[str, float, tuple[int, ...]], ...] = (
-    ("s", 1, (1, 5, 15, 30)),
-    ("m", 60, (1, 5, 15, 30)),
-    ("h", 3_600, (1, 3, 6, 12)),
-    ("D", 86_400, (1, 2, 7, 14)),
-    ("M", 2_629_746, (1, 2, 3, 6)),
-    ("Y", 31_556_952, (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 10_000, 100_000)),
-)
-_DURATIONS = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"), (1.0, "s"), (1e-3, "ms"))
-_FIRST_TIME, _LAST_TIME = -62_135_596_800, 253_402_300_799  # the years 1 to 9999
-
-
-def ticks(kind: str, low: float, high: float) -> list[tuple[float, str]]:
-    """At most five round values between `low` and `high`, each with its label; at least one.
-
-    Args:
-        kind: datetime (seconds since 1970), duration (seconds), or anything else for plain numbers.
-        low: the first edge.
-        high: the last edge.
-
-    Examples:
-        >>> ticks("numerical", 17, 90)
-        [(20.0, '20'), (40.0, '40'), (60.0, '60'), (80.0, '80')]
-        >>> [label for _, label in ticks("datetime", 1356998400, 1388534399)]
-        ['Jan 2013', 'Apr 2013', 'Jul 2013', 'Oct 2013']
-    """
-    if not (math.isfinite(low) and math.isfinite(high) and math.isfinite(high - low)):
-        return []
-    if high - low < 1e-300:
-        return [(low, _value(kind, low))]
-    if kind == "datetime" and low >= _FIRST_TIME and high <= _LAST_TIME:
-        return _time_ticks(low, high)
-    unit, suffix = _duration_unit(high) if kind == "duration" else (1.0, "")
-    found = _round_ticks(low / unit, high / unit)
-    return [(v * unit, _number(v, found[-1] - found[0]) + suffix) for v in found]
-
-
-def _round_ticks(low: float, high: float) -> list[float]:
-    raw = (high - low) / 4
-    power = 10.0 ** math.floor(math.log10(raw)) if raw > 0 else 1.0
-    step = next(m * power for m in (1.0, 2.0, 2.5, 5.0, 10.0) if m * power >= raw * (1 - 1e-9))
-    first = math.ceil(low / step - 1e-9)
-    return [i * step for i in range(first, first + 6) if i * step - high <= 1e-9 * step] or [low]
-
-
-def _number(value: float, span: float) -> str:
-    """A number as short as its neighbours allow: 0.25, 1500, 20k, 1.5M."""
-    size = max(abs(value), span)
-    if value == 0:
-        return "0"
-    if size >= 1e15 or size < 1e-4:
-        return f"{value:.3g}"
-    for scale, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e4, "k")):
-        if size >= scale:
-            scale = 1e3 if suffix == "k" else scale
-            return f"{value / scale:.5g}{suffix}".replace("-", "−")
-    return (f"{value:.0f}" if float(value).is_integer() else f"{value:.5g}").replace("-", "−")
-
-
-def _duration_unit(largest: float) -> tuple[float, str]:
-    for seconds, suffix in _DURATIONS:
-        if abs(largest) >= 2 * seconds:
-            return seconds, f" {suffix}"
-    return _DURATIONS[-1][0], f" {_DURATIONS[-1][1]}"
-
-
-def _time_ticks(low: float, high: float) -> list[tuple[float, str]]:
-    for unit, seconds, steps in _CALENDAR:
-        for step in steps:
-            if (high - low) / (seconds * step) > 4:
-                continue
-            found = _calendar(low, high, unit, step)
-            return found or [(low, _time_label(np.datetime64(int(low), "s"), "D"))]
-    return [(low, _time_label(np.datetime64(int(low), "s"), "Y"))]
-
-
-def _calendar(low: float, high: float, unit: str, step: int) -> list[tuple[float, str]]:
-    """Starts of the calendar's units between two times, where the unit's number is a multiple of `step`."""
-    first, last = (np.datetime64(math.floor(t), "s") for t in (low, high))
-    starts = np.arange(first.astype(f"M8[{unit}]"), last.astype(f"M8[{unit}]") + 1)
-    number = starts.astype(int) + (1970 if unit == "Y" else 0)
-    chosen = starts[number % step == 0]
-    epochs = chosen.astype("M8[s]").astype(int)
-    return [(float(e), _time_label(t, unit)) for t, e in zip(chosen, epochs, strict=True) if low <= e <= high]
-
-
-def _time_label(moment: np.datetime64, unit: str) -> str:
-    text = str(moment.astype("M8[s]"))  # 2013-04-01T12:30:00
-    if unit == "Y":
-        return text.split("-")[0].lstrip("0")
-    month = _MONTHS[int(text[5:7]) - 1]
-    if unit == "M":
-        return f"{month} {text[:4]}"
-    if unit == "D" or text.endswith("T00:00:00"):
-        return f"{int(text[8:10])} {month}"
-    return text[11:19] if unit == "s" else text[11:16]
-
-
-def _value(kind: str, value: float) -> str:
-    """One value in words: a date, a duration or a number."""
-    if not math.isfinite(value):
-        return "unbounded"
-    if kind == "datetime" and _FIRST_TIME <= value <= _LAST_TIME:
-        return str(np.datetime64(math.floor(value), "s")).replace("T00:00:00", "").replace("T", " ")
-    if kind == "duration":
-        unit, suffix = _duration_unit(value)
-        return f"{value / unit:.4g}{suffix}"
-    return f"{value:,.6g}"
 
 
 # Pairs ----------------------------------------------------------------------------------------------------
@@ -945,7 +517,7 @@ TREND = HeatMap(
     meaning="100 where two columns depend on each other as in training",
     synthetic=attrgetter("trend"),
     real=attrgetter("trend_ceiling"),
-    show=_score,
+    show=points,
     steps=(0.5, 0.7, 0.8, 0.9, 0.95, 0.98),
     unit=100,
 )
@@ -955,7 +527,7 @@ ASSOCIATION = HeatMap(
     meaning="0 for none, 1 for full",
     synthetic=attrgetter("association_synthetic"),
     real=attrgetter("association_real"),
-    show=_strength,
+    show=strength,
     steps=(0.05, 0.1, 0.2, 0.3, 0.5, 0.7),
     unit=1,
 )
@@ -965,14 +537,14 @@ _HEAT_LEFT, _HEAT_TOP = 104, 100
 def _pairs_section(fidelity: Fidelity, schema: Schema) -> Html:
     names = _heat_names(fidelity.pairs, schema)
     if len(names) < 2:
-        return _section("pairs", "Pairs of columns", _paragraph("There are no two columns to compare."))
+        return section("pairs", "Pairs of columns", paragraph("There are no two columns to compare."))
     pairs = {frozenset((p.first, p.second)): p for p in fidelity.pairs}
     involved = len({name for pair in pairs for name in pair})
     left_out = f" Of {involved:,} columns, the {len(names)} with the lowest mean trend are shown."
-    return _section(
+    return section(
         "pairs",
         "Pairs of columns",
-        _paragraph(
+        paragraph(
             "In both maps the lower left half is the synthetic rows and the upper right half is real rows "
             "(for the trend score, held-out ones): where a pair is kept, the halves mirror each other.",
             left_out if involved > len(names) else "",
@@ -1041,9 +613,9 @@ def _heat_drawing(heat: HeatMap, names: Sequence[str], pairs: Mapping[frozenset[
 def _heat_labels(names: Sequence[str], side: float) -> Iterator[Html]:
     for i, name in enumerate(names):
         middle = side * (i + 0.5) + 3.5
-        x, y = _px(_HEAT_LEFT + middle), _HEAT_TOP - 6
+        x, y = px(_HEAT_LEFT + middle), _HEAT_TOP - 6
         short = cut(name, 15)
-        yield element("text", {"x": _HEAT_LEFT - 6, "y": _px(_HEAT_TOP + middle), "class": "end"}, short)
+        yield element("text", {"x": _HEAT_LEFT - 6, "y": px(_HEAT_TOP + middle), "class": "end"}, short)
         yield element("text", {"x": x, "y": y, "transform": f"rotate(-90 {x} {y})"}, short)
 
 
@@ -1071,12 +643,16 @@ def _worst_pairs_table(pairs: Sequence[PairFidelity]) -> Html:
             "tr",
             {},
             element(
-                "th", {"scope": "row"}, _name(p.first, 28), element("i", {}, " with "), _name(p.second, 28)
+                "th",
+                {"scope": "row"},
+                shown_name(p.first, 28),
+                element("i", {}, " with "),
+                shown_name(p.second, 28),
             ),
-            element("td", {}, _score(p.trend)),
-            element("td", {}, _score(p.trend_ceiling)),
-            element("td", {}, _strength(p.association_real)),
-            element("td", {}, _strength(p.association_synthetic)),
+            element("td", {}, points(p.trend)),
+            element("td", {}, points(p.trend_ceiling)),
+            element("td", {}, strength(p.association_real)),
+            element("td", {}, strength(p.association_synthetic)),
         )
         for p in scored[:WORST_PAIRS]
     )
@@ -1126,10 +702,10 @@ def _making_section(certificate: Mapping[str, Any]) -> Html:
         )
         for key in keys
     )
-    return _section(
+    return section(
         "making",
         "How it was made",
-        _paragraph(
+        paragraph(
             "From the certificate of the release. The same recipe, seed and versions on the same type of "
             "processor give the same bytes."
         ),
@@ -1174,10 +750,10 @@ def _disclosure(value: Any) -> Html:
 
 
 def _citing_section(title: str, certificate: Mapping[str, Any]) -> Html:
-    return _section(
+    return section(
         "citing",
         "How to cite",
-        _paragraph("Add the publisher, the year and the address where you found the release."),
+        paragraph("Add the publisher, the year and the address where you found the release."),
         element("blockquote", {}, citation(title, certificate)),
     )
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synth.schema import Column, Schema
-from validation import report
+from validation import markup, plots, report
 from validation.fidelity import MISSING, OTHERS, ColumnFidelity, Fidelity, Overlay, PairFidelity
 from validation.gates import Finding, Verdict
 
@@ -263,27 +263,27 @@ def test_a_score_below_all_is_never_shown_as_all():
     assert "100.0" not in page.split('id="findings"')[0]
     overlay = Overlay(column="c", kind="categorical", labels=("a", "b"), edges=(),
                       real=(0.5, 0.5), synthetic=(0.50001, 0.49999))  # fmt: skip
-    assert "99.9 of 100 rows agree" in report.overlay_plot(overlay)
+    assert "99.9 of 100 rows agree" in plots.overlay_plot(overlay)
 
 
 def test_rare_categories_are_drawn_as_one_bar_and_missing_ones_keep_their_own():
     labels = ("a", "b", OTHERS, MISSING)
-    drawn = report.overlay_plot(bars("c", labels))
+    drawn = plots.overlay_plot(bars("c", labels))
     assert [drawn.index(f">{label}<") for label in labels]
-    many = report.overlay_plot(bars("c", [f"l{i}" for i in range(30)]))
-    assert many.count('class="real"') == report.BARS
+    many = plots.overlay_plot(bars("c", [f"l{i}" for i in range(30)]))
+    assert many.count('class="real"') == plots.BARS
     assert OTHERS in many
 
 
 @pytest.mark.parametrize("size", [2, 3, 40])
 def test_a_name_in_a_plot_is_inert(size):
-    drawn = report.overlay_plot(bars("<b>", [f"<script>{i}" for i in range(size)]))
+    drawn = plots.overlay_plot(bars("<b>", [f"<script>{i}" for i in range(size)]))
     assert "<script>" not in drawn
     assert "<b>" not in drawn
 
 
 def test_shares_of_bins_of_unequal_width_are_drawn_by_area():
-    drawn = report.overlay_plot(steps("c", (0.0, 1.0, 10.0)))
+    drawn = plots.overlay_plot(steps("c", (0.0, 1.0, 10.0)))
     path = re.search(r'class="real" d="([^"]+)"', drawn)[1]
     tops = [float(y) for y in re.findall(r"V([\d.]+)", path)]
     floor = tops[-1]
@@ -292,7 +292,7 @@ def test_shares_of_bins_of_unequal_width_are_drawn_by_area():
 
 @given(st.lists(st.floats(allow_subnormal=True), min_size=2, max_size=8).map(sorted))
 def test_any_edges_can_be_drawn(edges):
-    drawn = report.overlay_plot(steps("c", edges))
+    drawn = plots.overlay_plot(steps("c", edges))
     assert not re.search(r'[MVHL ="](nan|inf|-inf)', drawn)
 
 
@@ -303,7 +303,7 @@ def test_any_edges_can_be_drawn(edges):
 )
 def test_ticks_are_few_and_inside(kind, low, width):
     high = low + width
-    found = report.ticks(kind, low, high)
+    found = plots.ticks(kind, low, high)
     assert len(found) <= 6
     slack = 1e-6 * (high - low) if math.isfinite(high - low) else 0.0
     for value, label in found:
@@ -316,30 +316,30 @@ def test_ticks_are_few_and_inside(kind, low, width):
     span=st.integers(min_value=4, max_value=3_000_000_000),
 )
 def test_neighbouring_times_get_labels_that_differ(start, span):
-    labels = [label for _, label in report.ticks("datetime", start, start + span)]
+    labels = [label for _, label in plots.ticks("datetime", start, start + span)]
     assert 1 <= len(labels) <= 5
     assert all(a != b for a, b in itertools.pairwise(labels))
 
 
 @given(st.text())
 def test_visible_text_is_printable_and_stays_so(text):
-    shown = report.visible(text)
+    shown = markup.visible(text)
     assert not set(shown) & set("\u202a\u202b\u202d\u202e\u2066\u2067\u2068\u2069\n\r\t\x00")
-    assert report.visible(shown) == shown
+    assert markup.visible(shown) == shown
     shown.encode("utf-8")
 
 
 @given(st.text(), st.integers(min_value=2, max_value=40))
 def test_cut_text_is_never_longer_than_asked(text, width):
-    assert len(report.cut(text, width)) <= width
+    assert len(markup.cut(text, width)) <= width
 
 
 @given(st.text(), st.text())
 def test_an_element_holds_its_text_and_nothing_else(content, title):
-    parser = outline(report.element("p", {"title": title}, content))
+    parser = outline(markup.element("p", {"title": title}, content))
     assert [t for t, _ in parser.tags] == ["p"]
-    assert parser.tags[0][1]["title"] == report.visible(title)
-    assert "".join(parser.text) == report.visible(content)
+    assert parser.tags[0][1]["title"] == markup.visible(title)
+    assert "".join(parser.text) == markup.visible(content)
 
 
 def test_an_empty_evidence_is_still_a_page():
