@@ -423,7 +423,8 @@ class _Learner:
             lambda counts: self._maximize(counts, number),
             rows=rows,
             entries=sum(b.size for b in self._bins),
-            visits=effort * max(FEWEST_PASSES * rows, min(self._options.passes * rows, MOST_VISITS)),
+            visits=max(FEWEST_PASSES * rows, min(self._options.passes * rows, MOST_VISITS)),
+            effort=effort,
             split=split,
         )
 

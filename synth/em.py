@@ -19,6 +19,9 @@ from synth.codec import Encoded
 
 P = TypeVar("P")
 
+FEWEST_STEPS = 150
+"""Steps of a fit of a small table, whose passes are short."""
+
 STEP_ROWS = 1024
 """Rows of a step where an exact curator allows a part: many small steps find better optima than few large."""
 
@@ -32,6 +35,7 @@ def maximize_likelihood(
     rows: float,
     entries: int,
     visits: float,
+    effort: float,
     split: Split,
 ) -> P:
     """Runs the algorithm from `start`.
@@ -45,11 +49,12 @@ def maximize_likelihood(
         entries: values of all columns together; a step covers no fewer rows, or it would spend its time on
             the parameters rather than on rows.
         visits: rows that may be looked at in all passes together.
+        effort: share of all this that is spent; trial fits spend less.
         split: what is learned from.
     """
     parameters = start
     hint = int(max(STEP_ROWS, rows / 256, entries))
-    steps = max(4, math.ceil(visits / min(hint, rows)))
+    steps = math.ceil(effort * max(FEWEST_STEPS, visits / min(hint, rows)))
     running: Floats | None = None
     for step in range(steps):
         answer = curator.sum(moments(parameters), split=split, rows_hint=hint)

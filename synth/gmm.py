@@ -309,7 +309,8 @@ def fit_components(
         rows=rows,
         entries=layout.states,
         # Very many rows say the same with fewer passes.
-        visits=effort * max(FEWEST_PASSES * rows, min(options.passes * rows, MOST_VISITS)),
+        visits=max(FEWEST_PASSES * rows, min(options.passes * rows, MOST_VISITS)),
+        effort=effort,
         split=split,
     )
 

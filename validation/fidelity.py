@@ -450,8 +450,10 @@ def associations(learned: list[Cells], *, at_least: int, seed: int) -> dict[str,
     Two continuous columns: |Spearman|, a missing value at the mean rank. A continuous and a categorical one:
     the correlation ratio of the ranks, as ε², corrected for the number of categories (Kelley 1935). Two
     categorical ones: Cramér's V, corrected for bias (Bergsma 2013). Categories beyond the 50 commonest of the
-    training rows, and those of fewer than `at_least` of them, are one group; missing is a category of its
-    own. A constant has no association: 0.
+    training rows, and those of fewer than `at_least` of them, are one group, and if that has fewer, too, it
+    counts for the commonest; missing is a category of its own. Numbers are cut at the value of rank
+    `at_least`. So what disclosure control keeps back is not asked of a release. A constant has no
+    association: 0.
 
     All pairs come from one Gram matrix of [standardized ranks | one-hots]. It has at most some 4,000 columns
     (fewer categories are told apart on very wide tables), and on wide tables it is summed over fewer rows,
@@ -463,19 +465,35 @@ def associations(learned: list[Cells], *, at_least: int, seed: int) -> dict[str,
         _keep_common(c.counts("train"), common, at_least=at_least) if c.numbers is None else None
         for c in learned
     ]
-    return {side: _strength(learned, maps, side, seed=seed) for side in SIDES}
+    ends = [_ends(c, at_least=at_least) for c in learned]
+    return {side: _strength(learned, maps, ends, side, seed=seed) for side in SIDES}
+
+
+def _ends(cells: Cells, *, at_least: int) -> tuple[float, float]:
+    """The training values of rank `at_least` from either end."""
+    if cells.numbers is None:
+        return -np.inf, np.inf
+    present = np.sort(cells.numbers["train"][~np.isnan(cells.numbers["train"])])
+    if not len(present):
+        return -np.inf, np.inf
+    rank = min(max(at_least, 1), len(present)) - 1
+    low, high = float(present[rank]), float(present[len(present) - 1 - rank])
+    return min(low, high), high
 
 
 def _keep_common(counts: Codes, common: int, *, at_least: int = 0) -> Codes:
     """Code → group, int64 (codes,): the commonest keep a group of their own, the others share one."""
     order = np.argsort(-counts, kind="stable")[:common]
     order = order[counts[order] >= max(at_least, 1)]
-    groups = np.full(len(counts), len(order), np.int64)
+    pooled = int(counts.sum() - counts[order].sum())
+    groups = np.full(len(counts), len(order) if pooled >= at_least else 0, np.int64)
     groups[order] = np.arange(len(order))
     return groups
 
 
-def _strength(learned: list[Cells], maps: list[Codes | None], side: str, *, seed: int) -> Floats:
+def _strength(
+    learned: list[Cells], maps: list[Codes | None], ends: list[tuple[float, float]], side: str, *, seed: int
+) -> Floats:
     """Associations of one side; see `associations`."""
     k = len(learned)
     if k == 0 or len(learned[0].codes[side]) < 3:
@@ -490,7 +508,7 @@ def _strength(learned: list[Cells], maps: list[Codes | None], side: str, *, seed
 
     ranks = np.zeros((n, len(numeric)))
     for at, i in enumerate(numeric):
-        ranks[:, at] = _ranks(learned[i], side, rows)
+        ranks[:, at] = _ranks(learned[i], side, rows, ends[i])
     hot = np.zeros((n, len(categorical)), np.int64)
     for at, i in enumerate(categorical):
         hot[:, at] = _positions(learned[i].codes[side][rows], maps[i])
@@ -519,10 +537,10 @@ def _rows_within(rows: int, width: int, *, seed: int) -> Codes:
     return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
 
 
-def _ranks(cells: Cells, side: str, rows: Codes) -> Floats:
+def _ranks(cells: Cells, side: str, rows: Codes, ends: tuple[float, float]) -> Floats:
     """Mid-ranks, mean 0 and variance 1, missing at the mean; zeros for a constant."""
     assert cells.numbers is not None
-    values = cells.numbers[side][rows]
+    values = np.clip(cells.numbers[side][rows], *ends)
     present = ~np.isnan(values)
     ranks = np.zeros(len(values))
     if present.any():
