@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pipelines import ingest as reading
-from pipelines.steps import ENCODED_BYTES, STEPS, Run, check
+from pipelines.steps import ENCODED_BYTES, STEPS, Run, check, inputs_of
 from privacy.certificate import without_guarantee
 from synth.registry import resolve
 from synth.schema import Schema
@@ -102,8 +102,8 @@ def estimate(run: Run) -> Plan:
 
 def _kept(run: Run) -> Iterator[str]:
     """Finished steps that nothing changed under, up to the first that would run."""
-    for name, step in STEPS.items():
-        if name not in run.workspace.records() or run.workspace.finished(name, step.inputs(run)) is None:
+    for name in STEPS:
+        if name not in run.workspace.records() or run.workspace.finished(name, inputs_of(run, name)) is None:
             return
         yield name
 

@@ -5,6 +5,7 @@ it depended on; `perform` runs it only if that changed. No step looks back. The 
 Prefect flow, only decides the order.
 """
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -171,7 +172,7 @@ def perform(run: Run, name: str) -> Record:
     """Runs one step unless it is finished and nothing that it depends on changed."""
     step = STEPS[name]
     run.watch.started(name)
-    inputs = step.inputs(run)
+    inputs = inputs_of(run, name)
     found = run.workspace.finished(name, inputs)
     if found is not None:
         run.watch.ended(name, found, cached=True)
@@ -181,6 +182,21 @@ def perform(run: Run, name: str) -> Record:
     record = run.workspace.commit(name, inputs, outputs, facts, time.perf_counter() - began)
     run.watch.ended(name, record, cached=False)
     return record
+
+
+def inputs_of(run: Run, name: str) -> dict[str, str]:
+    """What a step depends on: its own inputs, our code, and the packages that the numbers depend on."""
+    return {**STEPS[name].inputs(run), "code": code_digest(), "versions": digest_of(versions())}
+
+
+@functools.cache
+def code_digest() -> str:
+    """SHA-256 (hex) of our own source files: another version, or another checkout, computes anew."""
+    here = Path(__file__).parent.parent
+    sources = sorted(
+        p for room in ("pipelines", "privacy", "synth", "validation") for p in here.glob(f"{room}/*")
+    )
+    return digest_of({str(p.relative_to(here)): sha256(p) for p in sources if p.is_file()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -362,7 +378,6 @@ def _fit_inputs(run: Run) -> dict[str, str]:
         "profile": digest_of(dict(run.workspace.records()["profile"].outputs)),
         "schema": digest_of(run.schema.to_json()),
         "recipe": digest_of([recipe.synthesizer, recipe.options, recipe.seed, recipe.threads]),
-        "versions": digest_of(versions()),
     }
 
 
@@ -488,7 +503,6 @@ def _validate_inputs(run: Run) -> dict[str, str]:
         "recipe": digest_of(
             [recipe.evidence_rows, recipe.at_least, recipe.seed, recipe.holdout, recipe.gate.model_dump()]
         ),
-        "versions": digest_of(versions()),
     }
 
 
@@ -623,7 +637,6 @@ def _publish_inputs(run: Run) -> dict[str, str]:
         "root": str(run.release_root),
         # A release that somebody took away is published again.
         "there": str(there or "publish" not in records),
-        "versions": digest_of(versions()),
     }
 
 
