@@ -39,6 +39,7 @@ from pipelines.steps import (
     STEPS,
     VERDICT,
     Run,
+    check,
     open_run,
     outcome,
     perform,
@@ -107,7 +108,9 @@ def release_flow(
 def _open(path: Path, roots: list[Path], changes: dict[str, Any]) -> Run:
     recipe: Recipe = load(path)
     given = {field: value for field, value in changes.items() if value is not None}
-    return open_run(recipe.with_fields(given) if given else recipe, path.parent, roots=roots)
+    run = open_run(recipe.with_fields(given) if given else recipe, path.parent, roots=roots)
+    check(run)
+    return run
 
 
 def _walk(run: Run) -> dict[str, Any] | State[Any]:

@@ -31,6 +31,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from pipelines.publish import SUMS
 from privacy.errors import InputError
 from synth.infer import plain_type, to_plain
 
@@ -41,6 +42,7 @@ _SUFFIXES = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".pq": "parque
 _DELIMITERS = (",", ";", "\t", "|")
 _BLOCK_BYTES = 1 << 20
 _READ_BYTES = 4 << 20
+_LOOK_ROWS = 1000
 _PARQUET = b"PAR1"
 
 
@@ -75,7 +77,8 @@ def sniff(path: Path) -> Source:
     """Finds out what lies at `path`: a CSV or Parquet file, or a folder of one of them.
 
     A folder is searched through and through; names that start with `_` or `.` are passed over, and so are
-    files that are not called .csv, .tsv, .parquet or .pq.
+    files that are not called .csv, .tsv, .parquet or .pq, and folders below it that are releases (they hold a
+    file SHA256SUMS): what was made from a table is no part of it.
 
     Raises:
         InputError: there is nothing to read, a file is damaged, the files differ in form or in columns, or a
@@ -169,6 +172,9 @@ def _files_below(folder: Path) -> tuple[Path, ...]:
     """The table files in `folder` and below it, by relative name."""
     found: list[Path] = []
     for parent, folders, names in os.walk(folder):
+        if SUMS in names and Path(parent) != folder:
+            folders.clear()
+            continue
         folders[:] = [f for f in folders if not f.startswith(("_", "."))]
         found += [Path(parent, n) for n in names if not n.startswith(("_", ".")) and _suffix(n) in _SUFFIXES]
     for file in found:
@@ -354,7 +360,7 @@ def _head_rows(file: Path, encoding: str, delimiter: str) -> list[list[str]]:
     try:
         for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter):
             rows.append(row)
-            if len(rows) > 200:
+            if len(rows) > _LOOK_ROWS:
                 return [r for r in rows if r]
     except csv.Error:
         whole = True
@@ -374,20 +380,89 @@ def _delimiter_of(file: Path, encoding: str) -> str:
     return best
 
 
-def _has_header(rows: Sequence[Sequence[str]]) -> bool:
-    """Whether the first row holds names.
+_KINDS = tuple(
+    re.compile(form)
+    for form in (
+        r"[-+]?[$€£]?(?:\d{1,3}(?:[,']\d{3})+(?:\.\d+)?|\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][-+]?\d+)?%?",
+        r"(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})(?:[T ]\d{1,2}:\d{2}.*)?",
+        r"\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?",
+        r"(?i:true|false)",
+        r"[^@\s]+@[^@\s]+\.[A-Za-z]{2,}",
+    )
+)
+"""What no column is called, unless its values are of another kind: numbers, dates, clock times, truth, mail."""
 
-    It does not when at least half of its cells are numbers, unless they count up (0, 1, 2, … or years), as
-    the names of wide tables do.
+_NO_VALUE = frozenset({*MISSING, "?"})
+
+
+def _has_header(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether the first row holds names; where in doubt it does not, since names are published as they are.
+
+    It holds none if
+
+    1. a cell is a number, a date, a truth value, … as the values below it are, unless the numbers count up
+       as the names of wide tables do;
+    2. or no text of it stands over values that are all numbers, dates, …, and a name is empty (but the first,
+       which is an index), or stands twice, or is a value of its own column twice more (where that column has
+       other values, too: a ticked box often holds the name of its column).
     """
     first = [cell.strip() for cell in rows[0]] if rows else []
-    numbers = [cell for cell in first if re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", cell)]
-    if not numbers or len(numbers) * 2 < len(first):
-        return True
-    if len(numbers) < 2 or not all(n.isdecimal() for n in numbers):
+    whole = [row for row in rows[1:] if len(row) == len(first)]
+    below = [[v for row in whole if (v := row[i].strip()) not in _NO_VALUE] for i in range(len(first))]
+    columns = list(zip(first, below, strict=True))
+    alike = [i for i, (cell, values) in enumerate(columns) if _is_alike(cell, values, known=bool(whole))]
+    if alike and not _counts_up(first, below, alike):
         return False
-    steps = {int(b) - int(a) for a, b in pairwise(numbers)}
-    return len(steps) == 1 and steps != {0}
+    if any(_is_over_another_kind(cell, values) for cell, values in columns):
+        return True
+    nameless = any(values and not cell for cell, values in columns[1:])
+    twice = bool(whole) and len({c for c in first if c}) < sum(map(bool, first))
+    return not (nameless or twice or any(_recurs(cell, values) for cell, values in columns))
+
+
+def _mostly(values: Sequence[str], kind: re.Pattern[str]) -> bool:
+    """Whether nine in ten values are of a kind: codes like `unknown` stand among the numbers of many tables."""
+    return sum(kind.fullmatch(v) is not None for v in values) >= 0.9 * len(values) > 0
+
+
+def _is_alike(cell: str, values: Sequence[str], *, known: bool) -> bool:
+    """Whether a cell of the first row is of the kind of the values below it; of any kind if no row is known."""
+    return any(kind.fullmatch(cell) and (not known or _mostly(values, kind)) for kind in _KINDS)
+
+
+def _is_text(cell: str) -> bool:
+    return cell not in _NO_VALUE and not any(kind.fullmatch(cell) for kind in _KINDS)
+
+
+def _is_over_another_kind(cell: str, values: Sequence[str]) -> bool:
+    """Whether a text stands over values that are all numbers, all dates, …: only a name does."""
+    return _is_text(cell) and len(values) > 0 and any(all(map(k.fullmatch, values)) for k in _KINDS)
+
+
+def _recurs(cell: str, values: Sequence[str]) -> bool:
+    return _is_text(cell) and 2 <= values.count(cell) < len(values)
+
+
+def _counts_up(first: Sequence[str], below: Sequence[Sequence[str]], alike: Sequence[int]) -> bool:
+    """Whether the numbers of a first row are names of a wide table: they go up or down by one step.
+
+    Two numbers are enough if they are years over values that are none; three if they are 0 or 1, 2, … and the
+    row holds nothing else (but perhaps an empty first cell); else it takes four, which a row of data seldom has.
+    """
+    places = [i for i, cell in enumerate(first) if cell.isdecimal()]
+    numbers = [int(first[i]) for i in places]
+    steps = {b - a for a, b in pairwise(numbers)}
+    if not set(alike) <= set(places) or len(steps) != 1 or steps == {0}:
+        return False
+    values = [v for i in places for v in below[i]]
+    if all(map(_is_year, [first[i] for i in places])):
+        return 2 * sum(map(_is_year, values)) <= len(values)
+    alone = steps == {1} and numbers[0] in (0, 1) and sum(map(bool, first)) == len(places)
+    return len(numbers) >= (3 if alone else 4)
+
+
+def _is_year(cell: str) -> bool:
+    return re.fullmatch(r"1[89]\d\d|2[01]\d\d", cell) is not None
 
 
 def _csv_blocks(source: Source, file: Path) -> Iterator[pa.RecordBatch]:

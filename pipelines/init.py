@@ -15,9 +15,9 @@ from synth.schema import Schema
 
 HEADER = """\
 # The schema of {source}. Review it: it is the only thing that is known of the columns.
-# What was taken from the rows is marked `facts: observed`; it is for your review, and is learned anew at each
-# release. Where you know bounds or categories from a public source, write `facts: "declared: the source"`,
-# and they bind.
+# What was taken from the rows is marked `facts: observed`. Bounds and categories marked so are for your review
+# and learned anew at each release; where you know them from a public source, write
+# `facts: "declared: the source"`, and they bind. Kind, type, step, digits and pattern hold as written.
 """
 
 RECIPE = """\
@@ -104,7 +104,7 @@ def initialize(
         recipe=targets[1].name,
         columns=len(schema),
         kinds=_kinds(schema),
-        warnings=(*_outside(path, folder), *_notes(schema)),
+        warnings=(*_outside(path, folder), *_nameless(found), *_notes(schema)),
     )
 
 
@@ -149,6 +149,15 @@ def _kinds(schema: Schema) -> dict[str, int]:
 
 def _notes(schema: Schema) -> list[str]:
     return [f"{c.name!r}: {c.note}" for c in schema if c.note]
+
+
+def _nameless(found: reading.Source) -> list[str]:
+    if found.header:
+        return []
+    return [
+        f"{_one_line(found.path.name)} has no header line; columns are named column_1 … "
+        f"column_{len(found.columns)}; if its first line does hold names, give them names that are no values"
+    ]
 
 
 def _outside(path: Path, folder: Path) -> list[str]:

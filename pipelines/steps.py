@@ -26,7 +26,8 @@ from pipelines.recipe import Recipe, canonical, resolve_input
 from pipelines.workspace import Record, Workspace, digest_of, sha256, write_atomic
 from privacy.certificate import Certificate, without_guarantee
 from privacy.errors import GateRefused, SchemaError, UnderstudyError
-from synth.schema import Schema
+from synth.keys import is_text
+from synth.schema import REPLACED, Schema
 
 if TYPE_CHECKING:
     from privacy.curator import ExactCurator
@@ -286,7 +287,8 @@ def _ingest(run: Run) -> tuple[list[Path], dict[str, Any]]:
     with pq.ParquetWriter(part, arrow, compression="zstd", compression_level=1) as writer:
         for source, is_held in ((run.source(), False), (held, True)):
             rows = 0
-            for batch in () if source is None else reading.batches(source, schema.arrow):
+            for whole in () if source is None else reading.batches(source, schema.arrow):
+                batch = _needed(whole, schema)
                 marked = (
                     batch if held is None else batch.append_column(HELD_OUT, pa.array([is_held] * len(batch)))
                 )
@@ -298,9 +300,20 @@ def _ingest(run: Run) -> tuple[list[Path], dict[str, Any]]:
     return [target], {"rows": counts[0], "holdout_rows": counts[1], "columns": len(schema)}
 
 
+def _needed(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
+    """The batch without what is never learned: of identifiers and texts only the missing pattern stays."""
+    arrays = []
+    for column, array in zip(schema, batch.columns, strict=True):
+        blank = is_text(array.type) and not column.learned and column.name != schema.unit
+        known = (
+            pa.array([0] * len(array), mask=array.is_null().to_numpy(zero_copy_only=False)) if blank else None
+        )
+        arrays.append(array if known is None else pa.array([REPLACED]).take(known).cast(array.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
+
+
 def raw_rows(run: Run) -> "RawRows":
     """The ingested rows, for a curator."""
-    from synth.keys import is_text
     from synth.rows import RawRows
 
     path = run.workspace.path / ROWS
@@ -533,23 +546,14 @@ def _validate(run: Run) -> tuple[list[Path], dict[str, Any]]:
 
 def exact_evidence(run: Run) -> "Exact[Fidelity]":
     """Compares real and synthetic rows through the door that is for evidence alone."""
-    from privacy.inside import Inside
-    from validation.fidelity import measure
+    from validation.evidence import compare
 
     rows = raw_rows(run)
     most = run.recipe.evidence_rows
     # Rows are drawn by unit from the whole source, so that a source in order of time gives a fair sample.
     curator = curator_of(run, rows, at_most=int(most / _largest_side(run)))
-    synthetic = _head(run, most)
-    return Inside(curator).look(
-        lambda split: measure(
-            rows.table(split("train")),
-            rows.table(split("holdout")),
-            synthetic,
-            run.schema,
-            at_least=run.recipe.at_least,
-            seed=run.recipe.seed,
-        )
+    return compare(
+        curator, rows, _head(run, most), run.schema, at_least=run.recipe.at_least, seed=run.recipe.seed
     )
 
 

@@ -1,5 +1,6 @@
 """verify: a release against its checksums, and its data against its own schema."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.publish import Verified, check_sums, signature_status
+from pipelines.workspace import sha256
 from privacy.errors import ReleaseError, SchemaError
 from synth.schema import Schema
 
@@ -32,6 +34,7 @@ def verify(release: Path) -> Verified:
     failed = [c for c in check(head, facts, None, schema, GateRules()) if not c.success]
     if failed:
         raise ReleaseError(f"data must be what schema.json says, however: {failed[0].message}")
+    _check_certificate(release, facts[0].rows)
     return Verified(files=files, rows=facts[0].rows, signature=signature_status(release))
 
 
@@ -70,3 +73,19 @@ def _batches(shards: list[Path]) -> Iterator[pa.RecordBatch]:
                 yield from file.iter_batches(batch_size=65_536, use_threads=False)
         except (OSError, pa.ArrowException):
             raise ReleaseError(f"data must be Parquet, however: {shard.name} breaks off") from None
+
+
+def _check_certificate(release: Path, rows: int) -> None:
+    """Holds the certificate against what it certifies."""
+    try:
+        said = json.loads((release / "certificate.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        raise ReleaseError("a release must have a readable certificate.json, however: it has none") from None
+    if said.get("schema_digest") != sha256(release / "schema.json"):
+        raise ReleaseError(
+            "a certificate must be of its release, however: its schema_digest is of another schema"
+        )
+    if said.get("rows") != rows:
+        raise ReleaseError(
+            f"a certificate must be of its release, however: it certifies {said.get('rows')} rows"
+        )

@@ -109,6 +109,8 @@ class Workspace:
             Busy: another process holds it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        # Private rows lie here: for the owner's eyes alone.
+        self.path.chmod(0o700)
         with exclusive(self.path / ".lock", what=f"run {self.path.name}"):
             yield
 

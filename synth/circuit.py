@@ -26,7 +26,7 @@ from torch import Tensor
 from privacy.curator import Batch, Curator, Floats, Split
 from synth.codec import UNKNOWN, Encoded, Field, Layout
 from synth.draws import categorical, from_tables, rowwise
-from synth.em import best_size, encoded_of, grouped, maximize_likelihood, simplex
+from synth.em import best_size, encoded_of, grouped, maximize_likelihood, simplex, visits_of
 from synth.gmm import Options as MixtureOptions
 from synth.gmm import Parameters as MixtureParameters
 from synth.gmm import fit_components
@@ -50,11 +50,6 @@ class Options(BaseModel):
     )
     bins: int = Option(100, ge=2, le=2000, description="bins of a score at most")
 
-
-MOST_VISITS = 1_000_000
-"""Rows that all passes together look at, where that makes `FEWEST_PASSES` at least."""
-
-FEWEST_PASSES = 2
 
 GROUPS = 32
 """Groups of a column's values between which dependence is measured for the tree."""
@@ -423,7 +418,7 @@ class _Learner:
             lambda counts: self._maximize(counts, number),
             rows=rows,
             entries=sum(b.size for b in self._bins),
-            visits=max(FEWEST_PASSES * rows, min(self._options.passes * rows, MOST_VISITS)),
+            visits=visits_of(rows, len(self._bins), self._options.passes),
             effort=effort,
             split=split,
         )

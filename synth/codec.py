@@ -18,8 +18,8 @@ from scipy.special import ndtr, ndtri
 from privacy.curator import MISSING, Batch, Keys
 from privacy.errors import ConditionError, InputError
 from synth.identifier import Pattern, permuted
-from synth.keys import Dictionary, float_keys, from_keys, is_text, key_floats, one, to_keys
-from synth.profile import ColumnProfile, Profile
+from synth.keys import Dictionary, float_keys, from_keys, is_real, is_text, key_floats, one, to_keys
+from synth.profile import ColumnProfile, Profile, declared_bounds
 from synth.schema import OTHER, REPLACED, Column, Schema, nearest
 
 UNKNOWN = -1
@@ -256,7 +256,7 @@ class _ColumnCodec:
         self._cumulative = np.concatenate([[0.0], np.cumsum(profile.cell_rates)])
         if self.spread:
             self._cumulative /= self._cumulative[-1]
-        self._float = pa.types.is_floating(column.arrow_type)
+        self._float = is_real(column.arrow_type)
         self._pattern = Pattern.parse(column.pattern) if column.pattern is not None else None
 
     @property
@@ -351,6 +351,8 @@ class _ColumnCodec:
         if self.text:
             states = np.where(keys >= 0, keys + 1, rest)
             return np.where(keys == MISSING, 0, states).astype(np.int32), np.zeros(len(keys), np.float32)
+        if self._column.declared and self._column.kind in ("numerical", "datetime", "duration"):
+            keys = np.where(keys == MISSING, MISSING, np.clip(keys, *declared_bounds(self._column)))
         states = np.full(len(keys), rest, np.int64)
         if len(self._atoms):
             ordered = self._atoms[self._order]

@@ -22,6 +22,11 @@ P = TypeVar("P")
 FEWEST_STEPS = 150
 """Steps of a fit of a small table, whose passes are short."""
 
+FEWEST_PASSES = 2
+
+MOST_CELLS = 20_000_000
+"""Cells that all passes together look at, where that makes `FEWEST_PASSES` at least."""
+
 STEP_ROWS = 1024
 """Rows of a step where an exact curator allows a part: many small steps find better optima than few large."""
 
@@ -64,6 +69,11 @@ def maximize_likelihood(
         running = current if running is None else (1 - pace) * running + pace * current
         parameters = maximize(running)
     return parameters
+
+
+def visits_of(rows: float, columns: int, passes: int) -> float:
+    """Rows that a fit looks at in all its passes: very many rows, and wide ones, say the same with fewer passes."""
+    return max(FEWEST_PASSES * rows, min(passes * rows, MOST_CELLS / columns))
 
 
 def best_size(
@@ -137,8 +147,9 @@ class _Gains:
 def encoded_of(batch: Batch) -> Encoded:
     """The encoded rows of a curator's batch."""
     return Encoded(
-        states=np.asarray(batch.columns["states"], np.int32),
-        scores=np.asarray(batch.columns["scores"], np.float32),
+        # Copies: batches may be read-only maps of files, which torch does not take.
+        states=np.array(batch.columns["states"], np.int32),
+        scores=np.array(batch.columns["scores"], np.float32),
     )
 
 

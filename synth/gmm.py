@@ -22,12 +22,7 @@ from torch import Tensor
 from privacy.curator import Batch, Curator, Floats, Split
 from synth.codec import UNKNOWN, Encoded, Layout
 from synth.draws import categorical, from_tables
-from synth.em import best_size, encoded_of, grouped, maximize_likelihood, simplex
-
-MOST_VISITS = 1_000_000
-"""Rows that all passes together look at, where that makes `FEWEST_PASSES` at least."""
-
-FEWEST_PASSES = 2
+from synth.em import best_size, encoded_of, grouped, maximize_likelihood, simplex, visits_of
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -308,8 +303,7 @@ def fit_components(
         lambda moments: _maximize(layout, moments.reshape(-1, components), rows, options),
         rows=rows,
         entries=layout.states,
-        # Very many rows say the same with fewer passes.
-        visits=max(FEWEST_PASSES * rows, min(options.passes * rows, MOST_VISITS)),
+        visits=visits_of(rows, len(layout.fields), options.passes),
         effort=effort,
         split=split,
     )

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from privacy.errors import InputError
+from synth.identifier import Pattern
 from synth.schema import REPLACED, Column, Schema, parse_type
 
 DISTINCT = 200_000
@@ -444,6 +445,9 @@ class _Form:
         return _compact(parts) if any(p.startswith("[") for p in parts) else None
 
 
+_TOKEN = re.compile(r"(?s:\\.)|(?P<class>\[[^\]]+\])(?:\{(?P<times>\d+)\})?|(?s:.)")
+"""An escaped character, a class with the count of its positions, or a literal of a pattern."""
+
 _DIGIT, _LOW_HEX, _LOWER, _UP_HEX, _UPPER, _ODD = 1, 2, 4, 8, 16, 32
 _CLASS = np.full(256, _ODD, np.uint8)
 _CLASS[ord("0") : ord("9") + 1] = _DIGIT
@@ -561,7 +565,7 @@ def _identifier_or_text(seen: _Seen) -> Column:
         return _draft(seen, "identifier", **_room(seen), note=_repeats(seen))
     if seen.form is None:
         return _text(seen)
-    return _draft(seen, "identifier", pattern=seen.form, note=_repeats(seen))
+    return _draft(seen, "identifier", pattern=_roomy(seen.form, 2 * seen.rows), note=_repeats(seen))
 
 
 def _text(seen: _Seen) -> Column:
@@ -572,7 +576,7 @@ def _text(seen: _Seen) -> Column:
 def _repeats(seen: _Seen) -> str | None:
     if seen.unique:
         return None
-    return f"values repeat; if each is one person, write `unit: {seen.name}`"
+    return f"values repeat; if they are people, write `unit: {seen.name}` at the end of schema.yaml"
 
 
 def _is_key(seen: _Seen) -> bool:
@@ -598,6 +602,26 @@ def _room(seen: _Seen) -> dict[str, int]:
     low = 1 if 0 < seen.low <= seen.rows else _outward(seen.low, down=True)
     high = _outward(max(seen.high, low + 2 * seen.rows), down=False)
     return {"min": max(low, int(info.min)), "max": min(high, int(info.max), 2**63 - 1)}
+
+
+def _roomy(pattern: str, rows: int) -> str:
+    """`pattern`, whose last class stands more often until it makes `rows` different identifiers.
+
+    More positions, not a wider class: what reads digits goes on reading digits.
+
+    Examples:
+        >>> _roomy("C[0-9]{3}-x", 6000)
+        'C[0-9]{4}-x'
+    """
+    missing = rows / Pattern.parse(pattern).size
+    if missing <= 1:
+        return pattern
+    last = [token for token in _TOKEN.finditer(pattern) if token["class"]][-1]
+    more = 1
+    while len(Pattern.parse(last["class"]).positions[0]) ** more < missing:
+        more += 1
+    widened = f"{last['class']}{{{int(last['times'] or 1) + more}}}"
+    return pattern[: last.start()] + widened + pattern[last.end() :]
 
 
 def _outward(value: int, *, down: bool) -> int:

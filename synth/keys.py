@@ -5,7 +5,7 @@ floats, times before 1970 and strings. Integers, times and unscaled decimals are
 the order-preserving reading of their bits; strings map to codes, whose dictionary stays with the rows.
 """
 
-from decimal import Decimal
+from decimal import Context, Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from privacy.curator import MISSING, Keys
+from privacy.errors import InputError
 
 _LARGEST = np.iinfo(np.int64).max
 _UINT64_OFFSET = np.uint64((1 << 63) - 1)
@@ -72,6 +73,16 @@ def one(value: object, kind: pa.DataType) -> pa.Array:
     return pa.array([value]).cast(kind)
 
 
+def is_real(kind: pa.DataType) -> bool:
+    """Whether keys of this type are those of floats.
+
+    Floats, and decimals of so many decimals that 64 bits would leave few digits before the point; such a
+    decimal keeps 15 significant digits.
+    """
+    many = pa.types.is_decimal(kind) and kind.precision > 18 and kind.scale > 9
+    return bool(pa.types.is_floating(kind) or many)
+
+
 def to_keys(array: pa.Array) -> Keys:
     """Keys of an array of numbers, booleans or times: int64 (n,), `MISSING` for nulls and NaN.
 
@@ -84,7 +95,7 @@ def to_keys(array: pa.Array) -> Keys:
     if pa.types.is_null(kind):
         return np.full(len(array), MISSING, np.int64)
     missing = _is_null(array)
-    if pa.types.is_floating(kind):
+    if is_real(kind):
         floats = array.cast(pa.float64()).fill_null(np.nan).to_numpy(zero_copy_only=False)
         return np.where(np.isnan(floats), MISSING, float_keys(floats))
     if pa.types.is_decimal(kind):
@@ -113,6 +124,8 @@ def from_keys(keys: Keys, kind: pa.DataType) -> pa.Array:
         return from_keys(keys, kind.value_type).dictionary_encode().cast(kind)
     if pa.types.is_floating(kind):
         return pa.array(key_floats(np.where(missing, 0, keys)), mask=missing).cast(kind)
+    if is_real(kind):
+        return _wide_decimals(key_floats(np.where(missing, 0, keys)), missing, kind)
     safe = np.where(missing, 0, keys)
     if pa.types.is_decimal(kind):
         return _decimals(safe, missing, kind)
@@ -170,8 +183,22 @@ def _times(keys: Keys, missing: NDArray[np.bool_], kind: pa.DataType) -> pa.Arra
 def _decimal_keys(array: pa.Array, missing: NDArray[np.bool_]) -> Keys:
     scale = array.type.scale
     unscaled = [0 if v is None else int(v.scaleb(scale)) for v in array.to_pylist()]
-    keys = np.array([max(-_LARGEST, min(_LARGEST, v)) for v in unscaled], np.int64)
-    return np.where(missing, MISSING, keys)
+    if any(abs(v) > _LARGEST for v in unscaled):
+        raise InputError(
+            f"a decimal must fit 64 bits without its point, however: a value of {array.type} does not; "
+            "convert the column to double or to fewer digits"
+        )
+    return np.where(missing, MISSING, np.array(unscaled, np.int64))
+
+
+def _wide_decimals(floats: NDArray[np.float64], missing: NDArray[np.bool_], kind: pa.DataType) -> pa.Array:
+    grid = Decimal(1).scaleb(-kind.scale)
+    exact = Context(prec=76)
+    values = [
+        None if m else Decimal(format(f, ".15g")).quantize(grid, context=exact)
+        for f, m in zip(floats, missing, strict=True)
+    ]
+    return pa.array(values, kind)
 
 
 def _decimals(keys: Keys, missing: NDArray[np.bool_], kind: pa.DataType) -> pa.Array:

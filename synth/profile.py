@@ -1,9 +1,9 @@
 """Profile: what was learned of each column by asking the curator.
 
 A profile says, for each column, how often it is missing, which values carry a noticeable share of the rows
-(atoms), which rare values were pooled, and how the rest is spread over cells. It is public: no value in it is
-shared by fewer units than the recipe's `at_least`, and cells end at midpoints of the key space or at such
-values. Bounds are the `at_least`-th smallest and largest value.
+(atoms), which rare values were pooled, and how the rest is spread over cells. Every atom is shared by at least
+`at_least` units, and cells end at midpoints of the key space or at atoms. Bounds are the `at_least`-th smallest
+and largest value: each the value of some unit, with at least as many units beyond or at it.
 """
 
 import json
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from privacy.curator import MISSING, Cells, Curator, Keys, Shared
 from privacy.errors import InputError, SchemaError
-from synth.keys import float_keys, is_text, one, to_keys
+from synth.keys import float_keys, is_real, is_text, one, to_keys
 from synth.schema import Column, Scalar, Schema
 
 Labels = Callable[[str, Keys], list[str]]
@@ -132,6 +132,7 @@ def learn(schema: Schema, curator: Curator, labels: Labels, *, at_least: int = 1
             (c.name for c in learned), curator.values([c.name for c in learned], at_least=enough), strict=True
         )
     )
+    shared |= {c.name: _within(c, shared[c.name]) for c in learned if c.declared and _ordered(c)}
     columns = {
         c.name: _discrete(c, shared.get(c.name), presence[i].value, rows, labels, enough)
         for i, c in enumerate(schema)
@@ -172,6 +173,11 @@ def _discrete(
         # Codes come in the order in which rows came; the order of the strings says nothing about rows.
         order = np.argsort(np.array(names, dtype=object), kind="stable")
         names, counts = [names[i] for i in order], counts[order]
+    if not _ordered(column) and not is_text(column.arrow_type) and present > 0 and not len(names):
+        raise InputError(
+            f"a column of categories must have one that at least {enough} units share, however: {column.name!r} "
+            "has none; make it kind: numerical or identifier, or lower at_least"
+        )
     return ColumnProfile(
         name=column.name,
         missing=missing,
@@ -179,6 +185,23 @@ def _discrete(
         atom_rates=tuple(float(c) / rows for c in counts),
         pooled=max(0.0, present - float(counts.sum())) / rows,
     )
+
+
+def _within(column: Column, shared: Shared) -> Shared:
+    """Shared values cut to the declared bounds, as the codec cuts what it encodes."""
+    keys, place = np.unique(np.clip(shared.keys, *declared_bounds(column)), return_inverse=True)
+    counts = np.bincount(place, shared.counts, minlength=len(keys)).astype(np.float64)
+    return replace(shared, keys=keys, counts=counts)
+
+
+def declared_bounds(column: Column) -> tuple[int, int]:
+    """The keys of the declared bounds; the ends of the key space where none is declared."""
+    low, high = int(MISSING) + 1, int(_LARGEST)
+    if column.declared and column.min is not None:
+        low = _key(column, column.min)
+    if column.declared and column.max is not None:
+        high = _key(column, column.max)
+    return low, max(low, high)
 
 
 def _declared_names(column: Column) -> set[int | str]:
@@ -263,7 +286,7 @@ def _bounds(columns: Sequence[Column], curator: Curator, enough: int) -> dict[st
     """
     low = {c.name: (int(MISSING) + 1, int(np.iinfo(np.int64).max)) for c in columns}
     for column in columns:
-        if str(column.type) in ("double", "float", "halffloat"):
+        if is_real(column.arrow_type):
             low[column.name] = (int(_FLOAT_KEYS[0]), int(_FLOAT_KEYS[1]))
     high = dict(low)
     few: set[str] = set()
@@ -287,10 +310,9 @@ def _bounds(columns: Sequence[Column], curator: Curator, enough: int) -> dict[st
         if column.name in few:
             continue
         first, last = low[column.name][0], high[column.name][0]
-        if column.declared and column.min is not None:
-            first = _key(column, column.min)
-        if column.declared and column.max is not None:
-            last = _key(column, column.max)
+        least, most = declared_bounds(column)
+        first = least if column.declared and column.min is not None else first
+        last = most if column.declared and column.max is not None else last
         # The edge above the last key must be a key as well.
         last = min(max(first, last), _LARGEST - 1)
         bounds[column.name] = (min(first, last), last)

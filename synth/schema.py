@@ -2,8 +2,9 @@
 
 A schema is what a person may write down without looking at a row: names, kinds, types, and, where they are
 known from a public source, bounds, categories and step. `understudy init` fills it from the rows and marks
-what it took with ``facts: observed``. Such facts are for review only: they are learned anew at every release.
-A person who knows them from elsewhere writes ``facts: "declared: codebook 2024"``, and they bind.
+what it took with ``facts: observed``. Bounds and categories marked so are for review only: they are learned anew
+at every release. A person who knows them from elsewhere writes ``facts: "declared: codebook 2024"``, and they
+bind. What says the form of a column (type, step, digits, pattern) holds as it is written.
 """
 
 import difflib
@@ -120,6 +121,11 @@ class Schema(BaseModel):
             raise ValueError(f"column names must differ, however: {twice[0]!r} stands twice")
         if self.unit is not None and self.unit not in names:
             raise ValueError(f"unit must name a column, however: there is no column {self.unit!r}")
+        if self.unit is not None and self[self.unit].learned:
+            raise ValueError(
+                f"the unit's column is never learned, however: {self.unit!r} is kind: {self[self.unit].kind}; "
+                "write kind: identifier"
+            )
         return self
 
     def __iter__(self) -> Iterator[Column]:  # type: ignore[override]

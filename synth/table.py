@@ -292,10 +292,19 @@ def _arrow(frame: pd.DataFrame | pa.Table) -> pa.Table:
     named = frame.rename(columns=str)
     try:
         return pa.Table.from_pandas(named, preserve_index=False).replace_schema_metadata(None)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as e:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+        faulty = next((n for n in named if not _converts(named[n])), "one of them")
         raise InputError(
-            f"a column must hold values of one type, however: {str(e).split(chr(10))[-1]}"
+            f"a column must hold values of one plain type, however: {faulty!r} does not; convert it, e.g. to str"
         ) from None
+
+
+def _converts(column: pd.Series) -> bool:
+    try:
+        pa.Array.from_pandas(column)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+        return False
+    return True
 
 
 def _typed(table: pa.Table, schema: Schema) -> pa.Table:

@@ -2,14 +2,15 @@
 
 Every figure comes twice: synthetic rows against the training rows, and held-out rows against the training
 rows, its ceiling. What is measured reads private rows, so a `Fidelity` is evidence of the inside; with
-``at_least`` it shows no bin and no category of fewer real rows than that.
+``at_least`` it shows no bin and no category of fewer real rows than that, or of fewer units where rows have
+units: what is named or cut then comes from one drawn row of each unit.
 """
 
 import contextlib
 import json
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -42,10 +43,16 @@ COMMON = 50
 REPORT_CATEGORIES = 1_000
 """Categories of a column that pair trends tell apart: SDMetrics builds a dense table of each pair."""
 
+UNIQUE = 0.99
+"""Share of different values from which on a column is unique, so that held-out rows have none of them."""
+
 WIDE, GROUP = 100, 25
 """A table of more than WIDE columns has its pair trends measured within random groups of GROUP columns."""
 
 SIDES = ("train", "holdout", "synthetic")
+
+DRAWN = "drawn"
+"""The side of one training row for each unit: all training rows where each is a unit of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +64,8 @@ class Overlay:
         kind: its kind.
         labels: the categories of a categorical column, then `OTHERS`, then `MISSING`; else empty.
         edges: ``len(real) + 1`` edges of a numeric column: epoch seconds, seconds, or the value; else empty.
-            What lies beyond the first or last edge is counted in the bin beside it.
+            What lies beyond the first or last edge is counted in the bin beside it. Edges are round: multiples
+            of 1, 2 or 5 times a power of ten, less a half where all values are whole.
         real: shares of the real rows; of the present ones where there are edges.
         synthetic: the same of the synthetic rows.
     """
@@ -129,8 +137,12 @@ class Fidelity:
         trend_ceiling: Column Pair Trends, holdout against train.
         copies: share of synthetic rows that equal some training row in every learned column.
         copies_holdout: the same for the held-out rows: what chance gives.
-        copies_rare: share of synthetic rows that equal a training row which few training rows share.
+        copies_rare: share of synthetic rows that equal a training row which few training units share.
         copies_rare_holdout: the same for the held-out rows.
+        copies_moved: share of synthetic rows that equal a training row after each unique column on a grid was
+            moved by one step: what chance gives where held-out rows cannot have a training value. None where
+            there is no such column.
+        copies_rare_moved: the same for rare training rows.
         columns: one for each column of the schema, in order.
         pairs: one for each two learned columns.
         overlays: for the learned columns that can be drawn.
@@ -150,6 +162,8 @@ class Fidelity:
     overlays: tuple[Overlay, ...]
     copies_rare: float | None = None
     copies_rare_holdout: float | None = None
+    copies_moved: float | None = None
+    copies_rare_moved: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values that JSON can hold, without loss."""
@@ -179,8 +193,9 @@ class Fidelity:
 
 
 def measure(
-    train: pa.Table, holdout: pa.Table, synthetic: pa.Table, schema: Schema, *, at_least: int, seed: int
-) -> Fidelity:
+    train: pa.Table, holdout: pa.Table, synthetic: pa.Table, schema: Schema, *,
+    at_least: int, seed: int, units: npt.NDArray[np.uint64] | None = None,
+) -> Fidelity:  # fmt: skip
     """Measures a synthetic table against the rows that it was learned from, and held-out rows beside it.
 
     Identifiers, texts and empty columns count with their missing rates alone. A column that a table lacks, or
@@ -196,11 +211,19 @@ def measure(
         holdout: held-out rows; may be empty, then the ceilings are None.
         synthetic: the synthetic rows.
         schema: what the columns are.
-        at_least: real rows below which no bin and no category is shown; 0 shows all.
+        at_least: units (rows where `units` is None) below which no bin and no category is shown; 0 shows all.
         seed: of what is drawn.
+        units: uint64 (training rows,), equal for the rows of one unit; None: each row is a unit. Shares are of
+            all rows, but which categories and bins exist is decided by one drawn row of each unit.
+
+    Raises:
+        ValueError: `units` has another length than `train`.
     """
+    if units is not None and len(units) != train.num_rows:
+        raise ValueError(f"each training row must have a unit, however: {len(units)} for {train.num_rows}")
     tables = (train, holdout, synthetic)
-    every = [_cells(column, tables) for column in schema]
+    drawn = _one_of_each(units, seed=seed) if units is not None else None
+    every = [_cells(column, tables, drawn) for column in schema]
     learned = [c for c in every if c.column.learned]
     against = {
         side: _quality(learned, side=side, rows=(train.num_rows, table.num_rows), seed=seed)
@@ -213,8 +236,10 @@ def measure(
         for c in every
     )  # fmt: skip
     rare = max(at_least, 2)
-    copies, copies_rare = _copies(learned, "synthetic", rare=rare)
-    chance, chance_rare = _copies(learned, "holdout", rare=rare)
+    copies, copies_rare = _copies(learned, "synthetic", rare=rare, units=units)
+    chance, chance_rare = _copies(learned, "holdout", rare=rare, units=units)
+    moved = _moved(learned, seed=seed)
+    by_step, by_step_rare = _copies(moved, "synthetic", rare=rare, units=units) if moved else (None, None)
     return Fidelity(
         rows_train=train.num_rows,
         rows_holdout=holdout.num_rows,
@@ -230,7 +255,15 @@ def measure(
         overlays=tuple(o for c in learned if (o := _overlay(c, at_least=at_least)) is not None),
         copies_rare=copies_rare,
         copies_rare_holdout=chance_rare,
+        copies_moved=by_step,
+        copies_rare_moved=by_step_rare,
     )
+
+
+def _one_of_each(units: npt.NDArray[np.uint64], *, seed: int) -> Codes:
+    """Numbers of the rows that stand for their units, one drawn for each, ascending."""
+    order = np.random.default_rng(seed).permutation(len(units))
+    return np.sort(order[np.unique(units[order], return_index=True)[1]])
 
 
 # ── cells ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -242,9 +275,9 @@ class Cells:
 
     Attributes:
         column: what it is.
-        codes: by side, int64 (rows,): equal codes are equal values; -1 is missing.
-        numbers: by side, float64 (rows,): the value, epoch seconds or seconds, NaN is missing; None unless
-            the kind is continuous.
+        codes: by side and for `DRAWN`, int64 (rows,): equal codes are equal values; -1 is missing.
+        numbers: by side and for `DRAWN`, float64 (rows,): the value, epoch seconds or seconds, NaN is
+            missing; None unless the kind is continuous.
         values: by code, the value as it is shown; empty if the kind is continuous.
     """
 
@@ -264,15 +297,17 @@ class Cells:
         return np.bincount(codes[codes >= 0], minlength=len(self.values)).astype(np.int64)
 
 
-def _cells(column: Column, tables: tuple[pa.Table, ...]) -> Cells:
+def _cells(column: Column, tables: tuple[pa.Table, ...], drawn: Codes | None = None) -> Cells:
     parts = [_read(table, column) for table in tables]
     values = pa.chunked_array([chunk for part in parts for chunk in part.chunks], type=parts[0].type)
     codes, dictionary = _encode(values)
     cuts = np.cumsum([len(p) for p in parts])[:-1]
     by_side = dict(zip(SIDES, np.split(codes, cuts), strict=True))
+    by_side[DRAWN] = by_side["train"] if drawn is None else by_side["train"][drawn]
     if not column.learned or column.kind not in CONTINUOUS:
         return Cells(column=column, codes=by_side, numbers=None, values=dictionary)
     numbers = dict(zip(SIDES, np.split(_numbers(values), cuts), strict=True))
+    numbers[DRAWN] = numbers["train"] if drawn is None else numbers["train"][drawn]
     return Cells(column=column, codes=by_side, numbers=numbers, values=pa.nulls(0))
 
 
@@ -450,7 +485,7 @@ def associations(learned: list[Cells], *, at_least: int, seed: int) -> dict[str,
     Two continuous columns: |Spearman|, a missing value at the mean rank. A continuous and a categorical one:
     the correlation ratio of the ranks, as ε², corrected for the number of categories (Kelley 1935). Two
     categorical ones: Cramér's V, corrected for bias (Bergsma 2013). Categories beyond the 50 commonest of the
-    training rows, and those of fewer than `at_least` of them, are one group, and if that has fewer, too, it
+    drawn training rows, and those of fewer than `at_least` of them, are one group, and if that has fewer, too, it
     counts for the commonest; missing is a category of its own. Numbers are cut at the value of rank
     `at_least`. So what disclosure control keeps back is not asked of a release. A constant has no
     association: 0.
@@ -462,7 +497,7 @@ def associations(learned: list[Cells], *, at_least: int, seed: int) -> dict[str,
     categorical = sum(c.numbers is None for c in learned)
     common = int(np.clip(4_000 // max(categorical, 1), 6, COMMON))
     maps = [
-        _keep_common(c.counts("train"), common, at_least=at_least) if c.numbers is None else None
+        _keep_common(c.counts(DRAWN), common, at_least=at_least) if c.numbers is None else None
         for c in learned
     ]
     ends = [_ends(c, at_least=at_least) for c in learned]
@@ -470,10 +505,10 @@ def associations(learned: list[Cells], *, at_least: int, seed: int) -> dict[str,
 
 
 def _ends(cells: Cells, *, at_least: int) -> tuple[float, float]:
-    """The training values of rank `at_least` from either end."""
+    """The drawn training values of rank `at_least` from either end; they cut ranks and are not shown."""
     if cells.numbers is None:
         return -np.inf, np.inf
-    present = np.sort(cells.numbers["train"][~np.isnan(cells.numbers["train"])])
+    present = np.sort(cells.numbers[DRAWN][~np.isnan(cells.numbers[DRAWN])])
     if not len(present):
         return -np.inf, np.inf
     rank = min(max(at_least, 1), len(present)) - 1
@@ -626,7 +661,8 @@ def _lost(cells: Cells, *, at_least: int) -> tuple[tuple[str, float], ...]:
     if cells.numbers is not None or not cells.column.learned or rows == 0:
         return ()
     real, synthetic = cells.counts("train"), cells.counts("synthetic")
-    gone = np.flatnonzero((synthetic == 0) & (real >= max(at_least, 1)) & (real >= LOST_FROM * rows))
+    shared = cells.counts(DRAWN) >= max(at_least, 1)
+    gone = np.flatnonzero((synthetic == 0) & shared & (real >= LOST_FROM * rows))
     gone = gone[np.argsort(-real[gone], kind="stable")]
     return tuple((_text(cells, code), float(real[code] / rows)) for code in gone.tolist())
 
@@ -646,19 +682,74 @@ def _pairs(
             )
 
 
-def _copies(learned: list[Cells], side: str, *, rare: int) -> tuple[float | None, float | None]:
-    """Share of rows that equal some training row, and one that fewer than `rare` training rows share.
+def _copies(
+    learned: list[Cells], side: str, *, rare: int, units: npt.NDArray[np.uint64] | None
+) -> tuple[float | None, float | None]:
+    """Share of rows that equal some training row, and one that fewer than `rare` training units share.
 
     Rows are compared by a 64-bit hash of their codes, which are exact: a false match has a chance of about
     rows² / 2⁶⁵.
     """
     if not learned or not len(learned[0].codes[side]) or not len(learned[0].codes["train"]):
         return None, None
-    seen, times = np.unique(_row_hashes(learned, "train"), return_counts=True)
+    trained = _row_hashes(learned, "train")
+    if units is not None:
+        trained = np.unique(np.column_stack([trained, units]), axis=0)[:, 0]
+    seen, times = np.unique(trained, return_counts=True)
     rows = _row_hashes(learned, side)
     place = np.searchsorted(seen, rows).clip(max=len(seen) - 1)
     found = seen[place] == rows
     return float(found.mean()), float((found & (times[place] < rare)).mean())
+
+
+def _moved(learned: list[Cells], *, seed: int) -> list[Cells]:
+    """The columns, with each unique one on a grid moved by a step, up or down, in the synthetic rows.
+
+    Held-out rows have no value of a column that is unique, say an hourly timestamp, so by construction none
+    of them is a copy, while a good synthetic row on the same grid hits a training value by chance. A step
+    beside, it hits one as often as training values lie beside each other: often on a full grid, hardly ever
+    for amounts. A shuffle within the synthetic table was rejected: it keeps memorized values, so where such a
+    column stands alone all copies would pass as chance. Empty where there is no such column.
+    """
+    rng = np.random.default_rng(seed)
+    steps = [_step(c) for c in learned]
+    if not any(steps):
+        return []
+    return [c if step is None else _beside(c, step, rng) for c, step in zip(learned, steps, strict=True)]
+
+
+def _step(cells: Cells) -> float | None:
+    """The grid of a unique column: the largest number that all differences of training values divide.
+
+    None where the kind is not continuous, values repeat, or they have more than six decimals.
+    """
+    if cells.numbers is None:
+        return None
+    present = cells.numbers["train"][~np.isnan(cells.numbers["train"])]
+    values = np.unique(present)
+    if len(values) < 3 or len(values) < UNIQUE * len(present):
+        return None
+    for scale in (1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6):
+        ticks = values * scale
+        if np.abs(ticks).max() >= 2**53:
+            return None
+        if np.abs(ticks - np.round(ticks)).max() < 1e-3:
+            return float(np.gcd.reduce(np.diff(np.round(ticks).astype(np.int64)))) / scale
+    return None
+
+
+def _beside(cells: Cells, step: float, rng: np.random.Generator) -> Cells:
+    """The column with its synthetic values a step up or down; -2 where no training value is there."""
+    assert cells.numbers is not None
+    trained, codes = cells.numbers["train"], cells.codes["train"]
+    values, first = np.unique(trained[~np.isnan(trained)], return_index=True)
+    codes = codes[~np.isnan(trained)][first]
+    old = cells.numbers["synthetic"]
+    wanted = old + step * rng.choice([-1.0, 1.0], len(old))
+    place = np.searchsorted(values, wanted - step / 4).clip(max=len(values) - 1)
+    hit = np.abs(values[place] - wanted) < step / 4
+    moved = np.where(np.isnan(old), cells.codes["synthetic"], np.where(hit, codes[place], -2))
+    return replace(cells, codes={**cells.codes, "synthetic": moved})
 
 
 def _row_hashes(learned: list[Cells], side: str) -> npt.NDArray[np.uint64]:
@@ -681,29 +772,29 @@ def _overlay(cells: Cells, *, at_least: int) -> Overlay | None:
 
 
 def _labels(cells: Cells, *, at_least: int) -> Overlay | None:
-    """Categories by share; each label stands for at least `at_least` real rows, or for none."""
-    real, synthetic = cells.counts("train"), cells.counts("synthetic")
+    """Categories by share of all rows; each label stands for `at_least` units at least, or for none."""
+    real, synthetic, units = (cells.counts(side) for side in ("train", "synthetic", DRAWN))
     rows = (len(cells.codes["train"]), len(cells.codes["synthetic"]))
-    if min(rows) == 0 or rows[0] < at_least:
+    if min(rows) == 0 or len(cells.codes[DRAWN]) < at_least:
         return None
-    missing = [int((cells.codes[side] < 0).sum()) for side in ("train", "synthetic")]
-    named = [c for c in np.argsort(-real, kind="stable")[:LABELS].tolist() if real[c] >= max(at_least, 1)]
-    pooled = 0
-    if 0 < missing[0] < at_least:  # too few to be shown: with the others
-        pooled, missing = missing[0], [0, 0]
-        synthetic_pooled = int((cells.codes["synthetic"] < 0).sum())
-    else:
-        synthetic_pooled = 0
-    while named and 0 < real.sum() - real[named].sum() + pooled < at_least:
+    shared = np.flatnonzero(units >= max(at_least, 1))
+    named = shared[np.argsort(-real[shared], kind="stable")][:LABELS].tolist()
+    gone = [int((cells.codes[side] < 0).sum()) for side in ("train", "synthetic", DRAWN)]
+    # Missing values of too few units are shown with the others.
+    pooled, missing = (gone, [0, 0, 0]) if gone[0] and gone[2] < at_least else ([0, 0, 0], gone)
+
+    def rest(counts: Codes, more: int) -> int:
+        return int(counts.sum() - counts[named].sum()) + more
+
+    while named and rest(real, pooled[0]) and rest(units, pooled[2]) < at_least:
         named.pop()
-    others = (
-        int(real.sum() - real[named].sum()) + pooled,
-        int(synthetic.sum() - synthetic[named].sum()) + synthetic_pooled,
-    )
+    if rest(real, pooled[0]) and rest(units, pooled[2]) < at_least:
+        pooled, missing = gone, [0, 0, 0]
+    others = rest(real, pooled[0]), rest(synthetic, pooled[1])
     labels, shown = [_text(cells, c) for c in named], [(int(real[c]), int(synthetic[c])) for c in named]
     if any(others):
         labels, shown = [*labels, OTHERS], [*shown, others]
-    if any(missing):
+    if any(missing[:2]):
         labels, shown = [*labels, MISSING], [*shown, (missing[0], missing[1])]
     return Overlay(
         column=cells.column.name,
@@ -724,14 +815,15 @@ def _text(cells: Cells, code: int) -> str:
 
 
 def _bins(cells: Cells, *, at_least: int) -> Overlay | None:
-    """Equal bins between the first and last percentile, merged until each holds `at_least` real rows."""
+    """Equal bins between the first and last percentile, merged until each holds `at_least` units."""
     assert cells.numbers is not None
-    real, synthetic = (v[~np.isnan(v)] for v in (cells.numbers["train"], cells.numbers["synthetic"]))
-    if len(real) < max(at_least, 1):
+    real, synthetic, units = (_present(cells.numbers[side]) for side in ("train", "synthetic", DRAWN))
+    if len(units) < max(at_least, 1):
         return None
-    edges = _edges(np.sort(real), at_least=at_least)
-    inside = edges[1:-1]
-    counts = np.bincount(np.searchsorted(inside, real, side="right"), minlength=len(edges) - 1)
+    edges = _edges(np.sort(units), at_least=at_least)
+    if edges is None:
+        return None
+    counts = np.bincount(np.searchsorted(edges[1:-1], units, side="right"), minlength=len(edges) - 1)
     keep = _merge(counts, at_least=max(at_least, 1))
     edges = np.concatenate([edges[:1], edges[keep]])
     inside = edges[1:-1]
@@ -750,20 +842,42 @@ def _bins(cells: Cells, *, at_least: int) -> Overlay | None:
     )
 
 
-def _edges(ordered: Floats, *, at_least: int) -> Floats:
-    """Edges of at most `BINS` bins; no edge lies beyond the `at_least`-th real value from either end."""
+def _present(values: Floats) -> Floats:
+    return values[~np.isnan(values)]
+
+
+def _edges(ordered: Floats, *, at_least: int) -> Floats | None:
+    """Edges of at most `BINS` bins between the `at_least`-th value from either end.
+
+    They are round numbers, so that none tells the value of a row: multiples of a width of 1, 2 or 5 times a
+    power of ten, for whole numbers less a half. A single value is shown only if `at_least` rows have it. None
+    where fewer than `at_least` values lie between the ends, or floats are too coarse for bins.
+    """
     n = len(ordered)
     k = min(max(at_least - 1, 0), (n - 1) // 2)
     low = max(float(np.quantile(ordered, 0.01)), float(ordered[k]))
     high = min(float(np.quantile(ordered, 0.99)), float(ordered[n - 1 - k]))
     if not low < high:
         low, high = float(ordered[k]), float(ordered[n - 1 - k])
-    if bool(np.all(ordered == np.round(ordered))) and np.ceil(high) - np.floor(low) < BINS:
-        edges = np.unique(np.arange(np.floor(low), np.ceil(high) + 2) - 0.5)
-    else:
-        edges = np.unique(np.linspace(low, high, BINS + 1))
+    if np.count_nonzero((ordered >= low) & (ordered <= high)) < at_least:
+        return None
+    whole = float(np.all(ordered == np.round(ordered)))
+    width = max(_round_up((high + whole) / BINS - low / BINS), whole)
+    if width > 0:
+        first, last = np.ceil(low / width), np.floor((high + whole) / width)
+        edges = np.unique((first + np.arange(max(last - first, 0) + 1)) * width - whole / 2)
+        if len(edges) > 1:
+            return edges
     # Beyond 2^53, and where all values are one, bins of that width do not exist.
-    return edges if len(edges) > 1 else np.array([np.nextafter(low, -np.inf), np.nextafter(high, np.inf)])
+    return np.array([np.nextafter(low, -np.inf), np.nextafter(high, np.inf)]) if low == high else None
+
+
+def _round_up(width: float) -> float:
+    """The next of 1, 2 and 5 times a power of ten; 0 for what is not positive."""
+    if not width > 0:
+        return 0.0
+    power = 10.0 ** np.floor(np.log10(width))
+    return next((float(m * power) for m in (1, 2, 5) if m * power >= width), float(10 * power))
 
 
 def _merge(counts: npt.NDArray[np.int64], *, at_least: int) -> list[int]:

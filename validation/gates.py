@@ -177,9 +177,10 @@ def measures(fidelity: "Fidelity", rules: GateRules) -> tuple[Measure, ...]:
     """Every threshold of fidelity, with the value that it is held against.
 
     copies: the share of synthetic rows that equal a training row must not be more than `copies_z` standard
-        errors of the difference of two proportions (at least one row's worth) above that of held-out rows;
-        both of all copies and of copies of rows that few training rows share: where few distinct rows exist,
-        copies of common ones are what chance gives, and tell of nobody.
+        errors of the difference of two proportions (at least one row's worth) above that of held-out rows,
+        or, where a unique column lies on a grid, above that of synthetic rows moved by one step of it. Counted
+        are copies of rows that few training units share: copies of common ones are what chance gives where
+        few distinct rows exist, and tell of nobody. Evidence without these is judged by all copies.
     category: no category of `category_share` is lost, unless so few rows were drawn that chance explains it.
     missing: the missing rate stays within `missing_points` and three standard errors.
     association: a column whose strongest association is `association_at_least` keeps `association_kept` of
@@ -202,26 +203,29 @@ def _copies(fidelity: "Fidelity", rules: GateRules) -> Iterator[Measure]:
             message="copies are held against those of held-out rows, however: there are none; set `holdout`",
         )  # fmt: skip
         return
-    pairs = [(fidelity.copies, fidelity.copies_holdout)]
+    value, holdout, moved = fidelity.copies, fidelity.copies_holdout, fidelity.copies_moved
     if fidelity.copies_rare is not None and fidelity.copies_rare_holdout is not None:
-        pairs.append((fidelity.copies_rare, fidelity.copies_rare_holdout))
-    limits = [_chance(p, q, fidelity, z=rules.copies_z) for p, q in pairs]
-    # Of all copies and of those of rare rows, the one that is less beyond chance decides.
-    (value, chance), limit = min(zip(pairs, limits, strict=True), key=lambda c: c[0][0] - c[1])
+        value, holdout, moved = fidelity.copies_rare, fidelity.copies_rare_holdout, fidelity.copies_rare_moved
+    limit = _chance(value, holdout, (fidelity.rows_synthetic, fidelity.rows_holdout), z=rules.copies_z)
+    beside = ""
+    if moved is not None:
+        rows = (fidelity.rows_synthetic, fidelity.rows_synthetic)
+        limit = max(limit, _chance(value, moved, rows, z=rules.copies_z))
+        beside = f"{_percent(moved)} a step beside, "
     yield Measure(
         rule="copies", level="critical", columns=(), value=value, limit=limit,
         message=f"exact copies of training rows must not be more than chance gives, however: "
-        f"{_percent(value)} of the rows are, {_percent(chance)} of the held-out rows, at most "
+        f"{_percent(value)} of the rows are, {_percent(holdout)} of the held-out rows, {beside}at most "
         f"{_percent(limit)} allowed; fit fewer steps or components, or a smaller model",
     )  # fmt: skip
 
 
-def _chance(copies: float, holdout: float, fidelity: "Fidelity", *, z: float) -> float:
+def _chance(copies: float, chance: float, rows: tuple[int, int], *, z: float) -> float:
     """The largest share of copies that chance explains (two-proportion z-test, pooled)."""
-    n, m = fidelity.rows_synthetic, fidelity.rows_holdout
-    pooled = (copies * n + holdout * m) / (n + m)
+    n, m = rows
+    pooled = (copies * n + chance * m) / (n + m)
     error = math.sqrt(pooled * (1 - pooled) * (1 / n + 1 / m))
-    return holdout + z * max(error, 1 / n)
+    return chance + z * max(error, 1 / n)
 
 
 def _column(column: "ColumnFidelity", fidelity: "Fidelity", rules: GateRules) -> Iterator[Measure]:

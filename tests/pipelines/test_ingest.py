@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.ingest import MISSING, batches, digest, infer_types, sniff
+from pipelines.init import initialize
 from privacy.errors import InputError
 
 FOLDER_STAYS = settings(
@@ -105,6 +106,70 @@ def test_a_first_row_of_numbers_is_no_header(tmp_path: Path) -> None:
     assert read(path).num_rows == 2
 
 
+BOB = "Bob Jones,Basel,77,HIV\n"
+PEOPLE = "".join(f"P{chr(97 + i)} Q{chr(97 + i)},Bern,{40 + i},flu\n" for i in range(20))
+ADULT = "".join(
+    f"{39 + i}, {job}, {77516 + 13 * i}, Bachelors, {13 - i % 3}, single, clerk, none, White, Male, {i}, 0, "
+    f"{40 + i % 2}, {land}, <=50K\n"
+    for i, (job, land) in enumerate([("State-gov", "US"), ("?", "?"), ("Private", "Cuba")] * 9)
+)
+HEADERLESS = {
+    "one number": BOB + PEOPLE,
+    "only that row": BOB,
+    "one code among the numbers": BOB + PEOPLE + "Al Bo,Bern,unknown,flu\n",
+    "a text that recurs": "Bob Jones,Basel,HIV\nAnn Hu,Bern,flu\nEve Wu,Basel,flu\nJo Li,Basel,HIV\n",
+    "a date": "Bob Jones,1948-02-03\nAnn Hu,1950-12-31\n",
+    "a truth value": "Bob Jones,true\nAnn Hu,False\n",
+    "a mail address": "Bob Jones,bob@example.org\nAnn Hu,ann@example.org\n",
+    "years over years": "Bob Jones,2019,2020\nAnn Hu,2011,2020\n",
+    "two numbers that count up": "Bob Jones,1,2\nAnn Hu,2,2\n",
+    "a missing cell": "Bob Jones,,HIV\nAnn Hu,Bern,flu\nEve Wu,Basel,flu\n",
+    "a text twice": "Bob Jones,yes,yes\nAnn Hu,no,yes\nEve Wu,no,no\n",
+    "adult.data": ADULT,
+}
+
+
+@pytest.mark.parametrize("text", HEADERLESS.values(), ids=HEADERLESS)
+def test_a_first_row_of_data_is_not_published_as_names(tmp_path: Path, text: str) -> None:
+    source = sniff(write(tmp_path / "t.csv", text))
+    assert not source.header
+    assert source.columns == tuple(f"column_{i}" for i in range(1, len(source.columns) + 1))
+    assert read(source.path).num_rows == text.count("\n")
+
+
+HEADERS = {
+    "names over numbers": "name,age\nBob,77\nAnn,76\n",
+    "names over text": "name,town\nBob,Basel\nAnn,Basel\n",
+    "years over text": "name,2019,2020\nBob,flu,none\nAnn,none,none\nEve,none,flu\n",
+    "years that skip": "country,2010,2015,2020\nCH,7.8,8.2,8.6\nAT,8.3,8.6,8.9\n",
+    "wave lengths": "sample,400,410,420,430\nx,0.1,0.2,0.3,0.4\ny,0.1,0.3,0.2,0.4\n",
+    "places": "0,1,2\n5.1,3.5,0\n4.9,3.0,1\n",
+    "an index and places": ",0,1,2\n0,5,3,0\n1,4,3,1\n",
+    "dates over numbers": "store,2020-01-01,2020-01-08\nx,1,2\ny,3,4\n",
+    "boxes that hold their name": "id,Windows,Linux\n1,Windows,\n2,Windows,Linux\n3,,Linux\n",
+    "a name that one row repeats": "type,age\na,1\ntype,2\nb,3\n",
+    "a name that many rows repeat, beside numbers": "a,c\n1,c\n2,b\n3,c\n4,a\n",
+    "a name too few among others": "name,,age\nBob,Basel,77\nAnn,Bern,76\n",
+    "no rows": "name,age\n",
+    "no rows and years": "name,2019,2020\n",
+}
+
+
+@pytest.mark.parametrize("text", HEADERS.values(), ids=HEADERS)
+def test_ordinary_names_are_a_header(tmp_path: Path, text: str) -> None:
+    assert sniff(write(tmp_path / "t.csv", text)).header
+
+
+def test_init_says_that_there_is_no_header(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", BOB + PEOPLE)
+    warnings = initialize(path, tmp_path, blind=False, force=False).warnings
+    assert any("t.csv has no header line; columns are named column_1 … column_4" in w for w in warnings)
+    assert "Jones" not in (tmp_path / "schema.yaml").read_text("utf-8") + " ".join(warnings)
+    write(path, "name,town,age,finding\n" + BOB + PEOPLE)
+    warnings = initialize(path, tmp_path, blind=False, force=True).warnings
+    assert not any("header" in w for w in warnings)
+
+
 def test_years_may_be_names(tmp_path: Path) -> None:
     assert sniff(write(tmp_path / "t.csv", "country,2019,2020,2021\nCH,1,2,3\n")).columns[1] == "2019"
 
@@ -119,6 +184,24 @@ def test_a_folder_is_searched_but_not_its_hidden_and_underscored_parts(tmp_path:
     source = sniff(tmp_path)
     assert [source.name_of(f) for f in source.files] == ["b.csv", "sub/a.CSV"]
     assert read(tmp_path).num_rows == 2
+
+
+def test_releases_below_an_input_are_no_part_of_it(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": [1, 2]}), write(tmp_path / "t.parquet", ""))
+    for folder in ("releases/t/0123456789abcdef", ".understudy/runs/t", "releases/t/.staging"):
+        inner = write(tmp_path / folder / "data" / "part-0.parquet", "")
+        pq.write_table(pa.table({"a": [3]}), inner)
+    write(tmp_path / "releases/t/0123456789abcdef/SHA256SUMS", "")
+    (tmp_path / "releases/t/latest").symlink_to("0123456789abcdef")
+    source = sniff(tmp_path)
+    assert [source.name_of(f) for f in source.files] == ["t.parquet"]
+    assert read(tmp_path).num_rows == 2
+
+
+def test_a_release_itself_can_be_an_input(tmp_path: Path) -> None:
+    write(tmp_path / "SHA256SUMS", "")
+    write(tmp_path / "t.csv", "a,b\n1,2\n")
+    assert read(tmp_path).num_rows == 1
 
 
 REFUSED = {

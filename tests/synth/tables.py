@@ -35,7 +35,12 @@ def kind_of(type: pa.DataType) -> str:
 def schema_for(table: pa.Table, *, unit: str | None = None, **facts: Mapping[str, object]) -> Schema:
     """A schema of a table by its types; `facts` say more of a column."""
     columns = [
-        {"name": f.name, "kind": kind_of(f.type), "type": str(f.type), **facts.get(f.name, {})}
+        {
+            "name": f.name,
+            "kind": "identifier" if f.name == unit else kind_of(f.type),
+            "type": str(f.type),
+            **facts.get(f.name, {}),
+        }
         for f in table.schema
     ]
     return Schema.model_validate({"columns": columns, "unit": unit})

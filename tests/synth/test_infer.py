@@ -98,7 +98,7 @@ def test_floats_are_never_identifiers() -> None:
 def test_ids_that_repeat_suggest_a_unit() -> None:
     note = one([i // 2 for i in range(1000)], name="patient_id").note
     assert note is not None
-    assert "unit: patient_id" in note
+    assert "values repeat; if they are people, write `unit: patient_id` at the end of schema.yaml" in note
 
 
 def test_text_comes_with_a_warning() -> None:
@@ -263,6 +263,31 @@ def test_every_value_fits_the_pattern_that_is_found(values: list[str]) -> None:
         positions = Pattern.parse(found.pattern).positions
         for i, v in enumerate(values):
             assert all(c in allowed for c, allowed in zip(f"ID{i:06d}{v[:2]}", positions, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("values", "pattern"),
+    [
+        ([f"C{i % 300:03d}" for i in range(3000)], "C[0-9]{4}"),
+        ([f"C{i:03d}-x" for i in range(1000)], "C[0-9]{4}-x"),
+        ([f"\\{i % 10}[{i // 10}" for i in range(60)], r"\\[0-9]\[[0-9]{2}"),
+        ([f"{chr(65 + i % 26)}{i // 26}" for i in range(260)], "[A-Z][0-9]{2}"),
+        (codes("[A-F0-9]{2}", 256), "[0-9A-F]{3}"),
+    ],
+)
+def test_new_identifiers_of_twice_the_rows_are_unique(values: list[str], pattern: str) -> None:
+    found = one(values, name="customer_id")
+    assert (found.kind, found.pattern) == ("identifier", pattern)
+    assert len(set(codes(pattern, 2 * len(values)))) == 2 * len(values)
+
+
+@QUICK
+@given(rows=st.integers(1, 10**7), form=st.sampled_from(["[0-9]{2}", "a[a-z]{2}b", r"\[[0-9A-F]{2}\\"]))
+def test_a_pattern_is_given_no_more_positions_than_it_needs(rows: int, form: str) -> None:
+    found = Pattern.parse(module._roomy(form, rows))
+    assert found.size >= rows
+    wider = len(found.positions) > len(Pattern.parse(form).positions)
+    assert not wider or found.size // len(found.positions[1]) < rows
 
 
 # ------------------------------------------------------------------------------------------------ streaming

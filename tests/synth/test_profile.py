@@ -50,7 +50,10 @@ def test_exactly_the_categories_of_enough_units_are_named(
     expected = sorted(w for w, us in units.items() if len(us) >= at_least)
     assert list(known["what"].atoms) == expected
     rare = sum(what is not None and what not in expected for _, what in rows)
-    if rare >= at_least:
+    theirs = {u if by_unit else i for i, (u, w) in enumerate(rows) if w is not None and w not in expected}
+    if len(theirs) < at_least:
+        assert known["what"].pooled == 0
+    elif rare >= at_least:
         counts = Counter(what for _, what in rows)
         assert known["what"].pooled == pytest.approx(rare / len(rows))
         assert known["what"].atom_rates == pytest.approx([counts[w] / len(rows) for w in expected])

@@ -107,9 +107,10 @@ def columns(draw: st.DrawFn, name: str) -> Column:
 @st.composite
 def schemas(draw: st.DrawFn) -> Schema:
     names = draw(st.lists(st.text(), min_size=1, max_size=5, unique=True))
+    made = tuple(draw(columns(n)) for n in names)
     return Schema(
-        columns=tuple(draw(columns(n)) for n in names),
-        unit=draw(st.none() | st.sampled_from(names)),
+        columns=made,
+        unit=draw(st.sampled_from([None, *(c.name for c in made if not c.learned)])),
         units_about=draw(st.none() | st.integers(1)),
     )
 
@@ -191,6 +192,7 @@ def test_a_key_that_stands_twice_is_refused_with_its_line() -> None:
         (("type: string", "type: string, categories: [a, b, a]"), "one is listed twice"),
         (("name: city", "name: age"), "'age' stands twice"),
         (("columns:", "unit: patient\ncolumns:"), "no column 'patient'"),
+        (("columns:", "unit: age\ncolumns:"), "write kind: identifier"),
         (("columns:", "units_about: 0\ncolumns:"), "units_about=0"),
     ],
 )

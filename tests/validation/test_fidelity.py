@@ -277,6 +277,29 @@ def test_copies_are_what_a_set_of_rows_says(seed: int) -> None:
     assert found.copies_rare == pytest.approx(np.mean([0 < times[r] < 3 for r in rows(synthetic)]))
 
 
+def test_a_row_that_one_unit_has_many_times_is_rare() -> None:
+    table, units, schema = visits()
+    mine = table.slice(1200)
+    found = measure(table, table.slice(0, 9), mine, schema, at_least=10, seed=0, units=units)
+    assert (found.copies, found.copies_rare) == (1.0, 1.0)
+    assert measure(table, table.slice(0, 9), mine, schema, at_least=10, seed=0).copies_rare == 0.0
+
+
+def test_a_step_beside_hits_as_often_as_training_values_lie_beside_each_other() -> None:
+    rng = np.random.default_rng(0)
+    schema = Schema.model_validate({"columns": [{"name": "n", "kind": "numerical", "type": "double"}]})
+
+    def moved(values: np.ndarray) -> float | None:
+        table = pa.table({"n": pa.array(values)})
+        return measure(table, table, table, schema, at_least=10, seed=0).copies_moved
+
+    grid = rng.permutation(10_000) / 4
+    assert moved(grid[:8000]) == pytest.approx(0.8, abs=0.02)
+    assert moved(np.unique(np.round(rng.normal(0, 1e6, 3000), 2))) == pytest.approx(0, abs=0.01)
+    assert moved(rng.normal(size=3000)) is None
+    assert moved(rng.integers(0, 100, 3000)) is None
+
+
 def test_numbers_that_differ_beyond_the_precision_of_floats_are_no_copies() -> None:
     schema = Schema.model_validate({"columns": [{"name": "n", "kind": "numerical", "type": "int64"}]})
     train = pa.table({"n": pa.array([2**60, 2**60 + 2])})
@@ -343,6 +366,103 @@ def test_bins_exist_where_floats_are_coarse() -> None:
         (overlay,) = measure(table, table, table, schema, at_least=0, seed=0).overlays
         assert list(overlay.edges) == sorted(set(overlay.edges))
         assert sum(overlay.real) == pytest.approx(1)
+
+
+def visits() -> tuple[pa.Table, np.ndarray, Schema]:
+    """400 patients of 3 visits each, and one of 70 with a diagnosis and a value that are only theirs."""
+    rng = np.random.default_rng(0)
+    table = pa.table(
+        {
+            "diag": pa.array([*rng.choice(["A", "B", "C"], 1200), *["RAREDX"] * 70]),
+            "x": pa.array([*np.round(rng.normal(300, 50, 1200), 2), *[777.77] * 70]),
+            "hole": pa.array([*rng.choice(["y", "z"], 1200), *[None] * 70]),
+            "note": pa.array([*[None] * 1195, *["few"] * 5, *["mine"] * 70]),
+        }
+    )
+    kinds = {"diag": "categorical", "x": "numerical", "hole": "categorical", "note": "categorical"}
+    schema = Schema.model_validate(
+        {"columns": [{"name": k, "kind": v, "type": str(table[k].type)} for k, v in kinds.items()]}
+    )
+    return table, np.array([*np.repeat(np.arange(400), 3), *[400] * 70], np.uint64), schema
+
+
+def test_what_one_unit_alone_has_is_not_shown_however_many_rows_it_has() -> None:
+    table, units, schema = visits()
+    other = table.slice(0, 1200)
+    found = measure(table, other, other, schema, at_least=10, seed=0, units=units)
+    plain = measure(table, other, other, schema, at_least=10, seed=0)
+    assert column(plain, "diag").lost[0][0] == "RAREDX"
+    assert all(word not in json.dumps(found.to_dict()) for word in ("RAREDX", "777.77", "mine", "few"))
+    overlays = {o.column: o for o in found.overlays}
+    # One unit alone cannot be the others, so a third category is with it.
+    assert overlays["diag"].labels[-1] == OTHERS
+    assert len(set(overlays["diag"].labels) & {"A", "B", "C"}) == 2
+    assert overlays["x"].edges[-1] < 700
+    assert MISSING not in overlays["hole"].labels
+    assert (column(found, "diag").shape, found.rows_train) == (column(plain, "diag").shape, 1270)
+    assert measure(table, other, other, schema, at_least=10, seed=0, units=units) == found
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 12))
+def test_every_label_and_every_bin_is_shared_by_enough_units(seed: int, at_least: int) -> None:
+    rng = np.random.default_rng(seed)
+    units = rng.zipf(1.5, 300).clip(max=90).astype(np.uint64)
+    values = np.round(units * 7.3 + rng.normal(0, 3, 300), 2)
+    table = pa.table({"c": pa.array((units % 40).astype(str), mask=units % 7 == 0), "x": pa.array(values)})
+    schema = Schema.model_validate(
+        {
+            "columns": [
+                {"name": "c", "kind": "categorical", "type": "string"},
+                {"name": "x", "kind": "numerical", "type": "double"},
+            ]
+        }
+    )
+    found = measure(table, table, table.slice(0, 3), schema, at_least=at_least, seed=seed, units=units)
+    codes = table["c"].to_pandas()
+    have = {label: len(np.unique(units[(codes == label).to_numpy()])) for label in codes.dropna().unique()}
+    have[MISSING] = len(np.unique(units[codes.isna().to_numpy()]))
+    assert all(have[label] >= at_least for label, _ in found.columns[0].lost)
+    for overlay in found.overlays:
+        assert sum(overlay.real) == pytest.approx(1)
+        if overlay.edges:
+            bins = np.searchsorted(overlay.edges[1:-1], values, side="right")
+            assert all(len(np.unique(units[bins == b])) >= at_least for b in range(len(overlay.real)))
+            continue
+        named = [label for label in overlay.labels if label != OTHERS]
+        assert all(have[label] >= at_least for label in named)
+        others = ~codes.isin(named) & (codes.notna() | (MISSING not in named))
+        assert OTHERS not in overlay.labels or len(np.unique(units[others.to_numpy()])) >= at_least
+
+
+def test_units_of_another_length_are_an_error() -> None:
+    with pytest.raises(ValueError, match="each training row must have a unit"):
+        measure(TRAIN, HOLDOUT, HALF, SCHEMA, at_least=10, seed=0, units=np.zeros(3, np.uint64))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10**6), st.integers(10, 500), st.sampled_from([1e-9, 0.1, 1.0, 1e7, 1e200]))
+def test_edges_are_round_increasing_and_no_value_of_a_row(seed: int, rows: int, scale: float) -> None:
+    values = np.sort(np.random.default_rng(seed).normal(size=rows) * scale)
+    edges = module._edges(values, at_least=5)
+    if rows < 14:
+        return  # fewer than 5 values may lie between the ends
+    assert edges is not None
+    assert 2 <= len(edges) <= 41
+    assert np.all(np.diff(edges) > 0)
+    assert not np.isin(edges, values).any()
+    assert values[4] <= edges[0] < edges[-1] <= values[-5]
+    width = np.diff(edges).mean()
+    leading = width / 10 ** np.floor(np.log10(width * 1.001))
+    assert min(abs(leading - m) for m in (1, 2, 5)) < 1e-6
+
+
+def test_a_middle_that_few_rows_have_is_not_drawn() -> None:
+    lonely = np.array([*range(9), 777.77, *range(1000, 1009)]) + 0.3
+    assert module._edges(lonely, at_least=10) is None
+    edges = module._edges(np.full(10, 777.77), at_least=10)
+    assert edges is not None
+    assert len(edges) == 2
 
 
 # ── what must not crash ─────────────────────────────────────────────────────────────────────────────────────

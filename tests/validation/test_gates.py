@@ -88,6 +88,42 @@ def test_copies_that_chance_gives_pass_where_few_distinct_rows_exist() -> None:
     assert verdict(found, (), RULES).passed
 
 
+def hourly(rows: int, *, seed: int, stores: str = "ab") -> tuple[pa.Table, pa.Table, pa.Table, Schema]:
+    """Hours that are unique, so that held-out rows cannot have one, and a store; then good synthetic rows."""
+    rng = np.random.default_rng(seed)
+
+    def table(hours: np.ndarray) -> pa.Table:
+        at = np.datetime64("2024-01-01", "s") + hours.astype("timedelta64[h]")
+        return pa.table({"at": pa.array(at), "store": pa.array(rng.choice(list(stores), len(hours)))})
+
+    hours = rng.permutation(rows)
+    cut = int(0.8 * rows)
+    schema = Schema.model_validate(
+        {
+            "columns": [
+                {"name": "at", "kind": "datetime", "type": "timestamp[s]"},
+                {"name": "store", "kind": "categorical", "type": "string"},
+            ]
+        }
+    )
+    return table(hours[:cut]), table(hours[cut:]), table(rng.integers(0, rows, rows)), schema
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 10**6))
+def test_a_unique_hour_that_chance_hits_passes_and_copied_rows_do_not(seed: int) -> None:
+    train, holdout, good, schema = hourly(4000, seed=seed)
+
+    def copies(synthetic: pa.Table) -> list[str]:
+        found = verdict(measure(train, holdout, synthetic, schema, at_least=10, seed=0), (), RULES)
+        return [f.rule for f in found.critical if f.rule == "copies"]
+
+    assert copies(good) == []
+    assert copies(train) == ["copies"]
+    mixed = pa.concat_tables([train.slice(0, 1000), good.slice(0, 3000)])
+    assert copies(mixed) == ["copies"]
+
+
 def test_without_held_out_rows_copies_warn() -> None:
     found = verdict(measure(TRAIN, HOLDOUT.slice(0, 0), TRAIN, SCHEMA, at_least=10, seed=0), (), RULES)
     assert ("copies", "warning") in {(f.rule, f.level) for f in found.findings}
@@ -129,6 +165,14 @@ def one(**changes: object) -> Fidelity:
         ({"copies": 0.018, "copies_rare": 0.018}, None),
         ({"copies": 0.025, "copies_rare": 0.025}, "copies"),
         ({"copies": 0.5, "copies_rare": 0.01}, None),
+        (
+            {"copies": 0.42, "copies_holdout": 0.44, "copies_rare": 0.1, "copies_rare_holdout": 0.001},
+            "copies",
+        ),
+        ({"copies": 0.5, "copies_rare": None}, "copies"),
+        ({"copies": 0.018, "copies_rare": None, "copies_rare_holdout": None}, None),
+        ({"copies_rare": 0.4, "copies_rare_moved": 0.4}, None),
+        ({"copies_rare": 0.5, "copies_rare_moved": 0.4}, "copies"),
     ],
 )
 def test_a_near_miss_passes_and_a_breach_is_refused(changes: dict[str, object], rule: str | None) -> None:

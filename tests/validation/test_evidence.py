@@ -1,0 +1,35 @@
+"""What comes through the door for evidence: sealed, and of no single unit."""
+
+import json
+
+import pyarrow as pa
+import pytest
+
+from privacy.curator import ExactCurator
+from privacy.errors import LeakRefused
+from synth.rows import RawRows, table_source
+from synth.schema import Schema
+from validation.evidence import compare
+
+
+@pytest.mark.parametrize("unit", [None, "patient"])
+def test_a_category_of_one_unit_is_named_only_where_each_row_is_a_unit(unit: str | None) -> None:
+    patients = [*range(400), *[400] * 70]
+    table = pa.table({"patient": pa.array(patients), "diag": pa.array([*["A", "B"] * 200, *["RAREDX"] * 70])})
+    schema = Schema.model_validate(
+        {
+            "columns": [
+                {"name": "patient", "kind": "identifier", "type": "int64"},
+                {"name": "diag", "kind": "categorical", "type": "string"},
+            ],
+            "unit": unit,
+        }
+    )
+    rows = RawRows(schema, table_source(table, batch_rows=100))
+    curator = ExactCurator(rows, key=b"k" * 16, holdout=0.0)
+    sealed = compare(curator, rows, table.slice(0, 400), schema, at_least=10, seed=0)
+    with pytest.raises(LeakRefused):
+        sealed.open(formal_guarantee=True)
+    found = sealed.open(formal_guarantee=False)
+    assert found.rows_train == 470
+    assert ("RAREDX" in json.dumps(found.to_dict())) == (unit is None)
