@@ -17,6 +17,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -304,11 +305,11 @@ def _needed(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
     """The batch without what is never learned: of identifiers and texts only the missing pattern stays."""
     arrays = []
     for column, array in zip(schema, batch.columns, strict=True):
-        blank = is_text(array.type) and not column.learned and column.name != schema.unit
-        known = (
-            pa.array([0] * len(array), mask=array.is_null().to_numpy(zero_copy_only=False)) if blank else None
-        )
-        arrays.append(array if known is None else pa.array([REPLACED]).take(known).cast(array.type))
+        if is_text(array.type) and not column.learned and column.name != schema.unit:
+            missing = array.is_null().to_numpy(zero_copy_only=False)
+            place = pa.array(np.zeros(len(array), np.int64), mask=missing)
+            array = pa.array([REPLACED]).take(place).cast(array.type)
+        arrays.append(array)
     return pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
 
 
