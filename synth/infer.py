@@ -607,21 +607,26 @@ def _room(seen: _Seen) -> dict[str, int]:
 def _roomy(pattern: str, rows: int) -> str:
     """`pattern`, whose last class stands more often until it makes `rows` different identifiers.
 
-    More positions, not a wider class: what reads digits goes on reading digits.
+    It takes the place of literals before it that it could make, so that the length stays; then it grows.
 
     Examples:
         >>> _roomy("C[0-9]{3}-x", 6000)
         'C[0-9]{4}-x'
+        >>> _roomy("ID000[0-9]{3}", 2000)
+        'ID00[0-9]{4}'
     """
     missing = rows / Pattern.parse(pattern).size
     if missing <= 1:
         return pattern
     last = [token for token in _TOKEN.finditer(pattern) if token["class"]][-1]
-    more = 1
-    while len(Pattern.parse(last["class"]).positions[0]) ** more < missing:
-        more += 1
-    widened = f"{last['class']}{{{int(last['times'] or 1) + more}}}"
-    return pattern[: last.start()] + widened + pattern[last.end() :]
+    letters = Pattern.parse(last["class"]).positions[0]
+    before, times = pattern[: last.start()], int(last["times"] or 1)
+    while missing > 1:
+        if before and before[-1] in letters and not before[:-1].endswith("\\"):
+            before = before[:-1]
+        times += 1
+        missing /= len(letters)
+    return f"{before}{last['class']}{{{times}}}{pattern[last.end() :]}"
 
 
 def _outward(value: int, *, down: bool) -> int:
