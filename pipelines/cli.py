@@ -32,6 +32,7 @@ app = cyclopts.App(
     version=lambda: importlib.metadata.version("understudy"),
     version_flags=["--version"],
     print_error=False,
+    suppress_keyboard_interrupt=False,
     exit_on_error=False,
 )
 for _name, _help in COMMANDS.items():

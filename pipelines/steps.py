@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from synth.rows import RawRows
     from synth.table import TableModel
     from validation.fidelity import Fidelity
-    from validation.gates import Verdict
+    from validation.gates import Finding, Verdict
 
 ROWS = "rows.parquet"
 PROFILE = "profile.json"
@@ -608,12 +608,33 @@ def _gate(run: Run) -> tuple[list[Path], dict[str, Any]]:
     fidelity = Fidelity.from_dict(_read_json(run, EVIDENCE))
     checks = [Check(**{**c, "columns": tuple(c["columns"])}) for c in _read_json(run, CHECKS)]
     found = verdict(fidelity, checks, run.recipe.gate)
+    found = replace(found, findings=(*found.findings, *_personal(run.schema)))
     path = run.workspace.path / VERDICT
     write_atomic(path, json.dumps(found.to_dict(), ensure_ascii=False).encode())
     run.watch.wrote("gate", path)
     if not found.passed:
         raise GateRefused(_refusal(run, found))
     return [path], {"summary": found.summary, "warnings": len(found.findings)}
+
+
+def _personal(schema: Schema) -> Iterator["Finding"]:
+    """A warning for each column that is learned although init took its values for personal data."""
+    from validation.gates import Finding
+
+    for column in schema:
+        if column.learned and column.note and "personal data" in column.note:
+            message = (
+                f"personal data must not be learned, however: {column.name!r} is kind: {column.kind} and "
+                f"{column.note}; write kind: text, action: replace, or remove the note if it names nobody"
+            )
+            yield Finding(
+                rule="personal",
+                level="warning",
+                columns=(column.name,),
+                message=message,
+                value=None,
+                limit=None,
+            )
 
 
 def _refusal(run: Run, verdict: "Verdict") -> str:
@@ -634,15 +655,20 @@ def _read_json(run: Run, name: str) -> Any:
 def _publish_inputs(run: Run) -> dict[str, str]:
     records = run.workspace.records()
     release_path = run.workspace.path / RELEASE
-    there = release_path.exists() and Path(_read_json(run, RELEASE)["release"]).is_dir()
+    published = Path(_read_json(run, RELEASE)["release"]) if release_path.exists() else None
+    there = published is not None and published.is_dir() and _is_latest(published)
     return {
         "data": digest_of(dict(records["sample"].outputs)),
         "verdict": digest_of(dict(records["gate"].outputs)),
         "evidence": digest_of(dict(records["validate"].outputs)),
         "root": str(run.release_root),
-        # A release that somebody took away is published again.
+        # A release that somebody took away, or that is not the latest any more, is published again.
         "there": str(there or "publish" not in records),
     }
+
+
+def _is_latest(release: Path) -> bool:
+    return (release.parent / "latest").resolve() == release.resolve()
 
 
 def _publish(run: Run) -> tuple[list[Path], dict[str, Any]]:

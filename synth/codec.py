@@ -178,17 +178,19 @@ class Codec:
                 )
         return self._encode(row, 1)
 
-    def decode(self, encoded: Encoded, *, first_row: int = 0) -> pa.Table:
+    def decode(self, encoded: Encoded, *, first_row: int = 0, salt: str = "") -> pa.Table:
         """The table of these rows, in the schema's types.
 
         Args:
             encoded: rows without unknown states.
             first_row: number of the first row, from which identifiers follow.
+            salt: chooses the identifiers of a release.
         """
         arrays = []
         for i, (field, codec) in enumerate(zip(self.layout.fields, self._columns, strict=True)):
             scores = None if field.score is None else encoded.scores[:, field.score]
-            arrays.append(codec.decode(encoded.states[:, i], scores, first_row))
+            numbered = f"{salt} {field.name}"
+            arrays.append(codec.decode(encoded.states[:, i], scores, first_row, numbered))
         return pa.Table.from_arrays(arrays, schema=self.schema.arrow)
 
     def released_schema(self) -> Schema:
@@ -367,12 +369,12 @@ class _ColumnCodec:
         return states.astype(np.int32), np.where(states == rest, self._score(keys), 0).astype(np.float32)
 
     def decode(
-        self, states: NDArray[np.int32], scores: NDArray[np.float32] | None, first_row: int
+        self, states: NDArray[np.int32], scores: NDArray[np.float32] | None, first_row: int, salt: str
     ) -> pa.Array:
         """Values of states and scores."""
         missing = states == 0
         if not self._column.learned:
-            return self._filled(missing, first_row)
+            return self._filled(missing, first_row, salt)
         if self.text:
             labels = [*self._profile.atoms, OTHER]
             indices = pa.array(states.astype(np.int64) - 1, mask=missing)
@@ -470,7 +472,7 @@ class _ColumnCodec:
         ends = key_floats(self._edges[[0, -1]] - np.array([0, 1]))
         return float_keys(np.clip(values, ends[0], ends[1]))
 
-    def _filled(self, missing: NDArray[np.bool_], first_row: int) -> pa.Array:
+    def _filled(self, missing: NDArray[np.bool_], first_row: int, salt: str) -> pa.Array:
         """New identifiers, or the word that stands for a text."""
         column, rows = self._column, len(missing)
         kind = column.arrow_type
@@ -481,8 +483,8 @@ class _ColumnCodec:
             return whole.cast(kind) if is_text(kind) else pa.nulls(rows, kind)
         if is_text(kind):
             pattern = self._pattern or Pattern.parse("[A-Z0-9]{12}")
-            return pa.array(pattern.strings(first_row, rows), pa.string(), mask=missing).cast(kind)
+            return pa.array(pattern.strings(first_row, rows, salt=salt), pa.string(), mask=missing).cast(kind)
         first = int(column.min) if column.min is not None else 1
         last = int(column.max) if column.max is not None else 10**9
-        numbers = permuted(first_row, rows, max(1, last - first + 1))
+        numbers = permuted(first_row, rows, max(1, last - first + 1), salt=salt)
         return pa.array(numbers.astype(np.int64) + first, mask=missing).cast(kind)

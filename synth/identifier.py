@@ -5,6 +5,7 @@ followed by ``{n}``; a backslash makes the next character literal. The n-th iden
 numbers are permuted by a fixed affine map of the pattern's space, so shards need not know of each other.
 """
 
+import hashlib
 import math
 import re
 from dataclasses import dataclass
@@ -67,9 +68,9 @@ class Pattern:
         """How many different identifiers there are."""
         return math.prod(len(p) for p in self.positions)
 
-    def strings(self, first: int, count: int) -> list[str]:
+    def strings(self, first: int, count: int, *, salt: str = "") -> list[str]:
         """Identifiers of the rows first … first + count − 1; they differ as long as row numbers are below `size`."""
-        rest = permuted(first, count, self.size)
+        rest = permuted(first, count, self.size, salt=salt)
         columns: list[NDArray[np.str_]] = []
         for allowed in reversed(self.positions):
             letters = np.array(list(allowed))
@@ -84,21 +85,24 @@ class Pattern:
         return [str(s) for s in out]
 
 
-def permuted(first: int, count: int, size: int) -> NDArray[np.int64] | NDArray[np.object_]:
-    """Where rows first … first + count − 1 go under a fixed permutation of range(size).
+def permuted(first: int, count: int, size: int, *, salt: str = "") -> NDArray[np.int64] | NDArray[np.object_]:
+    """Where rows first … first + count − 1 go under a permutation of range(size) that `salt` chooses.
 
-    i → (a·i + b) mod size with a near size/φ and coprime to size: neighbours land far apart. Beyond `size`
-    rows it starts again from the beginning.
+    i → (a·i + b) mod size with a near size/φ and coprime to size: neighbours land far apart. Columns and releases
+    have salts of their own, so that equal rows of two of them do not meet. Beyond `size` rows it starts again
+    from the beginning.
 
     Returns:
         int64 (count,), or Python integers where the space is larger than 64 bits allow.
     """
     a = max(1, round(size * _GOLDEN)) if size < 2**50 else size * 618033988749894848 // 10**18
+    chosen = int.from_bytes(hashlib.blake2b(salt.encode(), digest_size=32).digest(), "big")
+    a, b = a + chosen % (size // 5 + 1), (chosen >> 128) % size
     while math.gcd(a, size) != 1:
         a += 1
-    if a < 2**31 and first + count < 2**31:
-        return (np.arange(first, first + count, dtype=np.int64) % size * a + size // 3) % size
-    return np.array([(a * i + size // 3) % size for i in range(first, first + count)], dtype=object)
+    if size < 2**31 and a < 2**31:
+        return (np.arange(first, first + count, dtype=np.int64) % size * a + b) % size
+    return np.array([(a * i + b) % size for i in range(first, first + count)], dtype=object)
 
 
 def _characters(text: str) -> str:

@@ -273,7 +273,7 @@ def _fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
     for part in loc:
         if isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:
             current = _inner_model(current.model_fields[str(part)].annotation) or current
-    return list(current.model_fields)
+    return [field.alias or name for name, field in current.model_fields.items()]
 
 
 def _inner_model(annotation: Any) -> type[BaseModel] | None:

@@ -73,19 +73,20 @@ class TableModel(Generic[Frame]):
         Raises:
             ConditionError: a condition names what does not exist or has no probability.
         """
-        return self._draw(rows, np.random.Philox(seed), given, first_row)
+        return self._draw(rows, np.random.Philox(seed), given, first_row, f"{seed}")
 
     def shard(self, number: int, rows: int, *, seed: int, first_row: int) -> Frame:
         """The rows of one shard of a release: a function of (model digest, seed, shard number) alone."""
         words = hashlib.sha256(f"{self.digest()} {seed} {number}".encode()).digest()
-        return self._draw(rows, np.random.Philox(key=np.frombuffer(words[:16], np.uint64)), None, first_row)
+        bits = np.random.Philox(key=np.frombuffer(words[:16], np.uint64))
+        return self._draw(rows, bits, None, first_row, f"{self.digest()} {seed}")
 
     def _draw(
-        self, rows: int, bits: np.random.Philox, given: Mapping[str, object] | None, first_row: int
+        self, rows: int, bits: np.random.Philox, given: Mapping[str, object] | None, first_row: int, salt: str
     ) -> Frame:
         condition = self._codec.condition(given) if given else None
         drawn = self._model.draw(rows, np.random.Generator(bits), given=condition)
-        table = self._codec.decode(drawn, first_row=first_row)
+        table = self._codec.decode(drawn, first_row=first_row, salt=salt)
         for name, value in (given or {}).items():
             i = table.schema.get_field_index(name)
             kind = table.schema.field(i).type

@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pa.table({"age": age, "pay": pay, "place": rng.choice(PLACES, 2000)}), folder / "people.csv"
     )
     initialize(folder / "people.csv", folder, blind=False, force=False)
-    text = (folder / "recipe.yaml").read_text("utf-8")
+    text = (folder / "recipe.yaml").read_text("utf-8").replace("synthesizer: auto", "synthesizer: gmm")
     (folder / "recipe.yaml").write_text(f"{text}options: {{components: 8}}\n", "utf-8")
     # One component cannot know that pay depends on age: the gate refuses it.
     (folder / "poor.yaml").write_text(f"{text}options: {{components: 1}}\n", "utf-8")
