@@ -130,6 +130,7 @@ def batches(source: Source, schema: pa.Schema, *, batch_rows: int = 65536) -> It
         InputError: a column is missing or too many, a value does not convert, a value is missing where none
             may be; file, column and row are named, the value is not.
     """
+    source = _named_by(source, schema)
     for file in source.files:
         _check_columns(source.name_of(file), _columns_of(source, file), schema.names)
     empty = True
@@ -146,6 +147,16 @@ def batches(source: Source, schema: pa.Schema, *, batch_rows: int = 65536) -> It
             row += block.num_rows
     if empty:
         yield pa.RecordBatch.from_pylist([], schema=schema)
+
+
+def _named_by(source: Source, schema: pa.Schema) -> Source:
+    """The source with a header where the schema settles it: its names stand in the first row of each file."""
+    if source.format != "csv" or source.header:
+        return source
+    named = replace(source, header=True)
+    if all(sorted(_columns_of(named, file)) == sorted(schema.names) for file in source.files):
+        return named
+    return source
 
 
 def digest(source: Source) -> str:

@@ -501,3 +501,10 @@ def test_the_digest_changes_with_content_names_and_files(tmp_path: Path) -> None
     renamed = digest(sniff(same))
     write(same / "z.csv", "a,b\n1,2\n")
     assert len({first, changed, renamed, digest(sniff(same))}) == 4
+
+
+def test_a_header_that_the_schema_names_is_one_whatever_the_rows_look_like(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", '"x","other"\n"0","a"\n"x","a"\n"x","a"\n')
+    assert not sniff(path).header
+    schema = pa.schema([("x", pa.string()), ("other", pa.string())])
+    assert read(path, schema)["x"].to_pylist() == ["0", "x", "x"]
