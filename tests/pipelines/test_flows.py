@@ -264,7 +264,10 @@ def test_a_refused_gate_fails_the_run_with_the_reason_and_publishes_nothing(
 
 
 def test_a_refusal_sends_no_traceback_to_the_server(server: Server, refused: dict[str, Any]) -> None:
-    assert not [r for r in server.of_run("logs", refused["id"]) if "Traceback" in r["message"]]
+    # A busy machine may make Prefect log troubles of its own; the refusal is ours.
+    said = [r["message"] for r in server.of_run("logs", refused["id"])]
+    assert not [m for m in said if "Traceback" in m and "GateRefused" in m]
+    assert any("refused" in m for m in said), "the reason is told"
 
 
 @pytest.mark.usefixtures("scheduled", "refused")
