@@ -74,12 +74,20 @@ class Server:
     home: Path
 
     def post(self, path: str, **body: Any) -> Any:
-        reply = self.api.post(path, json=body)
-        reply.raise_for_status()
-        return reply.json() if reply.content else None
+        return self._ask("POST", path, json=body)
 
     def flow_run(self, identifier: str) -> dict[str, Any]:
-        return dict(self.api.get(f"/flow_runs/{identifier}").raise_for_status().json())
+        return dict(self._ask("GET", f"/flow_runs/{identifier}"))
+
+    def _ask(self, method: str, path: str, **body: Any) -> Any:
+        """Asks again while the server says 503: its SQLite file is busy. Prefect's own client does so, too."""
+        for seconds in (0.5, 1, 2, 4, 8):
+            reply = self.api.request(method, path, **body)
+            if reply.status_code != 503:
+                break
+            time.sleep(seconds)
+        reply.raise_for_status()
+        return reply.json() if reply.content else None
 
     def of_run(self, what: str, identifier: str) -> list[dict[str, Any]]:
         """Artifacts, task runs or logs of a flow run."""
