@@ -26,7 +26,7 @@ from torch import Tensor
 from privacy.curator import Batch, Curator, Floats, Split
 from synth.codec import UNKNOWN, Encoded, Field, Layout
 from synth.draws import categorical, from_tables, rowwise
-from synth.em import best_size, encoded_of, grouped, maximize_likelihood, simplex, visits_of
+from synth.em import best_size, encoded_of, grouped, maximize_likelihood, simplex, slices, visits_of
 from synth.gmm import Options as MixtureOptions
 from synth.gmm import Parameters as MixtureParameters
 from synth.gmm import fit_components
@@ -195,7 +195,7 @@ class Circuit:
         repeat = np.zeros(rows, np.int64) if len(given) == 1 else np.arange(rows)
         parts = [
             self._conditional(given.take(repeat[s]), rng, present=present)
-            for s in _slices(rows, max(256, 4_000_000 // self._parameters.states // len(self._bins)))
+            for s in slices(rows, max(256, 4_000_000 // self._parameters.states // len(self._bins)))
         ]
         return Encoded(
             states=np.concatenate([p.states for p in parts]), scores=np.concatenate([p.scores for p in parts])
@@ -205,7 +205,7 @@ class Circuit:
         """Log-density of states and scores, unknown cells integrated out: float64 (n,)."""
         out = np.zeros(len(encoded))
         with torch.no_grad():
-            for part in _slices(len(encoded)):
+            for part in slices(len(encoded)):
                 rows = encoded.take(part)
                 values = _values(self._bins, rows)
                 out[part] = _upward(self._parameters, self._order, values, present=False).log_likelihood
@@ -507,10 +507,6 @@ def _from_root(parents: NDArray[np.int64]) -> list[int]:
     for c in order:
         order += [int(d) for d in np.flatnonzero(parents == c)]
     return order
-
-
-def _slices(rows: int, size: int = 8192) -> Sequence[slice]:
-    return [slice(i, min(i + size, rows)) for i in range(0, rows, size)]
 
 
 # --- the tree

@@ -174,3 +174,8 @@ def grouped(index: Tensor, values: Tensor, size: int) -> Tensor:
         hot = torch.zeros(len(index), size).scatter_(1, index[:, None], 1.0)
         return hot.T @ values
     return torch.zeros(size, values.shape[1]).index_add_(0, index, values)
+
+
+def slices(rows: int, size: int = 8192) -> list[slice]:
+    """Stretches of at most `size` rows that cover all rows in their order."""
+    return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]

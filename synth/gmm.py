@@ -9,7 +9,7 @@ the profile, never from rows.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch import Tensor
 from privacy.curator import Batch, Curator, Floats, Split
 from synth.codec import UNKNOWN, Encoded, Layout
 from synth.draws import categorical, from_tables
-from synth.em import best_size, encoded_of, grouped, maximize_likelihood, simplex, visits_of
+from synth.em import best_size, encoded_of, grouped, maximize_likelihood, simplex, slices, visits_of
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -120,7 +120,7 @@ class Gmm:
     def log_prob(self, encoded: Encoded) -> Floats:
         """Log-density of states and scores, unknown cells integrated out: float64 (n,)."""
         with torch.no_grad():
-            parts = [self._scorer.joint(encoded.take(s)).double().logsumexp(1) for s in _slices(len(encoded))]
+            parts = [self._scorer.joint(encoded.take(s)).double().logsumexp(1) for s in slices(len(encoded))]
         return torch.cat(parts).numpy() if parts else np.empty(0)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -152,7 +152,7 @@ class Gmm:
     def _posterior(self, given: Encoded, *, present: bool) -> Floats:
         """Probability of each component given what is known: float64 (n, K)."""
         with torch.no_grad():
-            joint = torch.cat([self._scorer.joint(given.take(s)) for s in _slices(len(given))]).double()
+            joint = torch.cat([self._scorer.joint(given.take(s)) for s in slices(len(given))]).double()
             if present:
                 unknown = torch.from_numpy(given.states == UNKNOWN).double()
                 joint = joint + unknown @ self._scorer.log_present.double()
@@ -362,7 +362,3 @@ def _maximize(layout: Layout, moments: Floats, rows: float, options: Options) ->
         means=torch.from_numpy(means).float(),
         stds=torch.from_numpy(np.sqrt(np.maximum(spread, options.min_std**2))).float(),
     )
-
-
-def _slices(rows: int, size: int = 8192) -> Sequence[slice]:
-    return [slice(i, i + size) for i in range(0, rows, size)]
