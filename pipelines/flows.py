@@ -8,6 +8,7 @@ workspace: a verdict may name columns and the categories that were lost.
 
 import contextlib
 import json
+import logging
 import os
 import re
 from dataclasses import asdict, replace
@@ -101,8 +102,8 @@ def release_flow(
         with run.workspace.locked():
             return _walk(run)
     except UnderstudyError as e:
-        # Returned rather than raised: the state says why, and no traceback goes to the server.
-        return Failed(message=str(e), data=e)
+        # Returned rather than raised: the state says why.
+        return Failed(message=str(e), data=_bare(e))
 
 
 def _open(path: Path, roots: list[Path], changes: dict[str, Any]) -> Run:
@@ -161,13 +162,32 @@ def perform_step(workspace: str, step: str, progress: UUID) -> dict[str, Any] | 
 def _reason(e: Exception, workspace: str) -> Exception:
     """What may be said of an error outside the workspace."""
     if isinstance(e, UnderstudyError):
-        return e
+        return _bare(e)
     if isinstance(e, OSError) and e.strerror:
         return OSError(f"the system refused: {e.strerror}{f': {e.filename}' if e.filename else ''}")
     kind = OSError if isinstance(e, OSError) else UnderstudyError
     return kind(
         f"an error that nobody foresaw: {type(e).__name__}; `understudy resume {workspace} --debug` shows it"
     )
+
+
+def _bare(e: UnderstudyError) -> UnderstudyError:
+    """An error without its frames and what caused it, which may quote a row."""
+    e.__cause__ = e.__context__ = None
+    return e.with_traceback(None)
+
+
+class _NoTraceback(logging.Filter):
+    """Takes the traceback from a record about an error of ours; its message says what, where and how to mend it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], UnderstudyError):
+            record.msg, record.args, record.exc_info = "%s", (str(record.exc_info[1]),), None
+        return True
+
+
+# A worker's engine raises what a failed flow returned, and logs that to the server.
+logging.getLogger("prefect.flow_runs").addFilter(_NoTraceback())
 
 
 TASKS: dict[str, Task[[str, str, UUID], dict[str, Any] | State[Any]]] = {

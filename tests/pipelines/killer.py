@@ -9,11 +9,12 @@ import os
 import signal
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from pipelines.publish import SUMS, check_sums
-from pipelines.steps import STEPS, Run, Watch, open_run, release, reopen_run
+from pipelines.steps import STEPS, Run, open_run, release, reopen_run
 from pipelines.workspace import Record
 from privacy.errors import ReleaseError
 from tests.pipelines.tables import prepare, write_visits
@@ -24,8 +25,11 @@ WARM = (
     "validation.report",
 )  # fmt: skip
 
-DELAYS_SECONDS = (0.0, 0.005, 0.01, 0.015, 0.02, 0.03)
-"""After the start of `publish`, so that some of the kills fall between two files."""
+CHANGES = (4, 6, 11, 14, 18, 21, 22, 23)
+"""Changes of the release root after which `publish` dies: folders, files, then renames and the link."""
+
+CHANGING = {"open": 0, "os.mkdir": 0, "os.rename": 1, "os.symlink": 1}
+"""Audit event that changes a folder → which of its arguments names what is new."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,19 +38,21 @@ class Kill:
 
     Attributes:
         step: in which step.
-        moment: started, wrote, or writing: `delay` seconds after the start.
-        delay: seconds that the step may go on.
+        moment: started, wrote, or changing: before another change of the release root.
+        changes: how many changes of the release root may still be made.
+        root: the release root, for `changing`.
     """
 
     step: str
     moment: str
-    delay: float = 0.0
+    changes: int = 0
+    root: Path = Path()
 
     def started(self, step: str) -> None:
         if step == self.step and self.moment == "started":
             os.kill(os.getpid(), signal.SIGKILL)
-        if step == self.step and self.moment == "writing":
-            _die_in(self.delay)
+        if step == self.step and self.moment == "changing":
+            sys.addaudithook(_Doom(str(self.root), self.changes))
 
     def wrote(self, step: str, path: Path) -> None:
         if step == self.step and self.moment == "wrote":
@@ -56,13 +62,20 @@ class Kill:
         pass
 
 
-def _die_in(seconds: float) -> None:
-    """Another process, so that nothing in this one can prepare for it."""
-    victim = os.getpid()
-    if os.fork() == 0:
-        time.sleep(seconds)
-        os.kill(victim, signal.SIGKILL)
-        os._exit(0)
+class _Doom:
+    """Dies before a folder is changed once too often; what runs cannot prepare for it."""
+
+    def __init__(self, root: str, changes: int) -> None:
+        self._root, self._left = root, changes
+
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event not in CHANGING or not str(arguments[CHANGING[event]]).startswith(self._root):
+            return
+        if event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR):
+            return
+        if self._left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self._left -= 1
 
 
 @dataclass
@@ -112,7 +125,8 @@ def fork(run: Run, reader: Reader) -> int:
 
 def attempt(folder: Path, kill: Kill) -> dict[str, object]:
     """One release that is killed, and resumed."""
-    run = opened(folder, watch=kill)
+    run = opened(folder)
+    run = replace(run, watch=replace(kill, root=run.release_root))
     reader = Reader(run.release_root)
     killed = fork(run, reader)
     finished = list(run.workspace.records())
@@ -120,7 +134,7 @@ def attempt(folder: Path, kill: Kill) -> dict[str, object]:
     return {
         "step": kill.step,
         "moment": kill.moment,
-        "delay": kill.delay,
+        "changes": kill.changes,
         "killed": os.WIFSIGNALED(killed) and os.WTERMSIG(killed) == signal.SIGKILL,
         "finished_before": finished,
         "resumed": resumed,
@@ -142,12 +156,12 @@ def published(run: Run) -> dict[str, object]:
     }
 
 
-def opened(folder: Path, *, watch: Watch | None = None) -> Run:
+def opened(folder: Path) -> Run:
     """A run of four shards in a new folder."""
     folder.mkdir()
     table = write_visits(folder / "visits.csv", patients=300)
     recipe = prepare(folder, table, rows=1_200, shard_rows=300)
-    return open_run(recipe, folder, watch=watch)
+    return open_run(recipe, folder)
 
 
 def main(place: Path) -> None:
@@ -156,8 +170,8 @@ def main(place: Path) -> None:
     calm = opened(place / "calm")
     fork(calm, Reader(calm.release_root))
     kills = [Kill(step=step, moment=moment) for step in STEPS for moment in ("started", "wrote")]
-    kills += [Kill(step="publish", moment="writing", delay=delay) for delay in DELAYS_SECONDS]
-    tried = [attempt(place / f"{k.step}-{k.moment}-{k.delay}", k) for k in kills]
+    kills += [Kill(step="publish", moment="changing", changes=changes) for changes in CHANGES]
+    tried = [attempt(place / f"{k.step}-{k.moment}-{k.changes}", k) for k in kills]
     json.dump({"calm": published(calm), "tried": tried}, sys.stdout)
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from pipelines.steps import STEPS
-from tests.pipelines.killer import DELAYS_SECONDS
+from tests.pipelines.killer import CHANGES
 
 ROOT = Path(__file__).parents[2]
-MOMENTS = [(step, moment, 0.0) for step in STEPS for moment in ("started", "wrote")]
-MOMENTS += [("publish", "writing", delay) for delay in DELAYS_SECONDS]
+MOMENTS = [(step, moment, 0) for step in STEPS for moment in ("started", "wrote")]
+MOMENTS += [("publish", "changing", changes) for changes in CHANGES]
 
 Found = Mapping[str, Any]
 
@@ -38,7 +38,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
 @pytest.fixture(params=MOMENTS, ids=lambda m: "-".join(map(str, m)))
 def tried(found: Found, request: pytest.FixtureRequest) -> Found:
     """What became of one release that was killed."""
-    (one,) = [t for t in found["tried"] if (t["step"], t["moment"], t["delay"]) == request.param]
+    (one,) = [t for t in found["tried"] if (t["step"], t["moment"], t["changes"]) == request.param]
     return dict(one)
 
 
