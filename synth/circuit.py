@@ -182,14 +182,7 @@ class Circuit:
     def draw(
         self, rows: int, rng: np.random.Generator, *, given: Encoded | None = None, present: bool = False
     ) -> Encoded:
-        """New rows, or the unknown cells of given rows.
-
-        Args:
-            rows: how many; with `given`, one row of it serves all, or it has as many rows.
-            rng: the only source of randomness.
-            given: what is known; cells in state −1 are drawn from their exact conditional distribution.
-            present: whether unknown cells are drawn as not missing.
-        """
+        """See `synth.registry.Model.draw`."""
         if given is None:
             return self._ancestral(rows, rng)
         repeat = np.zeros(rows, np.int64) if len(given) == 1 else np.arange(rows)
@@ -585,7 +578,8 @@ def _tree(curator: Curator, layout: Layout, bins: Sequence[Bins]) -> NDArray[np.
     information = np.zeros((columns, columns))
     for a in range(columns):
         for b in range(columns):
-            information[a, b] = _mutual_information(block(a, b)) if a != b else 0.0
+            # Weighed by the rows that know both: what holds among few of them says less of the table.
+            information[a, b] = block(a, b).sum() * _mutual_information(block(a, b)) if a != b else 0.0
     return _spanning_tree(np.maximum(information, information.T))
 
 

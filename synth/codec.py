@@ -17,12 +17,13 @@ from scipy.special import ndtr, ndtri
 
 from privacy.curator import MISSING, Batch, Keys
 from privacy.errors import ConditionError, InputError
+from synth.absence import UNKNOWN as UNKNOWN
+from synth.absence import folded, rates_where_present, unfolded
 from synth.identifier import Pattern, permuted
 from synth.keys import Dictionary, float_keys, from_keys, is_real, is_text, key_floats, one, to_keys
 from synth.profile import ColumnProfile, Profile, declared_bounds
 from synth.schema import OTHER, REPLACED, Column, Schema, nearest
 
-UNKNOWN = -1
 _EDGE = 1e-6
 
 
@@ -31,7 +32,7 @@ class Encoded:
     """Rows as a model sees them.
 
     Attributes:
-        states: int32 (n, C), −1 for unknown.
+        states: int32 (n, C): a column for each field of the layout; −1 for unknown.
         scores: float32 (n, D): for the D columns that have a spread; 0 where the state says otherwise.
     """
 
@@ -48,10 +49,10 @@ class Encoded:
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """What a model needs to know of a column.
+    """What a model needs to know of a column, or of a group of columns that are missing together.
 
     Attributes:
-        name: the column.
+        name: the column, or what is missing.
         rates: rate of each state, from the profile; they make 1.
         score: index of its score, or None.
         borders: scores between which all values of a cell lie, for a column that takes only its cells' values;
@@ -76,7 +77,12 @@ class Field:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The encoded table: its columns, and the number of rows that the profile was learned from."""
+    """The encoded table.
+
+    Attributes:
+        fields: its columns, then its groups of columns that are missing together (`synth.absence`).
+        rows: number of rows that the profile was learned from.
+    """
 
     fields: tuple[Field, ...]
     rows: float
@@ -106,18 +112,22 @@ class Codec:
         fields: list[Field] = []
         self._columns: list[_ColumnCodec] = []
         scores = 0
-        for column, learned in zip(schema, profile.columns, strict=True):
+        absent = {i: absence for absence in profile.absences for i in absence.columns}
+        for i, (column, learned) in enumerate(zip(schema, profile.columns, strict=True)):
             codec = _ColumnCodec(column, learned)
             fields.append(
                 Field(
                     name=column.name,
-                    rates=codec.rates,
+                    rates=rates_where_present(codec.rates, absent[i]) if i in absent else codec.rates,
                     score=scores if codec.spread else None,
                     borders=codec.borders,
                 )
             )
             scores += codec.spread
             self._columns.append(codec)
+        for absence in profile.absences:
+            names = ", ".join(schema.names[i] for i in absence.columns)
+            fields.append(Field(name=f"missing: {names}", rates=(absence.rate, 1 - absence.rate), score=None))
         self.layout = Layout(fields=tuple(fields), rows=profile.rows)
 
     def code(self, batch: Batch, dictionaries: Mapping[str, Dictionary]) -> dict[str, NDArray[np.generic]]:
@@ -187,10 +197,11 @@ class Codec:
             salt: chooses the identifiers of a release.
         """
         arrays = []
-        for i, (field, codec) in enumerate(zip(self.layout.fields, self._columns, strict=True)):
+        states = unfolded(encoded.states, self.profile.absences)
+        for i, (field, codec) in enumerate(self._own_fields()):
             scores = None if field.score is None else encoded.scores[:, field.score]
             numbered = f"{salt} {field.name}"
-            arrays.append(codec.decode(encoded.states[:, i], scores, first_row, numbered))
+            arrays.append(codec.decode(states[:, i], scores, first_row, numbered))
         return pa.Table.from_arrays(arrays, schema=self.schema.arrow)
 
     def released_schema(self) -> Schema:
@@ -205,7 +216,7 @@ class Codec:
         A value of an integer or of a column with support counts as a cell of width one.
         """
         total = np.zeros(len(encoded))
-        for i, (field, codec) in enumerate(zip(self.layout.fields, self._columns, strict=True)):
+        for i, (field, codec) in enumerate(self._own_fields()):
             if field.score is None:
                 continue
             spread = encoded.states[:, i] == field.spread
@@ -214,16 +225,20 @@ class Codec:
         return total
 
     def _encode(self, keys: Mapping[str, Keys | None], rows: int) -> Encoded:
-        states = np.full((rows, len(self.layout.fields)), UNKNOWN, np.int32)
+        states = np.full((rows, len(self._columns)), UNKNOWN, np.int32)
         scores = np.zeros((rows, len(self.layout.scored)), np.float32)
-        for i, (field, codec) in enumerate(zip(self.layout.fields, self._columns, strict=True)):
+        for i, (field, codec) in enumerate(self._own_fields()):
             column = keys[field.name]
             if column is None:
                 continue
             states[:, i], spread = codec.encode(column)
             if field.score is not None:
                 scores[:, field.score] = spread
-        return Encoded(states=states, scores=scores)
+        return Encoded(states=folded(states, self.profile.absences), scores=scores)
+
+    def _own_fields(self) -> list[tuple[Field, "_ColumnCodec"]]:
+        """The fields of columns, without those of groups."""
+        return list(zip(self.layout.fields, self._columns, strict=False))
 
 
 def plain(value: pa.Scalar) -> bool | int | float | str:

@@ -177,5 +177,5 @@ def grouped(index: Tensor, values: Tensor, size: int) -> Tensor:
 
 
 def slices(rows: int, size: int = 8192) -> list[slice]:
-    """Stretches of at most `size` rows that cover all rows in their order."""
-    return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+    """Stretches of at most `size` rows that cover all rows in their order; an empty one where there are none."""
+    return [slice(start, min(start + size, rows)) for start in range(0, max(rows, 1), size)]

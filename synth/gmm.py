@@ -96,14 +96,7 @@ class Gmm:
     def draw(
         self, rows: int, rng: np.random.Generator, *, given: Encoded | None = None, present: bool = False
     ) -> Encoded:
-        """New rows, or the unknown cells of given rows.
-
-        Args:
-            rows: how many; with `given`, one row of it serves all, or it has as many rows.
-            rng: the only source of randomness.
-            given: what is known; cells in state −1 are drawn from their exact conditional distribution.
-            present: whether unknown cells are drawn as not missing.
-        """
+        """See `synth.registry.Model.draw`."""
         if given is None:
             shape = (rows, len(self._layout.fields))
             known = Encoded(
@@ -121,7 +114,7 @@ class Gmm:
         """Log-density of states and scores, unknown cells integrated out: float64 (n,)."""
         with torch.no_grad():
             parts = [self._scorer.joint(encoded.take(s)).double().logsumexp(1) for s in slices(len(encoded))]
-        return torch.cat(parts).numpy() if parts else np.empty(0)
+        return torch.cat(parts).numpy()
 
     def tensors(self) -> dict[str, Tensor]:
         """What must be stored; the inverse is `restore`."""

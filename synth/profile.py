@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from privacy.curator import MISSING, Cells, Curator, Keys, Shared
 from privacy.errors import InputError, SchemaError
+from synth.absence import Absence, learn_absences
 from synth.keys import float_keys, is_real, is_text, one, to_keys
 from synth.schema import Column, Scalar, Schema
 
@@ -84,11 +85,13 @@ class Profile:
         rows: number of rows that are learned from, as answered.
         at_least: units that had to share a value; 0 means that disclosure control was off.
         columns: one profile per column of the schema, in its order.
+        absences: groups of columns that are missing together.
     """
 
     rows: float
     at_least: int
     columns: tuple[ColumnProfile, ...]
+    absences: tuple[Absence, ...] = ()
 
     def to_json(self) -> str:
         """JSON text; equal profiles give equal text."""
@@ -99,7 +102,8 @@ class Profile:
         """The inverse of `to_json`."""
         data = json.loads(text)
         columns = tuple(ColumnProfile(**_tuples(c)) for c in data["columns"])
-        return cls(rows=data["rows"], at_least=data["at_least"], columns=columns)
+        absences = tuple(Absence(**_tuples(a)) for a in data["absences"])
+        return cls(rows=data["rows"], at_least=data["at_least"], columns=columns, absences=absences)
 
 
 def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,8 +144,10 @@ def learn(schema: Schema, curator: Curator, labels: Labels, *, at_least: int = 1
     numeric = [c for c in learned if columns[c.name].pooled > 0 and not is_text(c.arrow_type) and _ordered(c)]
     columns |= _continuous(numeric, columns, shared, curator, rows, enough)
     few = {n for n, s in shared.items() if s.others < enough and not schema[n].declared}
-    complete = (_complete(columns[c.name], keep_pool=c.name not in few, enough=enough / rows) for c in schema)
-    return Profile(rows=rows, at_least=at_least, columns=tuple(complete))
+    complete = [_complete(columns[c.name], keep_pool=c.name not in few, enough=enough / rows) for c in schema]
+    missing = [p.missing if c.learned else 0.0 for c, p in zip(schema, complete, strict=True)]
+    absences = learn_absences(curator, schema.names, missing, rows, enough)
+    return Profile(rows=rows, at_least=at_least, columns=tuple(complete), absences=absences)
 
 
 def _ordered(column: Column) -> bool:

@@ -22,7 +22,14 @@ class Model(Protocol):
     def draw(
         self, rows: int, rng: np.random.Generator, *, given: Encoded | None = None, present: bool = False
     ) -> Encoded:
-        """New rows, or given rows with their unknown cells drawn."""
+        """New rows, or the unknown cells of given rows.
+
+        Args:
+            rows: how many; with `given`, one row of it serves all, or it has as many rows.
+            rng: the only source of randomness.
+            given: what is known; cells in state −1 are drawn from their exact conditional distribution.
+            present: whether unknown cells are drawn as not missing.
+        """
         ...
 
     def log_prob(self, encoded: Encoded) -> Floats:
@@ -78,14 +85,15 @@ def resolve(name: str) -> str:
     return name
 
 
-def synthesizer(name: str) -> Any:
+def synthesizer(name: str) -> Synthesizer:
     """The synthesizer's class.
 
     Raises:
         RecipeError: no synthesizer has that name.
     """
     module, _, cls = SYNTHESIZERS[resolve(name)].partition(":")
-    return getattr(import_module(module), cls)
+    found: Synthesizer = getattr(import_module(module), cls)
+    return found
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:

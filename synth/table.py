@@ -27,17 +27,26 @@ from synth.schema import Schema
 
 Frame = TypeVar("Frame", pd.DataFrame, pa.Table)
 
-FORMAT = 1
+FORMAT = 2
 """Version of the files of a stored model."""
 
 
 class TableModel(Generic[Frame]):
     """A model of a table: draws rows, conditions, scores and fills rows; the same kind of frame in and out."""
 
-    def __init__(self, codec: Codec, model: Model, *, frame: type[Frame], threads: int) -> None:
+    def __init__(
+        self,
+        codec: Codec,
+        model: Model,
+        *,
+        frame: type[Frame],
+        threads: int,
+        dtypes: Mapping[str, str] | None = None,
+    ) -> None:
         self._codec = codec
         self._model = model
         self._frame: type[Frame] = frame
+        self._dtypes = dict(dtypes or {})
         self._threads = threads
         tensors = {name: tensor.contiguous() for name, tensor in model.tensors().items()}
         # A single metadata key: safetensors writes several in random order.
@@ -71,8 +80,10 @@ class TableModel(Generic[Frame]):
             first_row: number of the first row, from which identifiers follow.
 
         Raises:
+            UsageError: `rows`, `seed` or `first_row` is negative.
             ConditionError: a condition names what does not exist or has no probability.
         """
+        _at_least(0, rows=rows, seed=seed, first_row=first_row)
         return self._draw(rows, np.random.Philox(seed), given, first_row, f"{seed}")
 
     def shard(self, number: int, rows: int, *, seed: int, first_row: int) -> Frame:
@@ -100,34 +111,46 @@ class TableModel(Generic[Frame]):
         Columns that the frame lacks are integrated out; a missing value counts as what it is, missing. Rare
         values that were pooled share the probability of their pool.
         """
-        encoded = self._codec.encode(_arrow(frame))
+        encoded = self._codec.encode(self._known(frame))
         return self._model.log_prob(encoded) + self._codec.log_jacobian(encoded)
 
     def impute(self, frame: Frame, *, seed: int = 0) -> Frame:
         """The frame with its missing values drawn from their exact conditional distribution.
 
         Args:
-            frame: rows; columns that it lacks are added.
+            frame: rows; columns that it lacks are added at the end, columns that the model does not know stay.
             seed: of the draw.
+
+        Raises:
+            UsageError: `seed` is negative.
+            InputError: a column has another type than the schema says.
         """
-        table = _arrow(frame)
+        _at_least(0, seed=seed)
+        table = self._known(frame)
         encoded = self._codec.encode(table)
-        learned = np.array([c.learned for c in self.schema])
+        open_to_draws = [c.learned for c in self.schema] + [True] * len(self._codec.profile.absences)
+        learned = np.array(open_to_draws)
         unknown = Encoded(
             states=np.where((encoded.states == 0) & learned, -1, encoded.states).astype(np.int32),
             scores=encoded.scores,
         )
         rng = np.random.Generator(np.random.Philox(seed))
         filled = self._codec.decode(self._model.draw(len(table), rng, given=unknown, present=True))
+        out = table
         for column in self.schema:
-            if column.name not in table.schema.names:
+            i, field = out.schema.get_field_index(column.name), self.schema.arrow.field(column.name)
+            new = filled.column(column.name)
+            if i < 0:
+                out = out.append_column(field, new)
                 continue
-            i = filled.schema.get_field_index(column.name)
             known = table.column(column.name).cast(column.arrow_type)
             if pa.types.is_floating(known.type):
                 known = pc.if_else(pc.is_nan(known), pa.scalar(None, known.type), known)
-            filled = filled.set_column(i, filled.schema.field(i), pc.coalesce(known, filled.column(i)))
-        return self._out(filled)
+            out = out.set_column(i, field, pc.coalesce(known, new))
+        if not isinstance(frame, pd.DataFrame):
+            return self._out(out)
+        result = pd.DataFrame(self._out(out)).set_axis(frame.index)
+        return frame.rename(columns=str).assign(**result)
 
     def save(self, folder: Path | str) -> None:
         """Writes `model.safetensors` and `model.json` into a folder, which is made if it is not there."""
@@ -142,7 +165,9 @@ class TableModel(Generic[Frame]):
 
     def as_arrow(self) -> "TableModel[pa.Table]":
         """The same model with Arrow tables in and out."""
-        return TableModel(self._codec, self._model, frame=pa.Table, threads=self._threads)
+        return TableModel(
+            self._codec, self._model, frame=pa.Table, threads=self._threads, dtypes=self._dtypes
+        )
 
     def _describe(self) -> str:
         description = {
@@ -151,13 +176,27 @@ class TableModel(Generic[Frame]):
             "weights": hashlib.sha256(self._weights).hexdigest(),
             "threads": self._threads,
             "frame": "pandas" if self._frame is pd.DataFrame else "arrow",
+            "dtypes": self._dtypes,
             "schema": json.loads(self.schema.to_json()),
             "profile": json.loads(self._codec.profile.to_json()),
         }
         return json.dumps(description, ensure_ascii=False, indent=1) + "\n"
 
+    def _known(self, frame: Frame) -> pa.Table:
+        """The frame as Arrow; of pandas only the columns that the model knows, others may hold anything."""
+        if not isinstance(frame, pd.DataFrame):
+            return _arrow(frame)
+        return _arrow(frame.loc[:, [str(n) in self.schema.names for n in frame.columns]])
+
     def _out(self, table: pa.Table) -> Frame:
-        return table.to_pandas() if self._frame is pd.DataFrame else table  # type: ignore[no-any-return]
+        if self._frame is pa.Table:
+            return table  # type: ignore[no-any-return]
+        # By the extension's own reader, or integers with missing values would pass through floats.
+        types: dict[str, Any] = {n: pd.api.types.pandas_dtype(d) for n, d in self._dtypes.items()}
+        plain = table.drop_columns(list(types)).to_pandas()
+        for name, dtype in types.items():
+            plain[name] = dtype.__from_arrow__(table.column(name))
+        return plain[table.column_names]  # type: ignore[no-any-return]
 
 
 def fit(
@@ -182,6 +221,7 @@ def fit(
         options: options of the synthesizer.
 
     Raises:
+        UsageError: `seed` or `at_least` is negative, or `threads` is below 1.
         InputError: the frame is no table, lacks a column of the schema, or has too few rows.
         RecipeError: the synthesizer or an option does not exist.
 
@@ -195,6 +235,8 @@ def fit(
         >>> model.log_prob(frame).shape
         (500,)
     """
+    _at_least(0, seed=seed, at_least=at_least)
+    _at_least(1, threads=threads)
     table = _arrow(frame)
     known = schema or infer_table(table)
     absent = [n for n in known.names if n not in table.column_names]
@@ -207,7 +249,7 @@ def fit(
     store = EncodedStore(None, unit_is_row=rows.unit_is_row)
     encoded = curator.recode(lambda batch: codec.code(batch, rows.dictionaries), store)
     model = fit_encoded(encoded, codec, synthesizer_name, options or {}, seed=seed, threads=threads)
-    return TableModel(codec, model, frame=type(frame), threads=threads)
+    return TableModel(codec, model, frame=type(frame), threads=threads, dtypes=_extension_dtypes(frame))
 
 
 def fit_encoded(
@@ -271,12 +313,32 @@ def load(folder: Path | str) -> TableModel[Any]:
         codec = Codec(schema, profile)
         model = synthesizer(description["synthesizer"]).restore(codec.layout, load_tensors(weights))
         frame = {"pandas": pd.DataFrame, "arrow": pa.Table}[description["frame"]]
-        return TableModel(codec, model, frame=frame, threads=int(description["threads"]))
+        threads, dtypes = int(description["threads"]), dict(description["dtypes"])
+        return TableModel(codec, model, frame=frame, threads=threads, dtypes=dtypes)
     except (KeyError, TypeError, ValueError, UsageError) as e:
         # Pydantic's and torch's complaints about a damaged file are of these.
         raise ReleaseError(
             f"a model must fit its schema, however: {source} was changed ({type(e).__name__}: {e}); fit it again"
         ) from None
+
+
+def _at_least(least: int, **numbers: int) -> None:
+    for name, value in numbers.items():
+        if value < least:
+            raise UsageError(f"{name} must be at least {least}, however: it is {value}")
+
+
+def _extension_dtypes(frame: pd.DataFrame | pa.Table) -> dict[str, str]:
+    """Columns of pandas' nullable types and of its Arrow types, by the names that pandas reads back."""
+    if not isinstance(frame, pd.DataFrame):
+        return {}
+    return {
+        str(name): str(dtype)
+        for name, dtype in frame.dtypes.items()
+        if hasattr(dtype, "__from_arrow__")
+        and not isinstance(dtype, pd.DatetimeTZDtype | pd.CategoricalDtype)
+        and pd.api.types.pandas_dtype(str(dtype)) == dtype
+    }
 
 
 def _arrow(frame: pd.DataFrame | pa.Table) -> pa.Table:

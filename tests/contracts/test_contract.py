@@ -56,6 +56,22 @@ def people(rows: int, *, seed: int) -> pa.Table:
     )
 
 
+def houses(rows: int, *, seed: int) -> pa.Table:
+    """Old houses have no cellar: then what it is like is missing, and how large it is."""
+    rng = np.random.default_rng(seed)
+    age = rng.gamma(4.0, 10.0, rows)
+    none = rng.random(rows) < np.where(age > 55, 0.5, 0.03)
+    dry = rng.random(rows) < 0.6
+    size = rng.normal(np.where(dry, 60.0, 30.0), 8.0)
+    return pa.table(
+        {
+            "age": age,
+            "cellar": pa.array(np.where(dry, "dry", "wet"), mask=none),
+            "cellar_size": pa.array(size, mask=none),
+        }
+    )
+
+
 @functools.cache
 def fitted(name: str) -> TableModel[pa.Table]:
     """The synthesizer with its defaults, on `people`."""
@@ -89,7 +105,9 @@ def test_rows_come_out_in_the_shape_and_types_of_the_table(name: str) -> None:
 def test_no_rows_and_one_row_can_be_drawn(name: str) -> None:
     for rows in (0, 1):
         assert len(fitted_wide(name).sample(rows)) == rows
-    assert fitted_wide(name).log_prob(mixed(1)).shape == (1,)
+        assert len(fitted(name).sample(rows, given={"team": "a"})) == rows
+        assert len(fitted_wide(name).impute(mixed(2).slice(0, rows))) == rows
+        assert fitted_wide(name).log_prob(mixed(2).slice(0, rows)).shape == (rows,)
 
 
 # --------------------------------------------------------------------------------------------------- determinism
@@ -222,6 +240,32 @@ def test_missing_cells_are_filled_from_what_is_known_and_others_stay(name: str) 
         == np.array(table.column("place").to_pylist())[known]
     )
     assert right.mean() > 0.75
+
+
+def test_columns_that_are_missing_together_stay_missing_together(name: str) -> None:
+    table = houses(4000, seed=8)
+    model = synth.fit(table, name, seed=7, threads=1)
+    drawn = model.sample(4000, seed=2)
+    gone = [drawn.column(c).is_null().to_numpy() for c in ("cellar", "cellar_size")]
+    assert np.array_equal(*gone)
+    assert 0.08 < gone[0].mean() < 0.16
+    # What the cellar depends on, and what depends on its absence.
+    assert_close(drawn, table, "age", given=("cellar", None))
+    assert_close(drawn, table, "cellar_size", given=("cellar", "dry"))
+    asked = model.sample(2000, seed=3, given={"cellar": None})
+    assert asked.column("cellar_size").null_count == 2000
+    assert_close(asked, table, "age", given=("cellar", None))
+    blank = table.set_column(1, "cellar", pa.nulls(4000, pa.string()))
+    assert model.impute(blank, seed=4).column("cellar").null_count == 0
+
+
+def assert_close(made: pa.Table, real: pa.Table, number: str, *, given: tuple[str, str | None]) -> None:
+    """The mean of a number, in the rows that a category picks, is that of the real rows within a third of a std."""
+    means = []
+    for frame in (made.to_pandas(), real.to_pandas()):
+        picked = frame[given[0]].isna() if given[1] is None else frame[given[0]] == given[1]
+        means.append(frame.loc[picked, number].mean())
+    assert abs(means[0] - means[1]) < real.column(number).to_pandas().std() / 3
 
 
 def test_what_is_unknown_of_a_row_is_integrated_out(name: str) -> None:

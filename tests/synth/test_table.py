@@ -19,7 +19,7 @@ from scipy import stats
 
 import synth
 import synth.table
-from privacy.errors import ConditionError, InputError, RecipeError, ReleaseError
+from privacy.errors import ConditionError, InputError, RecipeError, ReleaseError, UsageError
 from synth.schema import OTHER
 from synth.table import TableModel
 from tests.synth.tables import mixed, mixed_schema, schema_for
@@ -78,6 +78,28 @@ def test_pandas_in_pandas_out_with_the_same_names_and_dtypes() -> None:
     assert isinstance(drawn, pd.DataFrame)
     assert drawn.dtypes.to_dict() == frame.dtypes.to_dict()
     assert len(drawn) == 50
+
+
+def test_nullable_and_arrow_types_of_pandas_come_back(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "count": pd.array(rng.integers(2**60, 2**60 + 50, 300), dtype="Int64"),
+            "flag": pd.array(rng.random(300) < 0.5, dtype="boolean"),
+            "word": pd.array(rng.choice(["a", "b"], 300), dtype="string"),
+            "real": pd.array(rng.normal(size=300), dtype="Float32"),
+            "arrow": pd.array(rng.integers(0, 9, 300), dtype="int16[pyarrow]"),
+        }
+    )
+    frame.loc[::3] = pd.NA
+    model = fitted(frame)
+    model.save(tmp_path)
+    for drawn in (model.sample(60), synth.load(tmp_path).sample(60), model.impute(frame)):
+        assert drawn.dtypes.to_dict() == frame.dtypes.to_dict()
+    whole = model.impute(frame)
+    assert not whole.isna().any().any()
+    assert whole[frame["count"].notna()].equals(frame[frame["count"].notna()])
+    assert model.as_arrow().sample(5).schema.field("count").type == pa.int64()
 
 
 def test_arrow_in_arrow_out_with_the_same_schema(wide: TableModel[pa.Table]) -> None:
@@ -143,6 +165,23 @@ def test_a_table_that_is_not_what_the_schema_says_is_refused_by_column() -> None
     wrong = schema_for(table.set_column(0, "x", table.column("y")))
     with pytest.raises(InputError, match="column 'x' must be int64"):
         fitted(table, schema=wrong)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda m: m.sample(-1),
+        lambda m: m.sample(1, seed=-1),
+        lambda m: m.sample(1, first_row=-1),
+        lambda m: m.impute(dependent(5), seed=-1),
+        lambda _: fitted(dependent(50), seed=-1),
+        lambda _: fitted(dependent(50), at_least=-1),
+        lambda _: synth.fit(dependent(50), threads=0),
+    ],
+)
+def test_numbers_below_their_least_are_refused(model: TableModel[pd.DataFrame], ask: Any) -> None:
+    with pytest.raises(UsageError, match="must be at least"):
+        ask(model)
 
 
 def test_an_unknown_synthesizer_is_refused_with_the_nearest() -> None:
@@ -359,6 +398,20 @@ def test_a_column_that_is_not_there_is_added_and_follows_the_others(model: Table
     for size in "SML":
         real, made = (f.loc[f["size"] == size, "weight"] for f in (rows, filled))
         assert abs(real.mean() - made.mean()) < 1
+
+
+def test_imputing_keeps_the_index_and_the_columns_that_the_model_does_not_know(
+    model: TableModel[pd.DataFrame],
+) -> None:
+    rows = dependent(50, seed=5).assign(note=[object() for _ in range(50)]).drop(columns="weight")
+    rows.index = pd.Index(range(100, 150), name="visit")
+    rows = rows[["note", "colour", "size"]]
+    filled = model.impute(rows)
+    assert filled.columns.tolist() == ["note", "colour", "size", "weight"]
+    assert filled.index.equals(rows.index)
+    assert filled[["note", "size"]].equals(rows[["note", "size"]])
+    table = pa.table({"note": ["x"], "size": ["S"]})
+    assert model.as_arrow().impute(table).column_names == ["note", "size", "colour", "weight"]
 
 
 def test_imputed_values_follow_the_distribution_given_the_rest(
