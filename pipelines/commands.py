@@ -223,8 +223,9 @@ def _report(outcome: Any, *, json: bool) -> None:
         console.say_json({**data, "release": str(outcome.release), "run": str(outcome.run)})
         return
     seconds = sum(outcome.seconds.values())
+    done = f"{outcome.rows:,} rows in {seconds:.0f} s: {outcome.verdict}"
     console.say(
-        f"Released {outcome.rows:,} rows in {seconds:.0f} s: {outcome.verdict}\n"
+        f"{f'Published already, nothing has changed since. It was {done}' if outcome.again else f'Released {done}'}\n"
         f"  release  {outcome.release}\n"
         f"  report   {outcome.release / 'report.html'}\n"
         f"  run      {outcome.run}"

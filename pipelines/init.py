@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ class Written:
         columns: number of columns.
         kinds: kind → number of columns.
         warnings: what a person must look at.
+        command: what makes a release of it.
     """
 
     schema: str
@@ -52,6 +54,7 @@ class Written:
     columns: int
     kinds: dict[str, int]
     warnings: tuple[str, ...]
+    command: str
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -62,7 +65,7 @@ class Written:
         kinds = ", ".join(f"{n} {kind}" for kind, n in self.kinds.items())
         lines = [f"Wrote {self.schema} and {self.recipe}: {self.columns} columns ({kinds})."]
         lines += [f"  ! {w}" for w in self.warnings]
-        lines += ["Review both, then: understudy release recipe.yaml"]
+        lines += [f"Review both, then: {self.command}"]
         return "\n".join(lines)
 
 
@@ -97,6 +100,8 @@ def initialize(
         input=_quoted(str(path.relative_to(folder.resolve()) if relative else path)),
         dataset=f"{name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}",
     )
+    outside = _outside(path, folder)
+    root = f" --root {shlex.quote(str(path.parent))}" if outside else ""
     targets[0].write_text(HEADER.format(source=_one_line(source.resolve().name)) + schema.to_yaml(), "utf-8")
     targets[1].write_text(text, "utf-8")
     return Written(
@@ -104,7 +109,8 @@ def initialize(
         recipe=targets[1].name,
         columns=len(schema),
         kinds=_kinds(schema),
-        warnings=(*_outside(path, folder), *_nameless(found), *_notes(schema)),
+        warnings=(*outside, *_nameless(found), *_notes(schema)),
+        command=f"understudy release recipe.yaml{root}",
     )
 
 

@@ -210,7 +210,8 @@ class Outcome:
         run: the workspace.
         verdict: what the gate said, in one line.
         rows: rows released.
-        seconds: by step.
+        seconds: by step; of a finished step, what it took when it ran.
+        again: whether nothing had changed since the release was published, so that nothing ran.
     """
 
     release: Path
@@ -218,6 +219,7 @@ class Outcome:
     verdict: str
     rows: int
     seconds: Mapping[str, float]
+    again: bool = False
 
 
 def release(run: Run) -> Outcome:
@@ -229,12 +231,12 @@ def release(run: Run) -> Outcome:
     try:
         with run.workspace.locked():
             check(run)
-            for name in STEPS:
-                perform(run, name)
+            before = run.workspace.records()
+            after = {name: perform(run, name) for name in STEPS}
     except UnderstudyError as e:
         e.run = str(run.workspace.path)
         raise
-    return outcome(run)
+    return replace(outcome(run), again=before == after)
 
 
 def check(run: Run) -> None:
@@ -298,7 +300,8 @@ def _ingest(run: Run) -> tuple[list[Path], dict[str, Any]]:
             counts.append(rows)
     part.replace(target)
     run.watch.wrote("ingest", target)
-    return [target], {"rows": counts[0], "holdout_rows": counts[1], "columns": len(schema)}
+    facts = {"rows": counts[0], "columns": len(schema)}
+    return [target], facts if held is None else {**facts, "holdout_rows": counts[1]}
 
 
 def _needed(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
@@ -335,7 +338,7 @@ def curator_of(run: Run, rows: "RawRows", *, at_most: int) -> "ExactCurator":
     from privacy.curator import ExactCurator
 
     facts = run.workspace.records()["ingest"].facts
-    total = max(1, facts["rows"] + facts["holdout_rows"])
+    total = max(1, facts["rows"] + facts.get("holdout_rows", 0))
     holdout = run.recipe.holdout
     key = hashlib.blake2b(f"split {run.recipe.seed}".encode(), digest_size=16).digest()
     return ExactCurator(

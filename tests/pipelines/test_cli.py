@@ -219,6 +219,7 @@ def test_init_on_a_table_elsewhere_prints_the_line_that_lets_a_release_read_it(
     (line,) = re.findall(r"add (--root \S+), or export UNDERSTUDY_ROOTS=\S+", out)
     assert call("plan", "recipe.yaml")[0] == 2
     assert call("plan", "recipe.yaml", *line.split())[0] == 0
+    assert f"understudy release recipe.yaml {line}" in out
 
 
 def test_init_says_as_json_what_it_wrote(empty: Path, call: Call) -> None:
@@ -287,7 +288,8 @@ def test_release_prints_one_json_object_and_resume_the_same(here: Path, call: Ca
     assert code == 0, err
     said = json.loads(out)
     assert out.count("\n") == 1
-    assert set(said) == {"release", "run", "verdict", "rows", "seconds"}
+    assert set(said) == {"release", "run", "verdict", "rows", "seconds", "again"}
+    assert not said["again"]
     assert Path(said["release"]).parent == here / "out" / "mine"
     assert (Path(said["run"]) / "run.json").exists()
     assert Path(said["run"]).is_absolute()
@@ -295,7 +297,7 @@ def test_release_prints_one_json_object_and_resume_the_same(here: Path, call: Ca
     assert said["verdict"].startswith("passed")
     assert set(said["seconds"]) == set(STEPS)
     assert [line.split()[1] for line in err.splitlines()] == list(STEPS)
-    assert json.loads(call("resume", said["run"], "--json")[1]) == said
+    assert json.loads(call("resume", said["run"], "--json")[1]) == {**said, "again": True}
 
 
 def test_release_tells_a_person_where_everything_lies(here: Path, call: Call) -> None:
@@ -306,6 +308,9 @@ def test_release_tells_a_person_where_everything_lies(here: Path, call: Call) ->
     assert check_sums(Path(release[1])) == 5
     assert "report.html" in out
     assert "Released" in out
+    code, out, _ = call("release", "recipe.yaml", *SMALL)
+    assert code == 0
+    assert "Published already, nothing has changed" in out
 
 
 def test_a_refused_release_exits_3_names_rule_and_column_and_publishes_nothing(

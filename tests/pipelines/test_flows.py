@@ -340,7 +340,7 @@ def test_an_input_that_is_whole_at_the_second_attempt_is_read_and_one_that_stays
         cwd=tmp_path, env=server.environment, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    facts = {"rows": 2000, "holdout_rows": 0, "columns": 3}
+    facts = {"rows": 2000, "columns": 3}
     assert json.loads(done.stdout) == ["FAILED", "COMPLETED", facts]
 
 
