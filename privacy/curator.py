@@ -13,10 +13,14 @@ import hashlib
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.optim import Optimizer
 
 Keys = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -47,6 +51,14 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.unit)
+
+    def take(self, index: NDArray[np.int64]) -> "Batch":
+        """Some of the rows, in this order."""
+        return Batch(
+            unit=self.unit[index],
+            columns={name: array[index] for name, array in self.columns.items()},
+            holdout=None if self.holdout is None else self.holdout[index],
+        )
 
     def where(self, keep: NDArray[np.bool_]) -> "Batch":
         """The rows for which `keep` (bool, (n,)) holds."""
@@ -193,6 +205,44 @@ class Statistic(Protocol):
         ...
 
 
+class Player(Protocol):
+    """Somebody whose parameters are moved by gradients; without rows, unless it is a `Reader`."""
+
+    @property
+    def optimizer(self) -> "Optimizer":
+        """What moves its parameters."""
+        ...
+
+
+class Reader(Player, Protocol):
+    """The one player of a game that reads rows."""
+
+    def losses(self, batch: Batch) -> "Tensor":
+        """A loss for each row, a function of this row and the parameters alone: float (n,)."""
+        ...
+
+
+class Follower(Player, Protocol):
+    """A player that reads no rows."""
+
+    def loss(self) -> "Tensor":
+        """Its loss: a scalar."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Descended:
+    """A step of `descend`.
+
+    Attributes:
+        rows: rows that it looked at.
+        loss: their mean loss; NaN where a curator shows none.
+    """
+
+    rows: int
+    loss: float
+
+
 Question = Cells | Statistic
 """What `price` can be asked about."""
 
@@ -233,6 +283,28 @@ class Curator(Protocol):
         share: float = 0.0,
     ) -> Answer:
         """Σ f(row), shape (d,). `rows_hint` allows an exact curator to cover about that many rows only."""
+        ...
+
+    def descend(
+        self,
+        reader: Reader,
+        followers: Sequence[Follower] = (),
+        *,
+        steps: int,
+        rate: float,
+        split: Split = "train",
+        share: float = 0.0,
+    ) -> Iterator[Descended]:
+        """Moves the players by gradients, one step for each that is asked for: the reader first, then the others.
+
+        Args:
+            reader: its losses are averaged over rows that the curator draws.
+            followers: players that read no rows.
+            steps: at most so many.
+            rate: share of the rows that a step looks at, in (0, 1].
+            split: where rows are drawn.
+            share: the part of the budget that all steps may use.
+        """
         ...
 
     def price(self, question: Question, *, share: float = 0.0) -> float:
@@ -326,6 +398,39 @@ class ExactCurator:
             seen += len(following)
         return Answer(value=total, part=min(1.0, seen / max(1, self._count(split))))
 
+    def descend(
+        self,
+        reader: Reader,
+        followers: Sequence[Follower] = (),
+        *,
+        steps: int,
+        rate: float,
+        split: Split = "train",
+        share: float = 0.0,
+    ) -> Iterator[Descended]:
+        """Plain mini-batches: each pass over the rows is drawn in a new order. A loss that is not finite moves nobody.
+
+        The rows of the split are held in memory meanwhile.
+        """
+        if not 0 < rate <= 1:
+            raise ValueError(f"rate must be in (0, 1], however: rate={rate}")
+        rows = joined(list(self.rows(split)))
+        size = max(1, round(rate * len(rows)))
+        words = hashlib.blake2b(b"descend", key=self._key[:64], digest_size=16).digest()
+        rng = np.random.default_rng(np.frombuffer(words, np.uint64))
+        order = np.empty(0, np.int64)
+        for _ in range(steps):
+            if len(order) < size:
+                order = rng.permutation(len(rows))
+            index, order = np.sort(order[:size]), order[size:]
+            loss = reader.losses(rows.take(index)).mean()
+            value = float(loss.detach())
+            if np.isfinite(value):
+                _move(reader, loss)
+                for follower in followers:
+                    _move(follower, follower.loss())
+            yield Descended(rows=len(index), loss=value)
+
     def price(self, question: Question, *, share: float = 0.0) -> float:
         """Exact answers carry no noise."""
         return 0.0
@@ -380,6 +485,27 @@ class ExactCurator:
         if split not in self._counts:
             self._counts[split] = int(self.total(of="rows", split=split).value)
         return self._counts[split]
+
+
+def _move(player: Player, loss: "Tensor") -> None:
+    player.optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    player.optimizer.step()
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """All rows of some batches in one.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if not batches:
+        raise ValueError("a split must have rows, however: it has none")
+    names = batches[0].columns
+    return Batch(
+        unit=np.concatenate([b.unit for b in batches]),
+        columns={name: np.concatenate([b.columns[name] for b in batches]) for name in names},
+    )
 
 
 def _one_each(batches: Iterable[Batch], columns: Sequence[str], of: Counted) -> Iterator[Batch]:

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from pydantic import Field as Option
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr
 from torch import Tensor
 
 from privacy.curator import Batch, Curator, Floats, Split
-from synth.codec import UNKNOWN, Encoded, Field, Layout
+from synth.bins import Bins, bins_of, values_of
+from synth.codec import UNKNOWN, Encoded, Layout
 from synth.draws import categorical, from_tables, rowwise
 from synth.em import best_size, encoded_of, grouped, maximize_likelihood, simplex, slices, visits_of
 from synth.gmm import Options as MixtureOptions
@@ -32,7 +33,6 @@ from synth.gmm import Parameters as MixtureParameters
 from synth.gmm import fit_components
 
 _FLOOR = 1e-30
-_EDGE = 1e-6
 
 
 class Options(BaseModel):
@@ -64,71 +64,6 @@ TREE_ROWS = 50_000
 """Rows that the tree is learned from, where an exact curator allows a part."""
 
 
-class Bins:
-    """The values of one column: its states before "spread", then bins of its score.
-
-    Args:
-        field: the column.
-        cuts: scores between the bins, float64, rising; of no meaning for a column without scores.
-    """
-
-    def __init__(self, field: Field, cuts: Floats) -> None:
-        scored = field.score is not None
-        self.field = field
-        self.cuts = cuts
-        self.plain = field.states - scored
-        self.size = self.plain + (len(cuts) + 1 if scored else 0)
-        self.places = ndtr(np.concatenate([[-np.inf], cuts, [np.inf]]))
-        spread = field.rates[-1] * np.diff(self.places) if scored else np.empty(0)
-        self.rates = simplex(np.concatenate([field.rates[: self.plain], spread]))
-
-    def of(self, states: NDArray[np.int32], scores: NDArray[np.float32] | None) -> NDArray[np.int64]:
-        """The value of each row: int64 (n,), `size` for unknown."""
-        values = states.astype(np.int64)
-        if scores is not None:
-            values = np.where(values == self.plain, self.plain + np.searchsorted(self.cuts, scores), values)
-        return np.where(states == UNKNOWN, self.size, values)
-
-    def draw(
-        self, values: NDArray[np.int64], rng: np.random.Generator
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """A state and a score for each value; scores are standard normal inside their bin."""
-        spread = values >= self.plain
-        states = np.where(spread, self.plain, values).astype(np.int32)
-        scores = np.zeros(len(values), np.float32)
-        if np.any(spread):
-            bin_of = values[spread] - self.plain
-            low, high = self.places[bin_of], self.places[bin_of + 1]
-            u = low + rng.random(len(bin_of)) * (high - low)
-            scores[spread] = ndtri(np.clip(u, _EDGE, 1 - _EDGE))
-        return states, scores
-
-    def log_density(self, values: NDArray[np.int64], scores: NDArray[np.float32]) -> Floats:
-        """Log-density of the scores inside their bins: float64 (n,), 0 for other values."""
-        out = np.zeros(len(values))
-        spread = (values >= self.plain) & (values < self.size)
-        bin_of = values[spread] - self.plain
-        width = self.places[bin_of + 1] - self.places[bin_of]
-        x = scores[spread].astype(np.float64)
-        out[spread] = -0.5 * x**2 - 0.5 * math.log(2 * math.pi) - np.log(np.maximum(width, 1e-300))
-        return out
-
-
-def _cuts(field: Field, most: int) -> Floats:
-    """Scores that cut a column into at most `most` bins of about equal rates; values stay whole."""
-    if field.score is None:
-        return np.empty(0)
-    if not field.borders:
-        return np.asarray(ndtri(np.arange(1, most) / most))
-    places = np.concatenate([ndtr(np.array(field.borders)), [1.0]])
-    cuts, last = [], 0.0
-    for place in places[:-1]:
-        if place - last >= 0.5 / most:
-            cuts.append(place)
-            last = place
-    return np.asarray(ndtri(np.array(cuts)))
-
-
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
     """A tree over C columns with K hidden states each.
@@ -155,6 +90,7 @@ class Circuit:
     """A fitted hidden tree."""
 
     name = "circuit"
+    exact = True
     options = Options
 
     def __init__(self, layout: Layout, bins: Sequence[Bins], parameters: Parameters) -> None:
@@ -174,7 +110,7 @@ class Circuit:
             seed: of the start.
         """
         chosen = Options.model_validate(dict(options))
-        bins = _bins(layout, chosen.bins)
+        bins = bins_of(layout, chosen.bins)
         learner = _Learner(curator, layout, bins, _tree(curator, layout, bins), chosen, seed)
         number = chosen.states or learner.best_number()
         return cls(layout, bins, learner.em(number, split="train", effort=1.0))
@@ -200,7 +136,7 @@ class Circuit:
         with torch.no_grad():
             for part in slices(len(encoded)):
                 rows = encoded.take(part)
-                values = _values(self._bins, rows)
+                values = values_of(self._bins, rows)
                 out[part] = _upward(self._parameters, self._order, values, present=False).log_likelihood
                 for c, bins in enumerate(self._bins):
                     if bins.field.score is not None:
@@ -253,7 +189,7 @@ class Circuit:
     def _conditional(self, given: Encoded, rng: np.random.Generator, *, present: bool) -> Encoded:
         p = self._parameters
         with torch.no_grad():
-            up = _upward(p, self._order, _values(self._bins, given), present=present)
+            up = _upward(p, self._order, values_of(self._bins, given), present=present)
         hidden: dict[int, NDArray[np.int64]] = {}
         out = Encoded(states=given.states.copy(), scores=given.scores.copy())
         for c in self._order:
@@ -335,7 +271,7 @@ class _Counts:
 
     def of(self, batch: Batch) -> "_CountsOfBatch":
         """What these rows add."""
-        return _CountsOfBatch(self._bins, self._order, self._p, _values(self._bins, encoded_of(batch)))
+        return _CountsOfBatch(self._bins, self._order, self._p, values_of(self._bins, encoded_of(batch)))
 
 
 class _CountsOfBatch:
@@ -472,21 +408,6 @@ def _mixture_emission(bins: Bins, offset: int, mixture: MixtureParameters) -> Fl
     return np.asarray(np.concatenate([table[:-1], table[-1] * shares / shares.sum(0)]))
 
 
-def _bins(layout: Layout, most: int) -> list[Bins]:
-    """The bins of all columns: not more than the rows can fill with a hundred each."""
-    allowed = int(max(8, min(most, layout.rows / 100)))
-    return [Bins(f, _cuts(f, allowed)) for f in layout.fields]
-
-
-def _values(bins: Sequence[Bins], encoded: Encoded) -> Tensor:
-    """int64 (n, C)."""
-    columns = []
-    for c, b in enumerate(bins):
-        scores = None if b.field.score is None else encoded.scores[:, b.field.score]
-        columns.append(b.of(encoded.states[:, c], scores))
-    return torch.from_numpy(np.stack(columns, 1))
-
-
 def _empty(layout: Layout, rows: int) -> Encoded:
     return Encoded(
         states=np.zeros((rows, len(layout.fields)), np.int32),
@@ -523,7 +444,7 @@ class _Pairs:
 
     def of(self, batch: Batch) -> "_PairsOfBatch":
         """What these rows add."""
-        values = _values(self._bins, encoded_of(batch)).numpy()
+        values = values_of(self._bins, encoded_of(batch)).numpy()
         known = values < np.array([b.size for b in self._bins])
         values = np.where(known, values, 0)
         fine = np.stack([f[values[:, c]] for c, f in enumerate(self._fine)], 1) + self.fine_offsets[:-1]

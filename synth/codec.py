@@ -9,6 +9,7 @@ means "nothing is known of this cell"; models integrate it out.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -92,12 +93,12 @@ class Layout:
         """States of all columns together."""
         return sum(f.states for f in self.fields)
 
-    @property
+    @cached_property
     def offsets(self) -> NDArray[np.int64]:
         """Where the states of each column begin in a vector of all states: int64 (C,)."""
         return np.concatenate([[0], np.cumsum([f.states for f in self.fields])])[:-1].astype(np.int64)
 
-    @property
+    @cached_property
     def scored(self) -> tuple[int, ...]:
         """Indices of the columns that have a score, in the order of the scores."""
         return tuple(i for i, f in enumerate(self.fields) if f.score is not None)

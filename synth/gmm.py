@@ -65,6 +65,7 @@ class Gmm:
     """A fitted mixture."""
 
     name = "gmm"
+    exact = True
     options = Options
 
     def __init__(self, layout: Layout, parameters: Parameters) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
@@ -18,6 +18,9 @@ class Model(Protocol):
     """A fitted synthesizer of encoded rows."""
 
     name: ClassVar[str]
+
+    exact: ClassVar[bool]
+    """Whether conditions and densities are exact; else they are drawn by importance, and a lower bound."""
 
     def draw(
         self, rows: int, rng: np.random.Generator, *, given: Encoded | None = None, present: bool = False
@@ -41,8 +44,26 @@ class Model(Protocol):
         ...
 
 
+@runtime_checkable
+class Coded(Protocol):
+    """A model in which each row has a code."""
+
+    def embed(self, encoded: Encoded) -> Floats:
+        """The code of each row: float64 (n, latent)."""
+        ...
+
+    def reconstruct(self, encoded: Encoded, rng: np.random.Generator) -> Encoded:
+        """Rows drawn from the codes of rows."""
+        ...
+
+
 class Synthesizer(Protocol):
     """The class of a model: how it is fitted and restored."""
+
+    @property
+    def exact(self) -> bool:
+        """See `Model.exact`."""
+        ...
 
     @property
     def options(self) -> type[BaseModel]:
@@ -63,6 +84,7 @@ class Synthesizer(Protocol):
 SYNTHESIZERS: dict[str, str] = {
     "gmm": "synth.gmm:Gmm",
     "circuit": "synth.circuit:Circuit",
+    "vae": "synth.vae:Vae",
 }
 
 DEFAULT = "circuit"

@@ -21,7 +21,7 @@ from synth.codec import Codec, Encoded
 from synth.infer import infer_table
 from synth.keys import one
 from synth.profile import Labels, Profile, learn
-from synth.registry import Model, check_options, synthesizer
+from synth.registry import Coded, Model, check_options, synthesizer
 from synth.rows import EncodedStore, RawRows, table_source
 from synth.schema import Schema
 
@@ -151,6 +151,37 @@ class TableModel(Generic[Frame]):
             return self._out(out)
         result = pd.DataFrame(self._out(out)).set_axis(frame.index)
         return frame.rename(columns=str).assign(**result)
+
+    def embed(self, frame: Frame) -> Floats:
+        """The code of each row, for models that have one: float64 (n, latent).
+
+        Raises:
+            UsageError: the synthesizer has no codes.
+        """
+        return self._with_codes().embed(self._codec.encode(self._known(frame)))
+
+    def reconstruct(self, frame: Frame, *, seed: int = 0) -> Frame:
+        """Rows drawn from the codes of rows, for models that have one.
+
+        Args:
+            frame: rows.
+            seed: of the draw.
+
+        Raises:
+            UsageError: the synthesizer has no codes, or `seed` is negative.
+        """
+        _at_least(0, seed=seed)
+        rng = np.random.Generator(np.random.Philox(seed))
+        drawn = self._with_codes().reconstruct(self._codec.encode(self._known(frame)), rng)
+        return self._out(self._codec.decode(drawn, salt=f"{seed}"))
+
+    def _with_codes(self) -> Coded:
+        if not isinstance(self._model, Coded):
+            raise UsageError(
+                f"embed and reconstruct need a synthesizer with codes, however: this is {self._model.name}; "
+                "fit a vae"
+            )
+        return self._model
 
     def save(self, folder: Path | str) -> None:
         """Writes `model.safetensors` and `model.json` into a folder, which is made if it is not there."""

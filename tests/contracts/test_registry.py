@@ -23,5 +23,6 @@ def test_an_unknown_name_is_refused_with_all_known_ones(wrong: str) -> None:
 @pytest.mark.parametrize("name", SYNTHESIZERS)
 def test_options_are_checked_before_anything_is_spent(name: str) -> None:
     check_options(name, {})
-    with pytest.raises(RecipeError, match="'passses' is not; did you mean 'passes'"):
-        check_options(name, {"passses": 3})
+    known = next(iter(synthesizer(name).options.model_fields))
+    with pytest.raises(RecipeError, match=f"'{known}x' is not; did you mean '{known}'"):
+        check_options(name, {f"{known}x": 3})

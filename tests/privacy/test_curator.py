@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -394,3 +395,79 @@ def test_walks_through_two_splits_do_not_disturb_each_other() -> None:
     for value in expected:
         between.sum(Visits(100), split="holdout", rows_hint=9)
         np.testing.assert_array_equal(between.sum(Visits(100), split="fit", rows_hint=10).value, value)
+
+
+# --------------------------------------------------------------------------------------------------- descend
+
+
+class Player:
+    """Learns the mean row number, and remembers which rows it read; a follower's loss reads none."""
+
+    def __init__(self, *, spoiled: int = -1) -> None:
+        self.weight = torch.zeros(1, requires_grad=True)
+        self.optimizer = torch.optim.SGD([self.weight], lr=0.1)
+        self.spoiled = spoiled
+        self.read: list[list[int]] = []
+
+    def losses(self, batch: Batch) -> torch.Tensor:
+        row = np.asarray(batch.columns["row"], np.float32)
+        self.read.append([int(r) for r in row])
+        losses = (torch.from_numpy(row) - self.weight) ** 2
+        return losses * math.nan if len(self.read) == self.spoiled else losses
+
+    def loss(self) -> torch.Tensor:
+        return ((self.weight - 5) ** 2).sum()
+
+
+def test_descending_looks_at_each_row_once_in_a_pass_and_in_a_new_order_in_the_next() -> None:
+    curator, reader = curator_of(numbered(200)), Player()
+    inside = np.flatnonzero(members(curator, "train", 200)).tolist()
+    rate = 1 / 7
+    size = round(rate * len(inside))
+    batches = len(inside) // size
+    steps = list(curator.descend(reader, steps=2 * batches, rate=rate, split="train"))
+    assert {s.rows for s in steps} == {size} == {len(r) for r in reader.read}
+    passes = [[row for read in reader.read[i : i + batches] for row in read] for i in (0, batches)]
+    for one in passes:
+        assert len(set(one)) == len(one) == batches * size
+        assert set(one) <= set(inside)
+    assert passes[0] != passes[1]
+
+
+def test_descending_takes_the_step_of_the_mean_loss_then_those_of_the_others() -> None:
+    reader, follower = Player(), Player()
+    curator = curator_of(numbered(50))
+    walk = curator.descend(reader, (follower,), steps=2, rate=1.0)
+    first = next(walk)
+    mean = float(np.mean(reader.read[0]))
+    assert first.loss == pytest.approx(np.mean(np.square(reader.read[0])))
+    assert reader.weight.item() == pytest.approx(0.2 * mean)
+    assert follower.weight.item() == pytest.approx(1.0)
+    assert len(list(walk)) == 1
+
+
+def test_a_loss_that_is_no_number_moves_nobody() -> None:
+    reader, follower = Player(spoiled=1), Player()
+    (step,) = curator_of(numbered(50)).descend(reader, (follower,), steps=1, rate=1.0)
+    assert math.isnan(step.loss)
+    assert reader.weight.item() == follower.weight.item() == 0
+
+
+def test_equal_keys_descend_through_equal_batches() -> None:
+    read = []
+    for key in (KEY, KEY, b"another key of 16"):
+        reader = Player()
+        list(curator_of(numbered(100), key=key, holdout=0.0).descend(reader, steps=3, rate=0.2))
+        read.append(reader.read)
+    assert read[0] == read[1] != read[2]
+
+
+@pytest.mark.parametrize("rate", [0.0, -0.1, 1.5, math.nan])
+def test_a_rate_out_of_range_is_refused(rate: float) -> None:
+    with pytest.raises(ValueError, match=r"rate must be in \(0, 1\]"):
+        next(curator_of(numbered(10)).descend(Player(), steps=1, rate=rate))
+
+
+def test_a_split_without_rows_cannot_be_descended() -> None:
+    with pytest.raises(ValueError, match="a split must have rows"):
+        next(curator_of(numbered(10), holdout=0.0).descend(Player(), steps=1, rate=1.0, split="holdout"))

@@ -1,0 +1,100 @@
+"""Bins: columns as values of finite number, for models that are discrete.
+
+A column's values are its states, with "spread" cut into bins of its score; inside a bin a score is drawn as the
+column's own distribution has it there.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
+from torch import Tensor
+
+from privacy.curator import Floats
+from synth.codec import UNKNOWN, Encoded, Field, Layout
+from synth.em import simplex
+
+_EDGE = 1e-6
+
+
+class Bins:
+    """The values of one column: its states before "spread", then bins of its score.
+
+    Args:
+        field: the column.
+        cuts: scores between the bins, float64, rising; of no meaning for a column without scores.
+    """
+
+    def __init__(self, field: Field, cuts: Floats) -> None:
+        scored = field.score is not None
+        self.field = field
+        self.cuts = cuts
+        self.plain = field.states - scored
+        self.size = self.plain + (len(cuts) + 1 if scored else 0)
+        self.places = ndtr(np.concatenate([[-np.inf], cuts, [np.inf]]))
+        spread = field.rates[-1] * np.diff(self.places) if scored else np.empty(0)
+        self.rates = simplex(np.concatenate([field.rates[: self.plain], spread]))
+
+    def of(self, states: NDArray[np.int32], scores: NDArray[np.float32] | None) -> NDArray[np.int64]:
+        """The value of each row: int64 (n,), `size` for unknown."""
+        values = states.astype(np.int64)
+        if scores is not None:
+            values = np.where(values == self.plain, self.plain + np.searchsorted(self.cuts, scores), values)
+        return np.where(states == UNKNOWN, self.size, values)
+
+    def draw(
+        self, values: NDArray[np.int64], rng: np.random.Generator
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """A state and a score for each value; scores are standard normal inside their bin."""
+        spread = values >= self.plain
+        states = np.where(spread, self.plain, values).astype(np.int32)
+        scores = np.zeros(len(values), np.float32)
+        if np.any(spread):
+            bin_of = values[spread] - self.plain
+            low, high = self.places[bin_of], self.places[bin_of + 1]
+            u = low + rng.random(len(bin_of)) * (high - low)
+            scores[spread] = ndtri(np.clip(u, _EDGE, 1 - _EDGE))
+        return states, scores
+
+    def log_density(self, values: NDArray[np.int64], scores: NDArray[np.float32]) -> Floats:
+        """Log-density of the scores inside their bins: float64 (n,), 0 for other values."""
+        out = np.zeros(len(values))
+        spread = (values >= self.plain) & (values < self.size)
+        bin_of = values[spread] - self.plain
+        width = self.places[bin_of + 1] - self.places[bin_of]
+        x = scores[spread].astype(np.float64)
+        out[spread] = -0.5 * x**2 - 0.5 * math.log(2 * math.pi) - np.log(np.maximum(width, 1e-300))
+        return out
+
+
+def _cuts(field: Field, most: int) -> Floats:
+    """Scores that cut a column into at most `most` bins of about equal rates; values stay whole."""
+    if field.score is None:
+        return np.empty(0)
+    if not field.borders:
+        return np.asarray(ndtri(np.arange(1, most) / most))
+    places = np.concatenate([ndtr(np.array(field.borders)), [1.0]])
+    cuts, last = [], 0.0
+    for place in places[:-1]:
+        if place - last >= 0.5 / most:
+            cuts.append(place)
+            last = place
+    return np.asarray(ndtri(np.array(cuts)))
+
+
+def bins_of(layout: Layout, most: int) -> list[Bins]:
+    """The bins of all columns: not more than the rows can fill with a hundred each."""
+    allowed = int(max(8, min(most, layout.rows / 100)))
+    return [Bins(f, _cuts(f, allowed)) for f in layout.fields]
+
+
+def values_of(bins: Sequence[Bins], encoded: Encoded) -> Tensor:
+    """int64 (n, C)."""
+    columns = []
+    for c, b in enumerate(bins):
+        scores = None if b.field.score is None else encoded.scores[:, b.field.score]
+        columns.append(b.of(encoded.states[:, c], scores))
+    return torch.from_numpy(np.stack(columns, 1))

@@ -1,0 +1,212 @@
+"""The one training loop, for every model that is trained by gradients.
+
+It asks a curator for steps, keeps a moving average of the weights, looks now and then at rows that were not
+learned from, and stops when they are not explained better any more.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from privacy.curator import Batch, Curator, Floats, Follower, Reader
+from privacy.errors import UnderstudyError
+from synth.codec import Encoded
+from synth.em import encoded_of
+
+AVERAGED = 0.998
+"""Share of the moving average that stays at a step (Polyak & Juditsky 1992; exponential as in Karras et al. 2018)."""
+
+PATIENCE = 8
+"""Looks without a better one after which training stops."""
+
+FEWEST_BATCHES = 20
+"""Batches of a pass at least, of at least `FEWEST_BATCH_ROWS` rows."""
+
+FEWEST_BATCH_ROWS = 32
+
+LOOKS = 60
+"""Looks at the rows that were not learned from, in a training of full length."""
+
+MOST_TROUBLES = 20
+"""Losses that are not finite, before training is given up."""
+
+
+class Learner(Reader, Protocol):
+    """A player that reads rows, whose weights are kept and judged."""
+
+    @property
+    def module(self) -> nn.Module:
+        """All weights."""
+        ...
+
+    def score(self, rows: Encoded) -> Floats:
+        """How well each row is explained, a function of the row alone, larger is better: float64 (n,)."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """How a training went.
+
+    Attributes:
+        steps: steps that were made.
+        best: the step whose average of weights was kept.
+        score: mean score of the rows that were not learned from, at that step.
+    """
+
+    steps: int
+    best: int
+    score: float
+
+
+def train(
+    curator: Curator,
+    learner: Learner,
+    followers: Sequence[Follower] = (),
+    *,
+    rows: float,
+    columns: int,
+    epochs: int,
+    max_steps: int,
+    batch_rows: int,
+) -> Trained:
+    """Trains on the split "fit" and leaves in `learner.module` the averaged weights that explain "select" best.
+
+    Args:
+        curator: over encoded rows.
+        learner: reads rows.
+        followers: players that read none.
+        rows: number of rows, about.
+        columns: number of columns, which bounds what a row may count in a score.
+        epochs: passes over the rows at most.
+        max_steps: steps at most.
+        batch_rows: rows of a step.
+
+    Raises:
+        UnderstudyError: the losses were not finite again and again.
+    """
+    # Averages of gradients that have become 0 shrink until they are denormal numbers, which are ten times as slow.
+    torch.set_flush_denormal(True)
+    try:
+        # A small table needs many small steps, as a large one does.
+        batch_rows = max(FEWEST_BATCH_ROWS, min(batch_rows, int(rows / FEWEST_BATCHES)))
+        rate = min(1.0, batch_rows / max(rows, 1.0))
+        steps = min(max_steps, math.ceil(epochs / rate))
+        return _train(curator, learner, followers, rate=rate, steps=steps, columns=columns)
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def _train(
+    curator: Curator,
+    learner: Learner,
+    followers: Sequence[Follower],
+    *,
+    rate: float,
+    steps: int,
+    columns: int,
+) -> Trained:
+    every = max(1, steps // LOOKS)
+    average = _Average(learner.module)
+    best = Trained(steps=0, best=0, score=-math.inf)
+    kept = copy.deepcopy(learner.module.state_dict())
+    troubles = number = 0
+    for number, step in enumerate(
+        curator.descend(learner, followers, steps=steps, rate=rate, split="fit"), 1
+    ):
+        if not math.isfinite(step.loss):
+            troubles += 1
+            average.restore()
+            if troubles > MOST_TROUBLES:
+                raise UnderstudyError(
+                    f"losses must be finite, however: {troubles} were not; lower learning_rate"
+                )
+            continue
+        average.add()
+        if number % every and number != steps:
+            continue
+        with average.in_place():
+            score = _mean_score(curator, learner, columns)
+            if score > best.score:
+                best = Trained(steps=number, best=number, score=score)
+                kept = copy.deepcopy(learner.module.state_dict())
+        if number - best.best > PATIENCE * every:
+            break
+    learner.module.load_state_dict(kept)
+    learner.module.eval()
+    return Trained(steps=number, best=best.best, score=best.score)
+
+
+class _Average:
+    """An exponential moving average of the weights of a module."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._weights = [p.detach().clone() for p in module.parameters()]
+        self._live: list[Tensor] = []
+        self._count = 0
+
+    def add(self) -> None:
+        """Takes the present weights in; the first ones count for little."""
+        self._count += 1
+        stays = min(AVERAGED, self._count / (self._count + 10))
+        with torch.no_grad():
+            torch._foreach_lerp_(self._weights, [p.detach() for p in self._module.parameters()], 1 - stays)
+
+    def restore(self) -> None:
+        """Goes back to the average."""
+        with torch.no_grad():
+            for parameter, mean in zip(self._module.parameters(), self._weights, strict=True):
+                parameter.copy_(mean)
+
+    def in_place(self) -> "_Average":
+        """For a `with` block: the module holds the average inside of it."""
+        return self
+
+    def __enter__(self) -> None:
+        self._live = [p.detach().clone() for p in self._module.parameters()]
+        self.restore()
+
+    def __exit__(self, *_: object) -> None:
+        with torch.no_grad():
+            for parameter, live in zip(self._module.parameters(), self._live, strict=True):
+                parameter.copy_(live)
+
+
+def _mean_score(curator: Curator, learner: Learner, columns: int) -> float:
+    total, rows = curator.sum(_Scores(learner, columns), split="select").value
+    return float(total / max(rows, 1.0))
+
+
+class _Scores:
+    """Σ of (score, 1) over rows; a row counts within ± 20 per column, which bounds its vector."""
+
+    size = 2
+
+    def __init__(self, learner: Learner, columns: int) -> None:
+        self._learner = learner
+        self._most = 20.0 * columns
+        self.bound = math.sqrt(self._most**2 + 1)
+
+    def of(self, batch: Batch) -> "_ScoresOfBatch":
+        """What these rows add."""
+        scores = np.nan_to_num(self._learner.score(encoded_of(batch)), nan=-self._most)
+        return _ScoresOfBatch(np.clip(scores, -self._most, self._most))
+
+
+class _ScoresOfBatch:
+    def __init__(self, scores: Floats) -> None:
+        self._scores = scores
+
+    def norms(self) -> Floats:
+        return np.asarray(np.sqrt(self._scores**2 + 1))
+
+    def weighted(self, weights: Floats | None) -> Floats:
+        w = np.ones(len(self._scores)) if weights is None else weights
+        return np.array([self._scores @ w, w.sum()])

@@ -1,0 +1,374 @@
+"""vae: a variational autoencoder of mixed columns.
+
+After TVAE (Xu et al. 2019, arXiv 1907.00503), trained by the evidence lower bound (Kingma & Welling 2014, arXiv
+1312.6114). What differs: columns are discrete, with quantile bins for modes, so every output is a table of
+probabilities and a row has a proper likelihood; missing values are values; a share of the cells is hidden from
+the encoder in training, so that it also encodes rows of which only a part is known (as in Ivanov et al. 2019,
+arXiv 1806.02382); and what is drawn from is not N(0, 1) but a mixture fitted to the codes of the rows, which the
+curator sums (two stages, as in Dai & Wipf 2019, arXiv 1903.05789).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from pydantic import Field as Option
+from torch import Tensor, nn
+
+from privacy.curator import Batch, Curator, Floats
+from synth.bins import Bins, bins_of, values_of
+from synth.codec import UNKNOWN, Encoded, Field, Layout
+from synth.draws import rowwise
+from synth.em import encoded_of, slices
+from synth.gmm import Gmm
+from synth.layers import CellsIn, hidden_layers, log_likelihoods
+from synth.rows import EncodedStore
+from synth.train import train
+
+Width = Annotated[int, Option(ge=1, le=65_536)]
+
+CANDIDATES = 64
+"""Codes that the encoder proposes for a row, and as many that are drawn without looking at it."""
+
+CORRECTIONS = 4
+"""Times that the rates of columns are corrected, each by `CORRECTING_CODES` codes."""
+
+CORRECTING_CODES = 16_384
+
+NEVER = -1e4
+"""Logit of a value that never occurs."""
+
+LEAST_LOG_STD, MOST_LOG_STD = -6.0, 3.0
+
+
+class Options(BaseModel):
+    """What a recipe may say about a variational autoencoder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    layers: tuple[Width, ...] = Option(
+        (128, 128), min_length=1, max_length=8, description="widths of the hidden layers"
+    )
+    latent: int | None = Option(
+        None, ge=1, le=1024, description="length of a code; none: two for each column, from 8 to 64"
+    )
+    epochs: int = Option(100, ge=1, le=100_000, description="passes over the rows at most")
+    max_steps: int = Option(10_000, ge=1, le=10_000_000, description="steps at most, for many rows")
+    batch_rows: int = Option(500, ge=1, le=1_000_000, description="rows of a step")
+    learning_rate: float = Option(1e-3, gt=0, le=1, description="of Adam")
+    weight_decay: float = Option(1e-5, ge=0, le=1, description="of Adam")
+    divergence: float = Option(
+        0.5, ge=0, le=100, description="weight of the divergence of codes from N(0, 1)"
+    )
+    hidden: float = Option(0.25, ge=0, le=1, description="share of the rows whose cells are partly hidden")
+    bins: int = Option(100, ge=2, le=2000, description="bins of a score at most")
+    components: int = Option(64, ge=1, le=1024, description="components of the mixture of codes at most")
+
+
+class Vae:
+    """A fitted variational autoencoder."""
+
+    name = "vae"
+    exact = False
+    options = Options
+
+    def __init__(self, layout: Layout, bins: Sequence[Bins], network: "Network", prior: Gmm) -> None:
+        self._layout = layout
+        self._bins = bins
+        self._network = network
+        self._prior = prior
+        # One set of noise for every row, so that a row's figures do not depend on the rows beside it.
+        rng = np.random.default_rng(0)
+        self._noise = torch.from_numpy(rng.standard_normal((CANDIDATES, 1, network.latent), np.float32))
+        self._others = prior.draw(CANDIDATES, rng).scores[:, None]
+
+    @classmethod
+    def fit(cls, curator: Curator, layout: Layout, options: Mapping[str, Any], *, seed: int) -> "Vae":
+        """Learns from the curator's answers.
+
+        Args:
+            curator: over rows encoded by the codec of `layout`.
+            layout: the encoded columns.
+            options: fields of `Options`.
+            seed: of the weights, and of the noise in training.
+        """
+        chosen = Options.model_validate(dict(options))
+        bins = bins_of(layout, chosen.bins)
+        torch.manual_seed(seed)
+        latent = chosen.latent or max(8, min(64, 2 * len(bins)))
+        network = Network(bins, len(layout.scored), chosen.layers, latent)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        learner = _Learner(network.to(device), bins, chosen, seed)
+        train(
+            curator,
+            learner,
+            rows=layout.rows,
+            columns=len(bins),
+            epochs=chosen.epochs,
+            max_steps=chosen.max_steps,
+            batch_rows=chosen.batch_rows,
+        )
+        network.to("cpu")
+        rng = np.random.default_rng(seed)
+
+        def codes(batch: Batch) -> dict[str, Any]:
+            rows = encoded_of(batch)
+            with torch.no_grad():
+                mean, log_std = network.encode(values_of(bins, rows), torch.from_numpy(rows.scores))
+            noise = rng.standard_normal(mean.shape, np.float32)
+            scores = mean.numpy() + log_std.exp().numpy() * noise
+            return {"states": np.ones(scores.shape, np.int32), "scores": scores}
+
+        coded = curator.recode(codes, EncodedStore(None, unit_is_row=False))
+        prior = Gmm.fit(
+            coded,
+            _layout_of_codes(latent, layout.rows),
+            {"max_components": chosen.components},
+            seed=seed,
+        )
+        _correct(network, bins, prior, rng)
+        return cls(layout, bins, network, prior)
+
+    def draw(
+        self, rows: int, rng: np.random.Generator, *, given: Encoded | None = None, present: bool = False
+    ) -> Encoded:
+        """See `synth.registry.Model.draw`; conditions are met by importance resampling of codes."""
+        if given is None:
+            shape = (rows, len(self._bins))
+            given = Encoded(
+                states=np.full(shape, UNKNOWN, np.int32),
+                scores=np.zeros((rows, len(self._layout.scored)), np.float32),
+            )
+            codes = torch.from_numpy(self._prior.draw(rows, rng).scores)
+            return self._decode(given, codes, rng, present=present)
+        repeat = np.zeros(rows, np.int64) if len(given) == 1 else np.arange(rows)
+        parts = []
+        for part in slices(rows, 512):
+            known = given.take(repeat[part])
+            parts.append(self._decode(known, self._resampled(known, rng), rng, present=present))
+        return Encoded(
+            states=np.concatenate([p.states for p in parts]), scores=np.concatenate([p.scores for p in parts])
+        )
+
+    def log_prob(self, encoded: Encoded) -> Floats:
+        """A lower bound of the log-density of states and scores: float64 (n,).
+
+        Importance-weighted by many codes (Burda et al. 2016, arXiv 1509.00519); unknown cells are left out.
+        """
+        out = np.zeros(len(encoded))
+        for part in slices(len(encoded), 256):
+            rows = encoded.take(part)
+            values = values_of(self._bins, rows)
+            _, weights = self._weighed(rows, values, self._noise, self._others)
+            out[part] = (weights.logsumexp(0) - math.log(len(weights))).numpy()
+            for c, b in enumerate(self._bins):
+                if b.field.score is not None:
+                    out[part] += b.log_density(values[:, c].numpy(), rows.scores[:, b.field.score])
+        return out
+
+    def embed(self, encoded: Encoded) -> Floats:
+        """The mean code of each row: float64 (n, latent)."""
+        parts = []
+        with torch.no_grad():
+            for part in slices(len(encoded)):
+                rows = encoded.take(part)
+                mean, _ = self._network.encode(values_of(self._bins, rows), torch.from_numpy(rows.scores))
+                parts.append(mean.double())
+        return torch.cat(parts).numpy()
+
+    def reconstruct(self, encoded: Encoded, rng: np.random.Generator) -> Encoded:
+        """Rows drawn from the mean codes of rows."""
+        unknown = Encoded(states=np.full_like(encoded.states, UNKNOWN), scores=np.zeros_like(encoded.scores))
+        return self._decode(unknown, torch.from_numpy(self.embed(encoded)).float(), rng, present=False)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What must be stored; the inverse is `restore`."""
+        network = {f"network.{name}": t for name, t in self._network.state_dict().items()}
+        prior = {f"prior.{name}": t for name, t in self._prior.tensors().items()}
+        cuts = {f"cuts.{c}": torch.from_numpy(b.cuts) for c, b in enumerate(self._bins)}
+        return {**network, **prior, **cuts}
+
+    @classmethod
+    def restore(cls, layout: Layout, tensors: Mapping[str, Tensor]) -> "Vae":
+        """A variational autoencoder from its tensors.
+
+        Raises:
+            ValueError: shapes do not fit the layout.
+        """
+        bins = [Bins(f, tensors[f"cuts.{c}"].numpy()) for c, f in enumerate(layout.fields)]
+        state = _under("network.", tensors)
+        layers: list[int] = []
+        while f"into.{2 * len(layers) + 1}.weight" in state:
+            layers.append(state[f"into.{2 * len(layers) + 1}.weight"].shape[1])
+        latent = state["first.weight"].shape[1]
+        network = Network(bins, len(layout.scored), layers, latent)
+        try:
+            network.load_state_dict(state)
+        except RuntimeError:
+            raise ValueError("the network must fit the layout, however: it is of another") from None
+        prior = Gmm.restore(_layout_of_codes(latent, layout.rows), _under("prior.", tensors))
+        return cls(layout, bins, network.eval(), prior)
+
+    def _weighed(
+        self, rows: Encoded, values: Tensor, noise: Tensor, others: NDArray[np.float32]
+    ) -> tuple[Tensor, Tensor]:
+        """Candidate codes of rows and their log importance weights.
+
+        Half of the candidates are the encoder's, half are drawn without looking at the row, and the weights are
+        those of the mixture of both, so that none is ever large (defensive sampling: Hesterberg 1995).
+
+        Args:
+            rows: n rows.
+            values: their values.
+            noise: float32 (S, n or 1, latent), for the encoder's candidates.
+            others: float32 (S, n or 1, latent), drawn from the mixture of codes.
+
+        Returns:
+            Codes (2 S, n, latent), and weights (2 S, n), float64.
+        """
+        with torch.no_grad():
+            mean, log_std = self._network.encode(values, torch.from_numpy(rows.scores))
+            own = mean + log_std.exp() * noise
+            codes = torch.cat([own, torch.from_numpy(others).expand_as(own)])
+            fits = log_likelihoods(self._network.decode(codes), values, self._network.sizes).double()
+            far = ((codes - mean) / log_std.exp()).double()
+            by_encoder = (-0.5 * far**2 - log_std.double() - 0.5 * math.log(2 * math.pi)).sum(-1)
+            by_mixture = torch.from_numpy(self._density(codes.numpy())).reshape(fits.shape)
+        return codes, fits + by_mixture - torch.logaddexp(by_encoder, by_mixture) + math.log(2)
+
+    def _density(self, codes: NDArray[np.float32]) -> Floats:
+        """Log-density of codes (…, latent) in the mixture, flattened."""
+        flat = codes.reshape(-1, codes.shape[-1])
+        return self._prior.log_prob(Encoded(states=np.ones(flat.shape, np.int32), scores=flat))
+
+    def _resampled(self, given: Encoded, rng: np.random.Generator) -> Tensor:
+        """For each row a code that is drawn, nearly, from its distribution given what is known: (n, latent)."""
+        shape = (CANDIDATES, len(given), self._network.latent)
+        noise = torch.from_numpy(rng.standard_normal(shape, np.float32))
+        others = self._prior.draw(shape[0] * shape[1], rng).scores.reshape(shape)
+        codes, weights = self._weighed(given, values_of(self._bins, given), noise, others)
+        chosen = rowwise(rng, weights.softmax(0).T.numpy())
+        return codes[torch.from_numpy(chosen), torch.arange(len(given))]
+
+    def _decode(self, given: Encoded, codes: Tensor, rng: np.random.Generator, *, present: bool) -> Encoded:
+        """The given rows with their unknown cells drawn by their codes."""
+        out = Encoded(states=given.states.copy(), scores=given.scores.copy())
+        for part in slices(len(given), 16_384):
+            with torch.no_grad():
+                logits = torch.split(self._network.decode(codes[part]), list(self._network.sizes), -1)
+            for c, b in enumerate(self._bins):
+                unknown = np.flatnonzero(given.states[part, c] == UNKNOWN)
+                if not len(unknown):
+                    continue
+                table = logits[c][torch.from_numpy(unknown)].double().softmax(-1).numpy()
+                if present and table.shape[1] > 1:
+                    table[:, 0] = 0
+                states, scores = b.draw(rowwise(rng, table), rng)
+                out.states[part.start + unknown, c] = states
+                if b.field.score is not None:
+                    out.scores[part.start + unknown, b.field.score] = scores
+        return out
+
+
+class Network(nn.Module):
+    """Encoder and decoder.
+
+    Args:
+        bins: the values of each column; one that never occurs gets no probability.
+        scores: number of scores.
+        layers: widths of the hidden layers of each half.
+        latent: length of a code.
+    """
+
+    def __init__(self, bins: Sequence[Bins], scores: int, layers: Sequence[int], latent: int) -> None:
+        super().__init__()
+        self.sizes, self.latent = tuple(b.size for b in bins), latent
+        rates = torch.from_numpy(np.concatenate([b.rates for b in bins]))
+        self.never = nn.Buffer(torch.where(rates > 0, 0.0, NEVER).float(), persistent=False)
+        self.cells = CellsIn(self.sizes, scores, layers[0])
+        self.into = hidden_layers([*layers, 2 * latent])
+        self.first = nn.Linear(latent, layers[-1])
+        self.out = hidden_layers([*reversed(layers), sum(self.sizes)])
+
+    def encode(self, values: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log of the standard deviation of each row's code: (n, latent) both."""
+        mean, log_std = self.into(self.cells(values, scores)).chunk(2, -1)
+        return mean, log_std.clamp(LEAST_LOG_STD, MOST_LOG_STD)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Logits of all values of all columns: (…, latent) → (…, Σ sizes)."""
+        out: Tensor = self.out(self.first(codes)) + self.never
+        return out
+
+
+class _Learner:
+    """The player that reads rows: the negative lower bound of each, with a share of the cells hidden."""
+
+    def __init__(self, network: Network, bins: Sequence[Bins], options: Options, seed: int) -> None:
+        self.module = network
+        self._bins = bins
+        self._options = options
+        self._sizes = torch.tensor(network.sizes)
+        self._noise, self._hiding = (np.random.default_rng([seed, i]) for i in range(2))
+        self._fixed = torch.from_numpy(
+            np.random.default_rng(0).standard_normal((1, network.latent), np.float32)
+        )
+        self.optimizer = torch.optim.Adam(
+            network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+        )
+
+    def losses(self, batch: Batch) -> Tensor:
+        """Reconstruction and divergence of each row: (n,). Noise is drawn row by row, in their order."""
+        rows = encoded_of(batch)
+        noise = self._noise.standard_normal((len(rows), self.module.latent), np.float32)
+        luck = torch.from_numpy(self._hiding.random((len(rows), len(self._bins) + 2), np.float32))
+        share = torch.where(luck[:, 0] < self._options.hidden, luck[:, 1], 0.0)
+        return -self._bound(rows, torch.from_numpy(noise), luck[:, 2:] < share[:, None])
+
+    def score(self, rows: Encoded) -> Floats:
+        """The lower bound of each row by one and the same noise: float64 (n,)."""
+        with torch.no_grad():
+            nothing = torch.zeros(len(rows), len(self._bins), dtype=torch.bool)
+            return self._bound(rows, self._fixed, nothing).double().cpu().numpy()
+
+    def _bound(self, rows: Encoded, noise: Tensor, hidden: Tensor) -> Tensor:
+        device = self.module.first.weight.device
+        values = torch.where(hidden, self._sizes, values_of(self._bins, rows)).to(device)
+        scores = torch.from_numpy(rows.scores)
+        for c, b in enumerate(self._bins):
+            if b.field.score is not None:
+                scores[:, b.field.score] *= ~hidden[:, c]
+        mean, log_std = self.module.encode(values, scores.to(device))
+        codes = mean + log_std.exp() * noise.to(device)
+        fits = log_likelihoods(self.module.decode(codes), values, self.module.sizes)
+        divergence = 0.5 * (mean**2 + (2 * log_std).exp() - 1 - 2 * log_std).sum(-1)
+        return fits - self._options.divergence * divergence
+
+
+def _correct(network: Network, bins: Sequence[Bins], prior: Gmm, rng: np.random.Generator) -> None:
+    """Shifts the last layer until drawn columns have the rates of the profile; it asks nothing of any row."""
+    rates = torch.from_numpy(np.concatenate([b.rates for b in bins]))
+    bias = network.get_submodule(f"out.{len(network.out) - 1}").get_parameter("bias")
+    for _ in range(CORRECTIONS):
+        codes = torch.from_numpy(prior.draw(CORRECTING_CODES, rng).scores)
+        seen = torch.zeros(len(rates), dtype=torch.float64)
+        with torch.no_grad():
+            for part in slices(len(codes), 1024):
+                columns = torch.split(network.decode(codes[part]).double(), list(network.sizes), -1)
+                seen += torch.cat([c.softmax(-1).sum(0) for c in columns])
+            ratio = (rates / (seen / len(codes)).clamp_min(1e-12)).clamp(0.5, 2.0)
+            bias.add_(torch.where(rates > 0, ratio.log(), 0.0).float())
+
+
+def _layout_of_codes(latent: int, rows: float) -> Layout:
+    """Codes as columns that are never missing and are spread all over."""
+    fields = tuple(Field(name=f"code {i}", rates=(0.0, 1.0), score=i) for i in range(latent))
+    return Layout(fields=fields, rows=rows)
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,83 @@
+"""The training loop, on a learner whose best weight is known."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from privacy.curator import Batch, ExactCurator, Floats
+from privacy.errors import UnderstudyError
+from synth.codec import Encoded
+from synth.em import encoded_of
+from synth.rows import EncodedRows
+from synth.train import train
+
+
+class Mean:
+    """Learns the mean of one score; `spoil` says at which step its loss is no number."""
+
+    def __init__(self, *, spoil: range = range(0), rate: float = 0.05) -> None:
+        self.module = nn.Linear(1, 1, bias=False)
+        nn.init.constant_(self.module.weight, 9.0)
+        self.optimizer = torch.optim.SGD(self.module.parameters(), lr=rate)
+        self.spoil, self.calls = spoil, 0
+        self.batches: list[int] = []
+
+    def losses(self, batch: Batch) -> Tensor:
+        self.calls += 1
+        self.batches.append(len(batch))
+        far = torch.from_numpy(encoded_of(batch).scores[:, 0]) - self.module.weight[0, 0]
+        return far**2 * (math.nan if self.calls in self.spoil else 1.0)
+
+    def score(self, rows: Encoded) -> Floats:
+        return -np.asarray((rows.scores[:, 0] - self.module.weight.item()) ** 2, np.float64)
+
+
+def curator(rows: int = 2000) -> ExactCurator:
+    rng = np.random.default_rng(0)
+    return ExactCurator(
+        EncodedRows(
+            {
+                "unit": np.arange(rows).view(np.uint64),
+                "holdout": np.zeros(rows, np.uint8),
+                "states": np.ones((rows, 1), np.int32),
+                "scores": rng.normal(3.0, 1.0, (rows, 1)).astype(np.float32),
+            },
+            unit_is_row=True,
+        ),
+        key=b"sixteen bytes or",
+    )
+
+
+def trained(learner: Mean, **more: int) -> Mean:
+    asked = {"epochs": 200, "max_steps": 100_000, "batch_rows": 100, **more}
+    train(curator(), learner, rows=2000, columns=1, **asked)
+    return learner
+
+
+def test_the_weights_that_explain_other_rows_best_are_kept() -> None:
+    learner = trained(Mean())
+    assert learner.module.weight.item() == pytest.approx(3.0, abs=0.1)
+    assert not learner.module.training
+
+
+def test_training_stops_when_nothing_gets_better() -> None:
+    result = train(curator(), Mean(), rows=2000, columns=1, epochs=10_000, max_steps=10**6, batch_rows=100)
+    assert result.best < result.steps < 10_000 * 20
+
+
+def test_steps_are_bounded_for_many_rows_and_batches_small_for_few() -> None:
+    assert trained(Mean(), max_steps=7).calls == 7
+    assert max(trained(Mean(), max_steps=3, batch_rows=1000).batches) == 90
+
+
+def test_a_loss_that_is_no_number_now_and_then_does_no_harm() -> None:
+    learner = trained(Mean(spoil=range(30, 40)))
+    assert learner.module.weight.item() == pytest.approx(3.0, abs=0.1)
+
+
+def test_losses_that_stay_no_number_end_training_with_a_reason() -> None:
+    with pytest.raises(UnderstudyError, match=r"losses must be finite.*lower learning_rate"):
+        trained(Mean(spoil=range(5, 10**9)))
