@@ -152,6 +152,36 @@ def release(recipe: Path, /, *, changes: Changes = Changes(), root: Roots = (), 
     _report(walk(run), json=json)
 
 
+def trial(
+    recipe: Path,
+    /,
+    *,
+    synthesizers: str = "",
+    changes: Changes = Changes(),
+    root: Roots = (),
+    json: Flag = False,
+) -> None:
+    """Fit several synthesizers on the same split and show what each came to; nothing is published.
+
+    Args:
+        recipe: the recipe.
+        synthesizers: names with commas between, as circuit,vae; all, if none is named.
+        changes: fields of the recipe, for this run only.
+        root: a folder that inputs may lie in; may be given several times.
+        json: print one JSON object on stdout; logs go to stderr.
+    """
+    from pipelines.trial import attempt
+
+    names = [n.strip() for n in synthesizers.split(",") if n.strip()]
+    found = attempt(
+        changes.apply(load_recipe(recipe)), recipe.parent, names, roots=root, watch=console.watch()
+    )
+    if json:
+        console.say_json({**asdict(found.comparison), "page": str(found.page)})
+        return
+    console.say(found.describe())
+
+
 def resume(run: Path, /, *, json: Flag = False) -> None:
     """Go on with a run that was interrupted; finished steps are kept.
 

@@ -101,6 +101,11 @@ def paragraph(*children: str) -> Html:
     return element("p", {"class": "lead"}, *children)
 
 
+def scrolling(label: str, content: Html) -> Html:
+    """What may be wider than a phone: it scrolls by itself, with the keyboard too."""
+    return element("div", {"class": "scroll", "tabindex": 0, "role": "region", "aria-label": label}, content)
+
+
 def points(value: float | None) -> str:
     """A score in [0, 1] as points of 100; 100 is said of no less than all."""
     if value is None or not math.isfinite(value):

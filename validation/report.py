@@ -32,6 +32,7 @@ from validation.markup import (
     percent,
     points,
     px,
+    scrolling,
     section,
     shown_name,
     sortable,
@@ -78,8 +79,11 @@ def render(
         _making_section(certificate),
         _citing_section(title, certificate),
     )
+    outcome = "may be released" if verdict.passed else "refused"
     body = element("body", {}, _masthead(title, fidelity, certificate, schema), main, _footer())
-    page = element("html", {"lang": "en"}, _head(title, verdict), body)
+    page = element(
+        "html", {"lang": "en"}, head(f"{cut(title, NAME_WIDTH)}: {outcome}. Evidence by Understudy"), body
+    )
     return f"<!doctype html>\n{page}\n"
 
 
@@ -100,9 +104,9 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _head(title: str, verdict: Verdict) -> Html:
+def head(title: str) -> Html:
+    """The head of a page of this style, under a policy that loads nothing."""
     style, script = _asset("report.css"), _asset("report.js")
-    outcome = "may be released" if verdict.passed else "refused"
     return element(
         "head",
         {},
@@ -111,7 +115,7 @@ def _head(title: str, verdict: Verdict) -> Html:
         element("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}),
         element("meta", {"name": "color-scheme", "content": "light dark"}),
         element("meta", {"name": "referrer", "content": "no-referrer"}),
-        element("title", {}, f"{cut(title, NAME_WIDTH)}: {outcome}. Evidence by Understudy"),
+        element("title", {}, title),
         element("style", {}, Html(style)),
         # Deferral needs a file, so the script itself waits for the document.
         element("script", {}, Html(script)),
@@ -571,7 +575,7 @@ def _figure(heat: HeatMap, names: Sequence[str], pairs: Mapping[frozenset[str], 
         "figure",
         {},
         element("figcaption", {}, element("strong", {}, heat.heading), f" {heat.meaning}"),
-        _scrolling(f"Map: {heat.heading}", _heat_drawing(heat, names, pairs)),
+        scrolling(f"Map: {heat.heading}", _heat_drawing(heat, names, pairs)),
         _heat_legend(heat),
     )
 
@@ -665,12 +669,7 @@ def _worst_pairs_table(pairs: Sequence[PairFidelity]) -> Html:
         element("thead", {}, element("tr", {}, *(element("th", {"scope": "col"}, h) for h in heads))),
         element("tbody", {}, *rows),
     )
-    return _scrolling("Pairs with the lowest trend", table)
-
-
-def _scrolling(label: str, content: Html) -> Html:
-    """What may be wider than a phone: it scrolls by itself, with the keyboard too."""
-    return element("div", {"class": "scroll", "tabindex": 0, "role": "region", "aria-label": label}, content)
+    return scrolling("Pairs with the lowest trend", table)
 
 
 # Making and citing ----------------------------------------------------------------------------------------

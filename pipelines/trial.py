@@ -1,0 +1,106 @@
+"""trial: several synthesizers on the same split of one table, without publishing anything."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.recipe import Recipe
+from pipelines.steps import EVIDENCE, Run, Watch, check, open_run, perform
+from pipelines.workspace import write_atomic
+from privacy.errors import GateRefused, UnderstudyError
+from synth.registry import SYNTHESIZERS, resolve
+from validation.comparison import Comparison, Entry, describe, render
+
+BEFORE_GATE = ("ingest", "profile", "fit", "sample", "validate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """A comparison, and the page that shows it."""
+
+    comparison: Comparison
+    page: Path
+
+    def describe(self) -> str:
+        """For a person."""
+        return f"{describe(self.comparison)}\n\nchart  {self.page}\nNothing was published."
+
+
+def attempt(
+    recipe: Recipe,
+    folder: Path,
+    synthesizers: Sequence[str],
+    *,
+    roots: Sequence[Path] = (),
+    watch: Watch | None = None,
+) -> Tried:
+    """Fits each synthesizer, draws, and measures; all split the rows alike, since the recipe's seed does.
+
+    Each has a run of its own, from which a release of the recipe with that synthesizer goes on.
+
+    Args:
+        recipe: what would be released; its options are for its own synthesizer only.
+        folder: the recipe's folder.
+        synthesizers: names; none: all.
+        roots: folders that inputs may lie in, besides the recipe's own.
+        watch: who is told how the runs go on.
+
+    Raises:
+        RecipeError: a name is none, or the recipe is wrong.
+        InputError: the table cannot be learned from.
+    """
+    own = resolve(recipe.synthesizer)
+    names = list(dict.fromkeys(resolve(n) for n in synthesizers)) or list(SYNTHESIZERS)
+    runs = []
+    for name in names:
+        options = recipe.options if name == own else {}
+        changed = recipe.with_fields({"synthesizer": name, "options": options})
+        runs.append(open_run(changed, folder, roots=roots, watch=watch))
+        check(runs[-1])
+    found = [_walk(run, name) for run, name in zip(runs, names, strict=True)]
+    comparison = _compared(recipe.name, runs, found)
+    page = folder.resolve() / ".understudy" / f"trial-{recipe.name}.html"
+    write_atomic(page, render(comparison).encode())
+    return Tried(comparison=comparison, page=page)
+
+
+def _walk(run: Run, name: str) -> Entry:
+    try:
+        with run.workspace.locked():
+            records = {step: perform(run, step) for step in BEFORE_GATE}
+            verdict = _verdict(run)
+    except UnderstudyError as e:
+        e.run = str(run.workspace.path)
+        raise
+    evidence = json.loads((run.workspace.path / EVIDENCE).read_text("utf-8"))
+    return Entry(
+        synthesizer=name,
+        fit_seconds=records["fit"].seconds,
+        rows_per_second=int(records["sample"].facts["rows"]) / max(records["sample"].seconds, 1e-3),
+        shape=evidence["shape"],
+        trend=evidence["trend"],
+        copies=evidence["copies"],
+        verdict=verdict,
+        run=str(run.workspace.path),
+    )
+
+
+def _verdict(run: Run) -> str:
+    try:
+        return str(perform(run, "gate").facts["summary"])
+    except GateRefused as e:
+        rule = next((line.strip() for line in str(e).splitlines()[1:]), str(e))
+        return f"refused by {rule}"
+
+
+def _compared(title: str, runs: Sequence[Run], entries: Sequence[Entry]) -> Comparison:
+    evidence = json.loads((runs[0].workspace.path / EVIDENCE).read_text("utf-8"))
+    return Comparison(
+        title=title,
+        rows=int(runs[0].workspace.records()["profile"].facts["rows"]),
+        entries=tuple(entries),
+        shape_ceiling=evidence["shape_ceiling"],
+        trend_ceiling=evidence["trend_ceiling"],
+        copies_holdout=evidence["copies_holdout"],
+    )
