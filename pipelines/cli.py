@@ -16,7 +16,7 @@ Every command takes --help, and --debug for a traceback."""
 COMMANDS = {
     "init": "Look at a table and write schema.yaml and recipe.yaml to review.",
     "plan": "Say what a recipe would do and cost; no row is learned from.",
-    "trial": "Fit several synthesizers on one split and compare; nothing is published.",
+    "trial": "Compare synthesizers on one split; nothing is published.",
     "release": "Release: ingest, profile, fit, sample, validate, gate, publish.",
     "resume": "Go on with a run that was interrupted.",
     "verify": "Check a release: checksums, and the data against its own schema.",

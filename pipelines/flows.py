@@ -118,11 +118,12 @@ def _walk(run: Run) -> dict[str, Any] | State[Any]:
     """Walks all steps, and stops at the first that fails."""
     get_run_logger().info("run %s", run.workspace.path)
     progress = create_progress_artifact(0.0, key=artifact_key(run, "progress"))
+    before = run.workspace.records()
     for step in STEPS:
         state = TASKS[step](str(run.workspace.path), step, progress, return_state=True)
         if not state.is_completed():
             return Failed(message=state.message, data=state.result(raise_on_failure=False))
-    done = outcome(run)
+    done = replace(outcome(run), again=before == run.workspace.records())
     for what, path in (("release", done.release), ("report", done.release / "report.html")):
         create_link_artifact(path.as_uri(), link_text=str(path), key=artifact_key(run, what))
     return {**asdict(done), "release": str(done.release), "run": str(done.run)}

@@ -36,23 +36,18 @@ class Absence:
     rate: float
 
 
-def learn_absences(
-    curator: Curator, names: Sequence[str], missing: Sequence[float], rows: float, enough: int
-) -> tuple[Absence, ...]:
-    """Finds the groups by one sum over raw rows.
+def learn_absences(curator: Curator, names: Sequence[str], often: Sequence[int]) -> tuple[Absence, ...]:
+    """Finds the groups by two sums over raw rows.
 
     Args:
         curator: over raw columns.
         names: all columns.
-        missing: rate of missing values of each.
-        rows: number of rows.
-        enough: rows that must have a column missing, and rows that must have it present.
+        often: places of the columns that enough units have missing, and enough present.
     """
-    often = [i for i, m in enumerate(missing) if enough <= m * rows <= rows - enough]
     if len(often) < 2:
         return ()
     answer = curator.sum(_Both([names[i] for i in often]))
-    both = np.maximum(answer.value, 0).reshape(len(often), -1) / rows
+    both = np.maximum(answer.value, 0).reshape(len(often), -1)
     alone = np.diag(both)
     either = alone[:, None] + alone[None] - both
     alike = both >= TOGETHER * np.maximum(either, 1e-300)
@@ -63,10 +58,13 @@ def learn_absences(
             fitting[0].append(i)
         else:
             groups.append([i])
+    found = [tuple(often[i] for i in g) for g in groups if len(g) > 1]
+    if not found:
+        return ()
+    *gone, rows = curator.sum(_All([[names[i] for i in g] for g in found])).value
     return tuple(
-        Absence(columns=tuple(often[i] for i in g), rate=float(both[np.ix_(g, g)].min()))
-        for g in groups
-        if len(g) > 1
+        Absence(columns=g, rate=float(np.clip(n / max(rows, 1.0), 0.0, 1.0)))
+        for g, n in zip(found, gone, strict=True)
     )
 
 
@@ -96,16 +94,56 @@ class _BothOfBatch:
         return np.asarray(scaled.T @ self._missing).ravel()
 
 
-def folded(states: NDArray[np.int32], absences: Sequence[Absence]) -> NDArray[np.int32]:
-    """States with one more column for each group: int32 (n, C) → (n, C + G).
+class _All:
+    """Σ of (1 for each group that is missing, 1): a row adds at most G + 1 ones."""
+
+    def __init__(self, groups: Sequence[Sequence[str]]) -> None:
+        self._groups = groups
+        self.size = len(groups) + 1
+        self.bound = float(np.sqrt(self.size))
+
+    def of(self, batch: Batch) -> "_AllOfBatch":
+        """What these rows add."""
+        gone = [
+            np.all([np.asarray(batch.columns[name]) == MISSING for name in group], 0)
+            for group in self._groups
+        ]
+        return _AllOfBatch(np.stack([*gone, np.ones(len(batch), np.bool_)], 1).astype(np.float64))
+
+
+class _AllOfBatch:
+    def __init__(self, gone: Floats) -> None:
+        self._gone = gone
+
+    def norms(self) -> Floats:
+        return np.asarray(np.sqrt(self._gone.sum(1)))
+
+    def weighted(self, weights: Floats | None) -> Floats:
+        return np.asarray(self._gone.sum(0) if weights is None else weights @ self._gone)
+
+
+def folded(
+    states: NDArray[np.int32], present: NDArray[np.bool_], absences: Sequence[Absence]
+) -> NDArray[np.int32]:
+    """States with one more column for each group.
 
     Where only some columns of a group are known and all of these are missing, the group is taken for missing.
+
+    Args:
+        states: int32 (n, C).
+        present: bool (n, C): cells that are known to hold a value, though perhaps one of no state.
+        absences: G groups.
+
+    Returns:
+        int32 (n, C + G).
     """
+    columns = states.shape[1]
     states = np.concatenate([states, np.full((len(states), len(absences)), UNKNOWN, np.int32)], 1)
-    for g, absence in enumerate(absences, start=states.shape[1] - len(absences)):
+    for g, absence in enumerate(absences, start=columns):
         own = states[:, absence.columns]
-        gone = np.all((own == MISSING_STATE) | (own == UNKNOWN), 1) & np.any(own == MISSING_STATE, 1)
-        states[:, g] = np.where(gone, MISSING_STATE, np.where(np.all(own == UNKNOWN, 1), UNKNOWN, 1))
+        there = present[:, absence.columns].any(1)
+        gone = (own == MISSING_STATE).any(1) & ~there
+        states[:, g] = np.where(gone, MISSING_STATE, np.where(there, 1, UNKNOWN))
         states[:, absence.columns] = np.where(gone[:, None], UNKNOWN, own)
     return states
 

@@ -58,12 +58,15 @@ class Field:
         score: index of its score, or None.
         borders: scores between which all values of a cell lie, for a column that takes only its cells' values;
             a model that cuts scores into bins must cut here, or it would tear values apart. Empty for others.
+        group: index of the field that says whether this column is there at all; None where none does. The rates
+            of such a column are those of the rows in which it is.
     """
 
     name: str
     rates: tuple[float, ...]
     score: int | None
     borders: tuple[float, ...] = ()
+    group: int | None = None
 
     @property
     def states(self) -> int:
@@ -113,15 +116,20 @@ class Codec:
         fields: list[Field] = []
         self._columns: list[_ColumnCodec] = []
         scores = 0
-        absent = {i: absence for absence in profile.absences for i in absence.columns}
+        absent = {i: g for g, absence in enumerate(profile.absences) for i in absence.columns}
         for i, (column, learned) in enumerate(zip(schema, profile.columns, strict=True)):
             codec = _ColumnCodec(column, learned)
             fields.append(
                 Field(
                     name=column.name,
-                    rates=rates_where_present(codec.rates, absent[i]) if i in absent else codec.rates,
+                    rates=(
+                        rates_where_present(codec.rates, profile.absences[absent[i]])
+                        if i in absent
+                        else codec.rates
+                    ),
                     score=scores if codec.spread else None,
                     borders=codec.borders,
+                    group=len(schema.names) + absent[i] if i in absent else None,
                 )
             )
             scores += codec.spread
@@ -145,8 +153,12 @@ class Codec:
         encoded = self._encode(keys, len(batch))
         return {"states": encoded.states, "scores": encoded.scores}
 
-    def encode(self, table: pa.Table | pa.RecordBatch) -> Encoded:
+    def encode(self, table: pa.Table | pa.RecordBatch, *, rows: int | None = None) -> Encoded:
         """Rows of a table. Columns that the table lacks are unknown.
+
+        Args:
+            table: the rows.
+            rows: how many they are, for a table without columns, which does not know.
 
         Raises:
             InputError: a column has another type than the schema says.
@@ -165,7 +177,7 @@ class Codec:
                     f"column {column.name!r} must be {column.type}, however: it is {array.type}; convert it"
                 ) from None
             keys[column.name] = codec.keys(array)
-        return self._encode(keys, len(table))
+        return self._encode(keys, len(table) if rows is None else rows)
 
     def condition(self, values: Mapping[str, object]) -> Encoded:
         """One row in which only the given columns are known; None means that the value is missing.
@@ -227,15 +239,17 @@ class Codec:
 
     def _encode(self, keys: Mapping[str, Keys | None], rows: int) -> Encoded:
         states = np.full((rows, len(self._columns)), UNKNOWN, np.int32)
+        present = np.zeros(states.shape, np.bool_)
         scores = np.zeros((rows, len(self.layout.scored)), np.float32)
         for i, (field, codec) in enumerate(self._own_fields()):
             column = keys[field.name]
             if column is None:
                 continue
             states[:, i], spread = codec.encode(column)
+            present[:, i] = column != MISSING
             if field.score is not None:
                 scores[:, field.score] = spread
-        return Encoded(states=folded(states, self.profile.absences), scores=scores)
+        return Encoded(states=folded(states, present, self.profile.absences), scores=scores)
 
     def _own_fields(self) -> list[tuple[Field, "_ColumnCodec"]]:
         """The fields of columns, without those of groups."""

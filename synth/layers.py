@@ -64,3 +64,16 @@ def log_likelihoods(logits: Tensor, values: Tensor, sizes: Sequence[int]) -> Ten
         own = part.gather(-1, index)[..., 0] - part.logsumexp(-1)
         total = total + torch.where(known, own, 0.0)
     return total
+
+
+def log_present(logits: Tensor, values: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Σ over the unknown cells of a row of the log-probability of not being missing, which is value 0: (…, n).
+
+    Arguments are those of `log_likelihoods`; a column of one value cannot be anything else.
+    """
+    total = torch.zeros(logits.shape[:-1], device=logits.device)
+    for c, part in enumerate(torch.split(logits, list(sizes), dim=-1)):
+        if sizes[c] > 1:
+            own = part[..., 1:].logsumexp(-1) - part.logsumexp(-1)
+            total = total + torch.where(values[:, c] < sizes[c], 0.0, own)
+    return total

@@ -129,7 +129,9 @@ def learn(schema: Schema, curator: Curator, labels: Labels, *, at_least: int = 1
             f"a table must have at least {2 * enough} rows to train on, however: it has fewer; "
             "bring more rows, lower `holdout`, or set `at_least: 0` if its values may be public"
         )
-    presence = curator.histogram([Cells(columns=(c.name,), edges=(np.empty(0, np.int64),)) for c in schema])
+    halves = [Cells(columns=(c.name,), edges=(np.empty(0, np.int64),)) for c in schema]
+    presence = curator.histogram(halves)
+    of_units = curator.histogram(halves, of="units")
     learned = [c for c in schema if c.learned]
     shared = dict(
         zip(
@@ -145,8 +147,12 @@ def learn(schema: Schema, curator: Curator, labels: Labels, *, at_least: int = 1
     columns |= _continuous(numeric, columns, shared, curator, rows, enough)
     few = {n for n, s in shared.items() if s.others < enough and not schema[n].declared}
     complete = [_complete(columns[c.name], keep_pool=c.name not in few, enough=enough / rows) for c in schema]
-    missing = [p.missing if c.learned else 0.0 for c, p in zip(schema, complete, strict=True)]
-    absences = learn_absences(curator, schema.names, missing, rows, enough)
+    often = [
+        i
+        for i, (c, units) in enumerate(zip(schema, of_units, strict=True))
+        if c.learned and units.value[0] > enough - 0.5 and units.value[1:].sum() > enough - 0.5
+    ]
+    absences = learn_absences(curator, schema.names, often)
     return Profile(rows=rows, at_least=at_least, columns=tuple(complete), absences=absences)
 
 

@@ -30,7 +30,8 @@ class Model(Protocol):
         Args:
             rows: how many; with `given`, one row of it serves all, or it has as many rows.
             rng: the only source of randomness.
-            given: what is known; cells in state −1 are drawn from their exact conditional distribution.
+            given: what is known; cells in state −1 are drawn from their conditional distribution, exactly
+                where the model is `exact`.
             present: whether unknown cells are drawn as not missing.
         """
         ...

@@ -75,7 +75,8 @@ class TableModel(Generic[Frame]):
         Args:
             rows: how many.
             given: values that some columns shall have; None means missing. The others are drawn from their
-                exact distribution under that condition.
+                distribution under that condition, exactly where the synthesizer is exact. Of columns that
+                are missing together, one that is said to be missing stands for all that nothing is said of.
             seed: of the draw; equal seeds give equal rows.
             first_row: number of the first row, from which identifiers follow.
 
@@ -111,11 +112,11 @@ class TableModel(Generic[Frame]):
         Columns that the frame lacks are integrated out; a missing value counts as what it is, missing. Rare
         values that were pooled share the probability of their pool.
         """
-        encoded = self._codec.encode(self._known(frame))
+        encoded = self._codec.encode(self._known(frame), rows=len(frame))
         return self._model.log_prob(encoded) + self._codec.log_jacobian(encoded)
 
     def impute(self, frame: Frame, *, seed: int = 0) -> Frame:
-        """The frame with its missing values drawn from their exact conditional distribution.
+        """The frame with its missing values drawn from their conditional distribution.
 
         Args:
             frame: rows; columns that it lacks are added at the end, columns that the model does not know stay.
@@ -127,7 +128,7 @@ class TableModel(Generic[Frame]):
         """
         _at_least(0, seed=seed)
         table = self._known(frame)
-        encoded = self._codec.encode(table)
+        encoded = self._codec.encode(table, rows=len(frame))
         open_to_draws = [c.learned for c in self.schema] + [True] * len(self._codec.profile.absences)
         learned = np.array(open_to_draws)
         unknown = Encoded(
@@ -135,8 +136,8 @@ class TableModel(Generic[Frame]):
             scores=encoded.scores,
         )
         rng = np.random.Generator(np.random.Philox(seed))
-        filled = self._codec.decode(self._model.draw(len(table), rng, given=unknown, present=True))
-        out = table
+        filled = self._codec.decode(self._model.draw(len(frame), rng, given=unknown, present=True))
+        out = table if table.num_columns else filled.select([])
         for column in self.schema:
             i, field = out.schema.get_field_index(column.name), self.schema.arrow.field(column.name)
             new = filled.column(column.name)
@@ -149,8 +150,10 @@ class TableModel(Generic[Frame]):
             out = out.set_column(i, field, pc.coalesce(known, new))
         if not isinstance(frame, pd.DataFrame):
             return self._out(out)
-        result = pd.DataFrame(self._out(out)).set_axis(frame.index)
-        return frame.rename(columns=str).assign(**result)
+        result, values = frame.rename(columns=str), pd.DataFrame(self._out(out)).set_axis(frame.index)
+        for name in values:
+            result[name] = values[name]
+        return result
 
     def embed(self, frame: Frame) -> Floats:
         """The code of each row, for models that have one: float64 (n, latent).
@@ -158,7 +161,7 @@ class TableModel(Generic[Frame]):
         Raises:
             UsageError: the synthesizer has no codes.
         """
-        return self._with_codes().embed(self._codec.encode(self._known(frame)))
+        return self._with_codes().embed(self._codec.encode(self._known(frame), rows=len(frame)))
 
     def reconstruct(self, frame: Frame, *, seed: int = 0) -> Frame:
         """Rows drawn from the codes of rows, for models that have one.
@@ -172,8 +175,8 @@ class TableModel(Generic[Frame]):
         """
         _at_least(0, seed=seed)
         rng = np.random.Generator(np.random.Philox(seed))
-        drawn = self._with_codes().reconstruct(self._codec.encode(self._known(frame)), rng)
-        return self._out(self._codec.decode(drawn, salt=f"{seed}"))
+        drawn = self._with_codes().reconstruct(self._codec.encode(self._known(frame), rows=len(frame)), rng)
+        return self._out(self._codec.decode(drawn, salt=f"reconstructed {seed}"))
 
     def _with_codes(self) -> Coded:
         if not isinstance(self._model, Coded):
@@ -363,13 +366,22 @@ def _extension_dtypes(frame: pd.DataFrame | pa.Table) -> dict[str, str]:
     """Columns of pandas' nullable types and of its Arrow types, by the names that pandas reads back."""
     if not isinstance(frame, pd.DataFrame):
         return {}
-    return {
-        str(name): str(dtype)
+    plain = pd.DatetimeTZDtype | pd.CategoricalDtype
+    named = {
+        str(name): f"string[{dtype.storage}]" if isinstance(dtype, pd.StringDtype) else str(dtype)
         for name, dtype in frame.dtypes.items()
-        if hasattr(dtype, "__from_arrow__")
-        and not isinstance(dtype, pd.DatetimeTZDtype | pd.CategoricalDtype)
-        and pd.api.types.pandas_dtype(str(dtype)) == dtype
+        if hasattr(dtype, "__from_arrow__") and not isinstance(dtype, plain)
     }
+    return {name: text for name, text in named.items() if _readable(text)}
+
+
+def _readable(dtype: str) -> bool:
+    """Whether pandas reads the name of a type; not of all that it writes."""
+    try:
+        pd.api.types.pandas_dtype(dtype)
+    except (TypeError, ValueError, NotImplementedError):
+        return False
+    return True
 
 
 def _arrow(frame: pd.DataFrame | pa.Table) -> pa.Table:

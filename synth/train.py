@@ -34,7 +34,7 @@ LOOKS = 60
 """Looks at the rows that were not learned from, in a training of full length."""
 
 MOST_TROUBLES = 20
-"""Losses that are not finite, before training is given up."""
+"""Losses or weights that are not finite, one after the other, before training is given up."""
 
 
 class Learner(Reader, Protocol):
@@ -57,7 +57,7 @@ class Trained:
     Attributes:
         steps: steps that were made.
         best: the step whose average of weights was kept.
-        score: mean score of the rows that were not learned from, at that step.
+        score: mean score of the rows that were not learned from, at that step; its number where there are none.
     """
 
     steps: int
@@ -70,7 +70,6 @@ def train(
     learner: Learner,
     followers: Sequence[Follower] = (),
     *,
-    rows: float,
     columns: int,
     epochs: int,
     max_steps: int,
@@ -78,69 +77,73 @@ def train(
 ) -> Trained:
     """Trains on the split "fit" and leaves in `learner.module` the averaged weights that explain "select" best.
 
+    Where the splits are so few units that one of them is empty, it trains on all rows and to the end.
+
     Args:
         curator: over encoded rows.
         learner: reads rows.
         followers: players that read none.
-        rows: number of rows, about.
         columns: number of columns, which bounds what a row may count in a score.
         epochs: passes over the rows at most.
         max_steps: steps at most.
         batch_rows: rows of a step.
 
     Raises:
-        UnderstudyError: the losses were not finite again and again.
+        UnderstudyError: losses or weights were not finite again and again.
     """
-    # Averages of gradients that have become 0 shrink until they are denormal numbers, which are ten times as slow.
-    torch.set_flush_denormal(True)
-    try:
-        # A small table needs many small steps, as a large one does.
-        batch_rows = max(FEWEST_BATCH_ROWS, min(batch_rows, int(rows / FEWEST_BATCHES)))
-        rate = min(1.0, batch_rows / max(rows, 1.0))
-        steps = min(max_steps, math.ceil(epochs / rate))
-        return _train(curator, learner, followers, rate=rate, steps=steps, columns=columns)
-    finally:
-        torch.set_flush_denormal(False)
-
-
-def _train(
-    curator: Curator,
-    learner: Learner,
-    followers: Sequence[Follower],
-    *,
-    rate: float,
-    steps: int,
-    columns: int,
-) -> Trained:
+    sides = {side: float(curator.total(of="rows", split=side).value) for side in ("fit", "select", "train")}
+    judged = min(sides["fit"], sides["select"]) >= 1
+    rows = sides["fit"] if judged else sides["train"]
+    # A small table needs many small steps, as a large one does.
+    batch_rows = max(FEWEST_BATCH_ROWS, min(batch_rows, int(rows / FEWEST_BATCHES)))
+    rate = min(1.0, batch_rows / max(rows, 1.0))
+    steps = min(max_steps, math.ceil(epochs / rate))
     every = max(1, steps // LOOKS)
     average = _Average(learner.module)
     best = Trained(steps=0, best=0, score=-math.inf)
     kept = copy.deepcopy(learner.module.state_dict())
     troubles = number = 0
-    for number, step in enumerate(
-        curator.descend(learner, followers, steps=steps, rate=rate, split="fit"), 1
-    ):
-        if not math.isfinite(step.loss):
+    walk = curator.descend(learner, followers, steps=steps, rate=rate, split="fit" if judged else "train")
+    for number, step in enumerate(walk, 1):
+        if math.isfinite(step.loss) and average.add():
+            troubles = 0
+        else:
             troubles += 1
             average.restore()
+            _forget(learner.optimizer)
             if troubles > MOST_TROUBLES:
-                raise UnderstudyError(
-                    f"losses must be finite, however: {troubles} were not; lower learning_rate"
-                )
-            continue
-        average.add()
+                break
         if number % every and number != steps:
             continue
+        _without_denormals(learner.optimizer)
         with average.in_place():
-            score = _mean_score(curator, learner, columns)
+            score = _mean_score(curator, learner, columns) if judged else float(number)
             if score > best.score:
                 best = Trained(steps=number, best=number, score=score)
                 kept = copy.deepcopy(learner.module.state_dict())
         if number - best.best > PATIENCE * every:
             break
+    if troubles in (MOST_TROUBLES + 1, number) or not math.isfinite(best.score):
+        raise UnderstudyError(
+            f"losses must be finite, however: the last {max(troubles, 1)} were not; lower learning_rate"
+        )
     learner.module.load_state_dict(kept)
     learner.module.eval()
     return Trained(steps=number, best=best.best, score=best.score)
+
+
+def _forget(optimizer: torch.optim.Optimizer) -> None:
+    """Forgets the moving averages of gradients, which one that is no number has spoiled."""
+    optimizer.state.clear()
+
+
+def _without_denormals(optimizer: torch.optim.Optimizer) -> None:
+    """Sets to 0 the averages of gradients that have all but vanished: smaller ones take ten times as long."""
+    with torch.no_grad():
+        for state in optimizer.state.values():
+            for tensor in state.values():
+                if isinstance(tensor, Tensor):
+                    tensor.masked_fill_(tensor.abs() < 1e-25, 0.0)
 
 
 class _Average:
@@ -152,12 +155,16 @@ class _Average:
         self._live: list[Tensor] = []
         self._count = 0
 
-    def add(self) -> None:
-        """Takes the present weights in; the first ones count for little."""
-        self._count += 1
-        stays = min(AVERAGED, self._count / (self._count + 10))
+    def add(self) -> bool:
+        """Takes the present weights in, unless they are not finite; the first ones count for little."""
         with torch.no_grad():
-            torch._foreach_lerp_(self._weights, [p.detach() for p in self._module.parameters()], 1 - stays)
+            live = [p.detach() for p in self._module.parameters()]
+            if not torch.stack(torch._foreach_norm(live)).sum().isfinite():
+                return False
+            self._count += 1
+            stays = min(AVERAGED, self._count / (self._count + 10))
+            torch._foreach_lerp_(self._weights, live, 1 - stays)
+        return True
 
     def restore(self) -> None:
         """Goes back to the average."""

@@ -2,10 +2,10 @@
 
 After TVAE (Xu et al. 2019, arXiv 1907.00503), trained by the evidence lower bound (Kingma & Welling 2014, arXiv
 1312.6114). What differs: columns are discrete, with quantile bins for modes, so every output is a table of
-probabilities and a row has a proper likelihood; missing values are values; a share of the cells is hidden from
-the encoder in training, so that it also encodes rows of which only a part is known (as in Ivanov et al. 2019,
-arXiv 1806.02382); and what is drawn from is not N(0, 1) but a mixture fitted to the codes of the rows, which the
-curator sums (two stages, as in Dai & Wipf 2019, arXiv 1903.05789).
+probabilities and a row has a proper likelihood; missing values are values; a share of the rows is shown with a
+part of their cells only, whose own bound is learned, so that the encoder also knows rows that are partly known
+(as in Nazabal et al. 2020, arXiv 1807.03653); and what is drawn from is not N(0, 1) but a mixture fitted to the
+codes of the rows, which the curator sums (two stages, as in Dai & Wipf 2019, arXiv 1903.05789).
 """
 
 import math
@@ -17,15 +17,17 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from pydantic import Field as Option
+from scipy.special import ndtri
 from torch import Tensor, nn
 
 from privacy.curator import Batch, Curator, Floats
+from privacy.curator import draw as uniform_of
 from synth.bins import Bins, bins_of, values_of
 from synth.codec import UNKNOWN, Encoded, Field, Layout
 from synth.draws import rowwise
 from synth.em import encoded_of, slices
 from synth.gmm import Gmm
-from synth.layers import CellsIn, hidden_layers, log_likelihoods
+from synth.layers import CellsIn, hidden_layers, log_likelihoods, log_present
 from synth.rows import EncodedStore
 from synth.train import train
 
@@ -38,6 +40,9 @@ CORRECTIONS = 4
 """Times that the rates of columns are corrected, each by `CORRECTING_CODES` codes."""
 
 CORRECTING_CODES = 16_384
+
+MOST_LOGITS = 16_000_000
+"""Logits that are held at a time."""
 
 NEVER = -1e4
 """Logit of a value that never occurs."""
@@ -98,30 +103,33 @@ class Vae:
         """
         chosen = Options.model_validate(dict(options))
         bins = bins_of(layout, chosen.bins)
-        torch.manual_seed(seed)
         latent = chosen.latent or max(8, min(64, 2 * len(bins)))
-        network = Network(bins, len(layout.scored), chosen.layers, latent)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed % 2**63)
+            network = Network(bins, len(layout.scored), chosen.layers, latent)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         learner = _Learner(network.to(device), bins, chosen, seed)
         train(
             curator,
             learner,
-            rows=layout.rows,
             columns=len(bins),
             epochs=chosen.epochs,
             max_steps=chosen.max_steps,
             batch_rows=chosen.batch_rows,
         )
         network.to("cpu")
-        rng = np.random.default_rng(seed)
+        key = f"codes {seed}".encode()
 
         def codes(batch: Batch) -> dict[str, Any]:
             rows = encoded_of(batch)
             with torch.no_grad():
                 mean, log_std = network.encode(values_of(bins, rows), torch.from_numpy(rows.scores))
-            noise = rng.standard_normal(mean.shape, np.float32)
+            # A function of the row's unit, so that no row depends on which others there are.
+            noise = np.stack(
+                [ndtri(uniform_of(batch.unit, key, f"{i}") + 2.0**-54) for i in range(latent)], 1
+            )
             scores = mean.numpy() + log_std.exp().numpy() * noise
-            return {"states": np.ones(scores.shape, np.int32), "scores": scores}
+            return {"states": np.ones(scores.shape, np.int32), "scores": scores.astype(np.float32)}
 
         coded = curator.recode(codes, EncodedStore(None, unit_is_row=False))
         prior = Gmm.fit(
@@ -130,7 +138,7 @@ class Vae:
             {"max_components": chosen.components},
             seed=seed,
         )
-        _correct(network, bins, prior, rng)
+        _correct(network, bins, prior, np.random.default_rng(seed))
         return cls(layout, bins, network, prior)
 
     def draw(
@@ -143,24 +151,29 @@ class Vae:
                 states=np.full(shape, UNKNOWN, np.int32),
                 scores=np.zeros((rows, len(self._layout.scored)), np.float32),
             )
-            codes = torch.from_numpy(self._prior.draw(rows, rng).scores)
-            return self._decode(given, codes, rng, present=present)
+            parts = [
+                self._decode(
+                    given.take(s), torch.from_numpy(self._prior.draw(s.stop - s.start, rng).scores), rng
+                )
+                for s in slices(rows, self._network.rows_at_once(1))
+            ]
+            return _joined(parts)
         repeat = np.zeros(rows, np.int64) if len(given) == 1 else np.arange(rows)
         parts = []
-        for part in slices(rows, 512):
+        for part in slices(rows, self._network.rows_at_once(2 * CANDIDATES)):
             known = given.take(repeat[part])
-            parts.append(self._decode(known, self._resampled(known, rng), rng, present=present))
-        return Encoded(
-            states=np.concatenate([p.states for p in parts]), scores=np.concatenate([p.scores for p in parts])
-        )
+            codes = self._resampled(known, rng, present=present)
+            parts.append(self._decode(known, codes, rng, present=present))
+        return _joined(parts)
 
     def log_prob(self, encoded: Encoded) -> Floats:
-        """A lower bound of the log-density of states and scores: float64 (n,).
+        """The log-density of states and scores, estimated by many codes: float64 (n,).
 
-        Importance-weighted by many codes (Burda et al. 2016, arXiv 1509.00519); unknown cells are left out.
+        In expectation over the codes a lower bound (Burda et al. 2016, arXiv 1509.00519); the codes' luck is the
+        same for all rows. Unknown cells are integrated out.
         """
         out = np.zeros(len(encoded))
-        for part in slices(len(encoded), 256):
+        for part in slices(len(encoded), self._network.rows_at_once(2 * CANDIDATES)):
             rows = encoded.take(part)
             values = values_of(self._bins, rows)
             _, weights = self._weighed(rows, values, self._noise, self._others)
@@ -183,7 +196,7 @@ class Vae:
     def reconstruct(self, encoded: Encoded, rng: np.random.Generator) -> Encoded:
         """Rows drawn from the mean codes of rows."""
         unknown = Encoded(states=np.full_like(encoded.states, UNKNOWN), scores=np.zeros_like(encoded.scores))
-        return self._decode(unknown, torch.from_numpy(self.embed(encoded)).float(), rng, present=False)
+        return self._decode(unknown, torch.from_numpy(self.embed(encoded)).float(), rng)
 
     def tensors(self) -> dict[str, Tensor]:
         """What must be stored; the inverse is `restore`."""
@@ -205,7 +218,8 @@ class Vae:
         while f"into.{2 * len(layers) + 1}.weight" in state:
             layers.append(state[f"into.{2 * len(layers) + 1}.weight"].shape[1])
         latent = state["first.weight"].shape[1]
-        network = Network(bins, len(layout.scored), layers, latent)
+        with torch.random.fork_rng(devices=[]):
+            network = Network(bins, len(layout.scored), layers, latent)
         try:
             network.load_state_dict(state)
         except RuntimeError:
@@ -214,7 +228,13 @@ class Vae:
         return cls(layout, bins, network.eval(), prior)
 
     def _weighed(
-        self, rows: Encoded, values: Tensor, noise: Tensor, others: NDArray[np.float32]
+        self,
+        rows: Encoded,
+        values: Tensor,
+        noise: Tensor,
+        others: NDArray[np.float32],
+        *,
+        present: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Candidate codes of rows and their log importance weights.
 
@@ -226,6 +246,7 @@ class Vae:
             values: their values.
             noise: float32 (S, n or 1, latent), for the encoder's candidates.
             others: float32 (S, n or 1, latent), drawn from the mixture of codes.
+            present: whether unknown cells are known not to be missing.
 
         Returns:
             Codes (2 S, n, latent), and weights (2 S, n), float64.
@@ -234,7 +255,10 @@ class Vae:
             mean, log_std = self._network.encode(values, torch.from_numpy(rows.scores))
             own = mean + log_std.exp() * noise
             codes = torch.cat([own, torch.from_numpy(others).expand_as(own)])
-            fits = log_likelihoods(self._network.decode(codes), values, self._network.sizes).double()
+            logits = self._network.decode(codes)
+            fits = log_likelihoods(logits, values, self._network.sizes).double()
+            if present:
+                fits = fits + log_present(logits, values, self._network.sizes).double()
             far = ((codes - mean) / log_std.exp()).double()
             by_encoder = (-0.5 * far**2 - log_std.double() - 0.5 * math.log(2 * math.pi)).sum(-1)
             by_mixture = torch.from_numpy(self._density(codes.numpy())).reshape(fits.shape)
@@ -245,29 +269,31 @@ class Vae:
         flat = codes.reshape(-1, codes.shape[-1])
         return self._prior.log_prob(Encoded(states=np.ones(flat.shape, np.int32), scores=flat))
 
-    def _resampled(self, given: Encoded, rng: np.random.Generator) -> Tensor:
+    def _resampled(self, given: Encoded, rng: np.random.Generator, *, present: bool) -> Tensor:
         """For each row a code that is drawn, nearly, from its distribution given what is known: (n, latent)."""
         shape = (CANDIDATES, len(given), self._network.latent)
         noise = torch.from_numpy(rng.standard_normal(shape, np.float32))
         others = self._prior.draw(shape[0] * shape[1], rng).scores.reshape(shape)
-        codes, weights = self._weighed(given, values_of(self._bins, given), noise, others)
+        codes, weights = self._weighed(given, values_of(self._bins, given), noise, others, present=present)
         chosen = rowwise(rng, weights.softmax(0).T.numpy())
         return codes[torch.from_numpy(chosen), torch.arange(len(given))]
 
-    def _decode(self, given: Encoded, codes: Tensor, rng: np.random.Generator, *, present: bool) -> Encoded:
+    def _decode(
+        self, given: Encoded, codes: Tensor, rng: np.random.Generator, *, present: bool = False
+    ) -> Encoded:
         """The given rows with their unknown cells drawn by their codes."""
         out = Encoded(states=given.states.copy(), scores=given.scores.copy())
-        for part in slices(len(given), 16_384):
+        for part in slices(len(given), self._network.rows_at_once(1)):
             with torch.no_grad():
                 logits = torch.split(self._network.decode(codes[part]), list(self._network.sizes), -1)
             for c, b in enumerate(self._bins):
                 unknown = np.flatnonzero(given.states[part, c] == UNKNOWN)
                 if not len(unknown):
                     continue
-                table = logits[c][torch.from_numpy(unknown)].double().softmax(-1).numpy()
-                if present and table.shape[1] > 1:
-                    table[:, 0] = 0
-                states, scores = b.draw(rowwise(rng, table), rng)
+                own = logits[c][torch.from_numpy(unknown)].double()
+                if present and own.shape[1] > 1:
+                    own[:, 0] = -math.inf
+                states, scores = b.draw(rowwise(rng, own.softmax(-1).numpy()), rng)
                 out.states[part.start + unknown, c] = states
                 if b.field.score is not None:
                     out.scores[part.start + unknown, b.field.score] = scores
@@ -301,8 +327,12 @@ class Network(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Logits of all values of all columns: (…, latent) → (…, Σ sizes)."""
-        out: Tensor = self.out(self.first(codes)) + self.never
-        return out
+        out: Tensor = self.out(self.first(codes))
+        return out.add_(self.never)
+
+    def rows_at_once(self, codes: int) -> int:
+        """Rows whose logits, for so many codes each, take a bounded part of the memory."""
+        return max(1, min(16_384, MOST_LOGITS // (codes * sum(self.sizes))))
 
 
 class _Learner:
@@ -317,7 +347,8 @@ class _Learner:
         self._fixed = torch.from_numpy(
             np.random.default_rng(0).standard_normal((1, network.latent), np.float32)
         )
-        self.optimizer = torch.optim.Adam(
+        # Decoupled (Loshchilov & Hutter 2019), or the vectors of rare values would decay as fast as they learn.
+        self.optimizer = torch.optim.AdamW(
             network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
         )
 
@@ -350,18 +381,35 @@ class _Learner:
 
 
 def _correct(network: Network, bins: Sequence[Bins], prior: Gmm, rng: np.random.Generator) -> None:
-    """Shifts the last layer until drawn columns have the rates of the profile; it asks nothing of any row."""
-    rates = torch.from_numpy(np.concatenate([b.rates for b in bins]))
+    """Shifts the last layer until drawn columns have the rates of the profile; it asks nothing of any row.
+
+    The rates of a column whose group may be missing are those where it is not, so codes count for it by how
+    likely its group is there.
+    """
+    rates = [torch.from_numpy(b.rates) for b in bins]
     bias = network.get_submodule(f"out.{len(network.out) - 1}").get_parameter("bias")
     for _ in range(CORRECTIONS):
-        codes = torch.from_numpy(prior.draw(CORRECTING_CODES, rng).scores)
-        seen = torch.zeros(len(rates), dtype=torch.float64)
+        seen = [torch.zeros(b.size, dtype=torch.float64) for b in bins]
         with torch.no_grad():
-            for part in slices(len(codes), 1024):
-                columns = torch.split(network.decode(codes[part]).double(), list(network.sizes), -1)
-                seen += torch.cat([c.softmax(-1).sum(0) for c in columns])
-            ratio = (rates / (seen / len(codes)).clamp_min(1e-12)).clamp(0.5, 2.0)
-            bias.add_(torch.where(rates > 0, ratio.log(), 0.0).float())
+            for part in slices(CORRECTING_CODES, network.rows_at_once(1)):
+                codes = torch.from_numpy(prior.draw(part.stop - part.start, rng).scores)
+                columns = torch.split(network.decode(codes).double(), list(network.sizes), -1)
+                drawn = [c.softmax(-1) for c in columns]
+                for c, b in enumerate(bins):
+                    there = 1.0 if b.field.group is None else drawn[b.field.group][:, 1:]
+                    seen[c] += (drawn[c] * there).sum(0)
+            ratios = [
+                (r / (s / s.sum().clamp_min(1e-12)).clamp_min(1e-12)).clamp(0.5, 2.0)
+                for r, s in zip(rates, seen, strict=True)
+            ]
+            shift = torch.where(torch.cat(rates) > 0, torch.cat(ratios).log(), 0.0)
+            bias.add_(shift.float())
+
+
+def _joined(parts: Sequence[Encoded]) -> Encoded:
+    return Encoded(
+        states=np.concatenate([p.states for p in parts]), scores=np.concatenate([p.scores for p in parts])
+    )
 
 
 def _layout_of_codes(latent: int, rows: float) -> Layout:

@@ -32,18 +32,23 @@ def table(rows: int, *, apart: int = 0) -> pa.Table:
     )
 
 
+def fold(states: np.ndarray) -> np.ndarray:
+    """Where every cell with a value has a state."""
+    return folded(states, states > MISSING_STATE, GROUPS)
+
+
 def of(source: pa.Table) -> Learned:
     return learned(source, schema_for(source))
 
 
 @given(STATES)
 def test_folding_is_undone_by_unfolding(states: np.ndarray) -> None:
-    assert np.array_equal(unfolded(folded(states, GROUPS), GROUPS), states)
+    assert np.array_equal(unfolded(fold(states), GROUPS), states)
 
 
 @given(STATES)
 def test_a_group_is_missing_where_all_its_columns_are(states: np.ndarray) -> None:
-    whole = folded(states, GROUPS)
+    whole = fold(states)
     for g, absence in enumerate(GROUPS, start=states.shape[1]):
         gone = (states[:, absence.columns] == MISSING_STATE).all(1)
         assert np.array_equal(whole[:, g] == MISSING_STATE, gone)
@@ -53,9 +58,40 @@ def test_a_group_is_missing_where_all_its_columns_are(states: np.ndarray) -> Non
 
 def test_what_is_not_known_leaves_a_group_open() -> None:
     states = np.array([[UNKNOWN] * 6, [0, UNKNOWN, UNKNOWN, 1, UNKNOWN, UNKNOWN]], np.int32)
-    whole = folded(states, GROUPS)
+    whole = fold(states)
     assert whole[:, 6].tolist() == [UNKNOWN, MISSING_STATE]
     assert whole[:, 7].tolist() == [UNKNOWN, 1]
+
+
+def test_a_value_without_a_state_is_there_all_the_same() -> None:
+    states = np.array([[MISSING_STATE, 1, UNKNOWN, 1, 1, 1], [UNKNOWN, 1, UNKNOWN, 1, 1, 1]], np.int32)
+    present = states > MISSING_STATE
+    present[:, 2] = True
+    whole = folded(states, present, GROUPS)
+    assert whole[:, 6].tolist() == [1, 1]
+    assert np.array_equal(whole[:, :6], states)
+
+
+def test_a_group_needs_enough_units_and_not_rows_alone() -> None:
+    source = table(1000)
+    person = np.arange(1000)
+    person[::10] = 5
+    source = source.append_column("who", pa.array(person))
+    schema = schema_for(source, unit="who", who={"kind": "identifier"})
+    assert learned(source, schema).profile.absences == ()
+    assert of(table(1000)).profile.absences != ()
+
+
+def test_the_rate_of_a_group_is_of_all_its_columns_together() -> None:
+    gone = np.arange(1000) < 500
+    columns = {}
+    for i in range(6):
+        mask = gone.copy()
+        mask[i * 20 : (i + 1) * 20] = False
+        columns[f"c{i}"] = pa.array(np.arange(1000.0), mask=mask)
+    (absence,) = of(pa.table(columns)).profile.absences
+    assert absence.columns == (0, 1, 2, 3, 4, 5)
+    assert absence.rate == pytest.approx(0.38)
 
 
 def test_columns_of_the_same_missing_rows_make_a_group() -> None:

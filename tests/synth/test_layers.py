@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from synth.layers import CellsIn, hidden_layers, log_likelihoods
+from synth.layers import CellsIn, hidden_layers, log_likelihoods, log_present
 
 SIZES = (3, 1, 7)
 
@@ -46,3 +46,12 @@ def test_log_likelihoods_are_cross_entropies_of_the_known_cells() -> None:
 
 def test_hidden_layers_have_the_widths_that_were_asked_for() -> None:
     assert hidden_layers([4, 3, 2])(torch.zeros(5, 4)).shape == (5, 2)
+
+
+def test_log_present_is_of_the_unknown_cells_that_may_be_missing() -> None:
+    torch.manual_seed(2)
+    values = torch.tensor([[3, 1, 2], [0, 1, 7]])
+    logits = torch.randn(2, sum(SIZES))
+    first = 1 - logits[0, :3].softmax(0)[0]
+    last = 1 - logits[1, 4:].softmax(0)[0]
+    torch.testing.assert_close(log_present(logits, values, SIZES), torch.stack([first, last]).log())

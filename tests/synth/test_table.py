@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ def test_nullable_and_arrow_types_of_pandas_come_back(tmp_path: Path) -> None:
             "word": pd.array(rng.choice(["a", "b"], 300), dtype="string"),
             "real": pd.array(rng.normal(size=300), dtype="Float32"),
             "arrow": pd.array(rng.integers(0, 9, 300), dtype="int16[pyarrow]"),
+            "text": pd.array(rng.choice(["c", "d"], 300), dtype="string[pyarrow]"),
         }
     )
     frame.loc[::3] = pd.NA
@@ -100,6 +102,22 @@ def test_nullable_and_arrow_types_of_pandas_come_back(tmp_path: Path) -> None:
     assert not whole.isna().any().any()
     assert whole[frame["count"].notna()].equals(frame[frame["count"].notna()])
     assert model.as_arrow().sample(5).schema.field("count").type == pa.int64()
+
+
+def test_a_type_that_pandas_cannot_read_back_comes_out_as_arrow_gives_it() -> None:
+    cents = pd.array([Decimal(i % 7) / 4 for i in range(300)], dtype=pd.ArrowDtype(pa.decimal128(10, 2)))
+    drawn = fitted(pd.DataFrame({"cents": cents, "self": np.arange(300) % 5})).sample(20)
+    assert set(drawn["cents"]) <= {Decimal(i) / 4 for i in range(7)}
+
+
+def test_frames_without_a_known_column_keep_their_rows(model: TableModel[pd.DataFrame]) -> None:
+    strange = pd.DataFrame({"z": [1, 2, 3]}, index=[7, 8, 9])
+    assert model.log_prob(strange) == pytest.approx(0, abs=1e-6)
+    filled = model.impute(strange)
+    assert filled.columns.tolist() == ["z", "size", "colour", "weight"]
+    assert filled.index.tolist() == [7, 8, 9]
+    named = fitted(pd.DataFrame({"self": np.arange(300) % 5.0}))
+    assert named.impute(pd.DataFrame({"self": [np.nan, 1.0]}))["self"].notna().all()
 
 
 def test_arrow_in_arrow_out_with_the_same_schema(wide: TableModel[pa.Table]) -> None:
