@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from pydantic import Field as Option
+from scipy.ndimage import gaussian_filter1d
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from scipy.special import ndtr
 from torch import Tensor
@@ -56,6 +57,12 @@ GROUPS = 32
 
 MOST_PAIRS = 100_000_000
 """Entries of the table of all pairs at most."""
+
+BLUR = 2.0
+"""Bins over which a state's density is blurred: the standard deviation of the kernel."""
+
+BLUR_ROWS = 30.0
+"""Rows that the blurred density is worth in each hidden state."""
 
 LOOSENED = 0.2
 """Share of a link that forgets the parent's hidden state when the flat mixture is loosened into a tree."""
@@ -385,7 +392,8 @@ class _Learner:
         links /= links.sum(1, keepdims=True)
         emissions = []
         for b in self._bins:
-            table = counts[at : at + b.size * number].reshape(b.size, number) + alpha * b.rates[:, None]
+            table = counts[at : at + b.size * number].reshape(b.size, number)
+            table = _evened(table, b, self._layout.rows) + alpha * b.rates[:, None]
             emissions.append(torch.from_numpy(table / table.sum(0)).float())
             at += b.size * number
         return Parameters(
@@ -394,6 +402,29 @@ class _Learner:
             transitions=torch.from_numpy(links).float(),
             emissions=tuple(emissions),
         )
+
+
+def _evened(table: Floats, bins: Bins, rows: float) -> Floats:
+    """Emissions whose bins lean on their neighbours, the more the fewer rows a hidden state has.
+
+    Bins are ordered, and a state with few rows knows little of each. Their prior is the state's own density
+    relative to the column's, blurred over `BLUR` bins, and worth `BLUR_ROWS` rows; what a state gives to all bins
+    together stays as it is.
+
+    Args:
+        table: expected rates, float64 (B, K).
+        bins: the column.
+        rows: number of rows.
+    """
+    spread = table[bins.plain :]
+    if len(spread) < 4:
+        return table
+    usual = np.maximum(bins.rates[bins.plain :, None], 1e-12)
+    total = spread.sum(0)
+    blurred = usual * gaussian_filter1d(spread / usual, BLUR, axis=0, mode="nearest")
+    blurred *= total / np.maximum(blurred.sum(0), 1e-300)
+    own = total * rows / (total * rows + BLUR_ROWS)
+    return np.concatenate([table[: bins.plain], own * spread + (1 - own) * blurred])
 
 
 def _mixture_emission(bins: Bins, offset: int, mixture: MixtureParameters) -> Floats:
