@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from pipelines import ingest as reading
 from pipelines.steps import ENCODED_BYTES, STEPS, Run, check, inputs_of
 from privacy.certificate import without_guarantee
+from synth.em import FEWEST_STEPS, STEP_ROWS, visits_of
 from synth.registry import resolve
 from synth.schema import Schema
 
@@ -91,7 +92,9 @@ def estimate(run: Run) -> Plan:
         learned_columns=learned,
         rows=released,
         synthesizer=resolve(recipe.synthesizer),
-        seconds=_seconds(schema, rows, fitted, min(rows, recipe.evidence_rows), released),
+        seconds=_seconds(
+            resolve(recipe.synthesizer), schema, rows, fitted, min(rows, recipe.evidence_rows), released
+        ),
         memory_bytes=BASE_BYTES + 2 * fitted * (8 * len(schema) + 9),
         privacy=f"{without_guarantee(recipe.at_least)[0]} Cost to a privacy budget: none is kept.",
         cached=tuple(_kept(run)),
@@ -121,15 +124,22 @@ def rows_of(source: reading.Source) -> int:
     return total
 
 
-def _seconds(schema: Schema, rows: int, fitted: int, evidence: int, released: int) -> dict[str, float]:
+FIT_SECONDS = {"gmm": 0.8, "circuit": 2.5, "vae": 3.6}
+"""Seconds of a fit, its search for a size included, for each million cells that thirty passes look at."""
+
+
+def _seconds(
+    name: str, schema: Schema, rows: int, fitted: int, evidence: int, released: int
+) -> dict[str, float]:
     """Seconds of each step on two cores of 2020s make: measured on 10 to 80 columns, good to a factor 2."""
     cells = len(schema) / 1e6
+    visits = max(visits_of(fitted, len(schema), 30), FEWEST_STEPS * STEP_ROWS)
     return {
-        "ingest": 0.3 + 0.25 * rows * cells,
-        "profile": 0.5 + 4.0 * rows * cells,
-        "fit": 2.0 + 20.0 * min(fitted, 200_000) * cells + 2.0 * fitted * cells,
-        "sample": 0.5 + 0.8 * released * cells,
-        "validate": 6.0 + 15.0 * evidence * cells + 0.004 * len(schema) ** 2,
+        "ingest": 0.2 + 0.1 * rows * cells,
+        "profile": 0.1 + 0.25 * rows * cells,
+        "fit": 1.0 + FIT_SECONDS.get(name, max(FIT_SECONDS.values())) * visits * cells,
+        "sample": 0.1 + 0.3 * released * cells,
+        "validate": 2.0 + 2.5 * evidence * cells + 0.0022 * len(schema) ** 2,
         "gate": 0.1,
         "publish": 0.3 + 0.05 * released * cells,
     }
