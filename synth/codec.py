@@ -199,7 +199,22 @@ class Codec:
                     f"a condition must be possible, however: {name} = {value!r} has no probability; "
                     f"{codec.possible()}"
                 )
+        self._check_absences(row)
         return self._encode(row, 1)
+
+    def _check_absences(self, row: Mapping[str, Keys | None]) -> None:
+        """Refuses a condition by which a column is missing that never is without its group."""
+        for absence in self.profile.absences:
+            known = {i: row[self.schema.names[i]] for i in absence.columns}
+            gone = [i for i, key in known.items() if key is not None and int(key[0]) == MISSING]
+            there = [i for i, key in known.items() if key is not None and int(key[0]) != MISSING]
+            alone = [i for i in gone if self.layout.fields[i].rates[0] <= 0]
+            if there and alone:
+                one, other = self.schema.names[alone[0]], self.schema.names[there[0]]
+                raise ConditionError(
+                    f"a condition must be possible, however: {one!r} is never missing where {other!r} is not; "
+                    "give both or neither"
+                )
 
     def decode(self, encoded: Encoded, *, first_row: int = 0, salt: str = "") -> pa.Table:
         """The table of these rows, in the schema's types.

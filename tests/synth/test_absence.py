@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
+from privacy.errors import ConditionError
 from synth.absence import MISSING_STATE, UNKNOWN, Absence, folded, rates_where_present, unfolded
 from synth.codec import Codec
 from synth.profile import Profile
@@ -120,6 +121,15 @@ def test_rows_come_back_missing_cells_and_all() -> None:
     for name in source.column_names:
         assert back.column(name).is_null().equals(source.column(name).is_null())
     assert back.column("b").equals(source.column("b"))
+
+
+def test_a_condition_that_tears_a_group_apart_is_refused_unless_rows_do_so() -> None:
+    codec = of(table(1000)).codec
+    with pytest.raises(ConditionError, match="'a' is never missing where 'b' is not"):
+        codec.condition({"a": None, "b": "x"})
+    assert codec.condition({"a": None, "b": None}).states[0, -1] == MISSING_STATE
+    torn = of(table(1000, apart=10)).codec
+    assert torn.condition({"c": None, "b": "x"}).states[0, 2] == MISSING_STATE
 
 
 def test_the_rates_of_a_column_are_those_of_the_rows_that_have_its_group() -> None:
