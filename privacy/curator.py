@@ -10,6 +10,7 @@ Splits are drawn here as well, by a keyed hash of the unit, so that all rows of 
 """
 
 import hashlib
+import itertools
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -383,20 +384,21 @@ class ExactCurator:
         rows_hint: int | None = None,
         share: float = 0.0,
     ) -> Answer:
-        """Σ f(row) over all rows of the split, or over the next `rows_hint` of them, going round and round."""
+        """Σ f(row) over all rows of the split, or over the next `rows_hint` of them, going round and round.
+
+        No row counts twice in one answer.
+        """
         total = np.zeros(statistic.size)
         if rows_hint is None:
             for batch in self.rows(split):
                 total += statistic.of(batch).weighted(None)
             return Answer(value=total)
-        seen = 0
-        while seen < rows_hint:
-            following = self._next(split, rows_hint)
-            if following is None:
-                break
+        seen, rows = 0, self._count(split)
+        while seen < min(rows_hint, rows):
+            following = self._next(split, rows_hint, at_most=rows - seen)
             total += statistic.of(following).weighted(None)
             seen += len(following)
-        return Answer(value=total, part=min(1.0, seen / max(1, self._count(split))))
+        return Answer(value=total, part=seen / rows if rows else 1.0)
 
     def descend(
         self,
@@ -470,16 +472,21 @@ class ExactCurator:
         select = draw(batch.unit, self._key, "select") < SELECT_SHARE
         return ~held & (select if split == "select" else ~select)
 
-    def _next(self, split: Split, size: int) -> Batch | None:
-        """The next batch of an endless walk through the split; None when the split is empty."""
-        for _ in range(2):
+    def _next(self, split: Split, size: int, *, at_most: int) -> Batch:
+        """The next rows of an endless walk through a split that has some."""
+        batch = None
+        while batch is None:
             if split not in self._stream:
                 self._stream[split] = self.rows(split, size=size)
             batch = next(self._stream[split], None)
-            if batch is not None:
-                return batch
-            del self._stream[split]
-        return None
+            if batch is None:
+                del self._stream[split]
+        if len(batch) > at_most:
+            index = np.arange(len(batch))
+            rest = batch.take(index[at_most:])
+            self._stream[split] = itertools.chain([rest], self._stream[split])
+            batch = batch.take(index[:at_most])
+        return batch
 
     def _count(self, split: Split) -> int:
         if split not in self._counts:

@@ -67,6 +67,9 @@ BLUR_ROWS = 30.0
 LOOSENED = 0.2
 """Share of a link that forgets the parent's hidden state when the flat mixture is loosened into a tree."""
 
+SMOOTHINGS = (0.5, 2.0, 8.0, 32.0, 128.0, 512.0)
+"""Rows that independence is worth, of which the best is taken, where two columns' dependence is measured."""
+
 TREE_ROWS = 50_000
 """Rows that the tree is learned from, where an exact curator allows a part."""
 
@@ -566,13 +569,24 @@ def _groups(bins: Bins, most: int) -> NDArray[np.int64]:
 
 
 def _mutual_information(joint: Floats) -> float:
-    """In nats, with the correction of Miller 1955 for cells that chance alone fills."""
+    """Mutual information of two columns, in nats, as far as the rows show it.
+
+    A plug-in estimate is far too large where many values have few rows each: chance alone fills their cells, and
+    columns of thousands of categories would draw all links to themselves. So each row is predicted from all others:
+    the mean gain in log-likelihood of the fine column's share of the coarse one, smoothed towards independence by
+    the best of some weights, over the coarse one alone. It needs the counts only, and comes down to the plug-in
+    estimate where rows are many.
+
+    Args:
+        joint: counts of (fine, coarse) groups, float64 (A, B).
+    """
     total = joint.sum()
-    if total <= 0:
+    if total <= 1:
         return 0.0
-    p = joint / total
-    rows, columns = p.sum(1, keepdims=True), p.sum(0, keepdims=True)
-    seen = p > 0
-    value = float((p[seen] * np.log(p[seen] / (rows @ columns)[seen])).sum())
-    excess = int(seen.sum()) - int((rows > 0).sum()) - int((columns > 0).sum()) + 1
-    return float(value - excess / (2 * total))
+    seen = joint > 0
+    count = joint[seen]
+    usual = np.broadcast_to(joint.sum(0) / total, joint.shape)[seen]
+    others = np.maximum(np.broadcast_to(joint.sum(1, keepdims=True), joint.shape)[seen] - 1, 0)
+    alike = np.maximum(count - 1, 0) / usual
+    gains = [float((count * np.log((alike + w) / (others + w))).sum() / total) for w in SMOOTHINGS]
+    return max(0.0, *gains)
