@@ -254,8 +254,9 @@ def _report(outcome: Any, *, json: bool) -> None:
         return
     seconds = sum(outcome.seconds.values())
     done = f"{outcome.rows:,} rows in {seconds:.0f} s: {outcome.verdict}"
+    said = "Published already, nothing has changed since. It was" if outcome.again else "Released"
     console.say(
-        f"{f'Published already, nothing has changed since. It was {done}' if outcome.again else f'Released {done}'}\n"
+        f"{said} {done}\n"
         f"  release  {outcome.release}\n"
         f"  report   {outcome.release / 'report.html'}\n"
         f"  run      {outcome.run}"

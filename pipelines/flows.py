@@ -123,7 +123,7 @@ def _walk(run: Run) -> dict[str, Any] | State[Any]:
         state = TASKS[step](str(run.workspace.path), step, progress, return_state=True)
         if not state.is_completed():
             return Failed(message=state.message, data=state.result(raise_on_failure=False))
-    done = replace(outcome(run), again=before == run.workspace.records())
+    done = outcome(run, before)
     for what, path in (("release", done.release), ("report", done.release / "report.html")):
         create_link_artifact(path.as_uri(), link_text=str(path), key=artifact_key(run, what))
     return {**asdict(done), "release": str(done.release), "run": str(done.run)}

@@ -34,6 +34,7 @@ import pyarrow.parquet as pq
 from pipelines.publish import SUMS
 from privacy.errors import InputError
 from synth.infer import plain_type, to_plain
+from synth.keys import NOT_CONVERTED
 
 MISSING = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null")
 """Cells of a CSV that mean: missing. Shorter than pandas' list: `None` is a category of real tables."""
@@ -626,7 +627,6 @@ def _parquet_blocks(source: Source, file: Path) -> Iterator[pa.RecordBatch]:
 
 
 _Convert = Callable[[pa.Array, pa.DataType], pa.Array]
-_NOT_CONVERTED = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -649,7 +649,7 @@ def _typed(
         values = block.column(field.name)
         try:
             typed = _nan_is_missing(convert(values, field.type))
-        except _NOT_CONVERTED:
+        except NOT_CONVERTED:
             row = place.row + _first_wrong(values, field.type, convert) + 1
             raise InputError(
                 f"a value must be of the column's type, however: {place.file}: {field.name!r}, about row "
@@ -679,7 +679,7 @@ def _first_wrong(values: pa.Array, type: pa.DataType, convert: _Convert) -> int:
         try:
             convert(values.slice(low, middle - low), type)
             low = middle
-        except _NOT_CONVERTED:
+        except NOT_CONVERTED:
             high = middle
     return low
 

@@ -81,6 +81,7 @@ def estimate(run: Run) -> Plan:
     """
     check(run)
     recipe, schema = run.recipe, run.schema
+    name = resolve(recipe.synthesizer)
     rows = rows_of(run.source())
     released = rows if recipe.rows == "source" else recipe.rows
     learned = sum(c.learned for c in schema)
@@ -91,10 +92,8 @@ def estimate(run: Run) -> Plan:
         columns=len(schema),
         learned_columns=learned,
         rows=released,
-        synthesizer=resolve(recipe.synthesizer),
-        seconds=_seconds(
-            resolve(recipe.synthesizer), schema, rows, fitted, min(rows, recipe.evidence_rows), released
-        ),
+        synthesizer=name,
+        seconds=_seconds(name, schema, rows, fitted, min(rows, recipe.evidence_rows), released),
         memory_bytes=BASE_BYTES + 2 * fitted * (8 * len(schema) + 9),
         privacy=f"{without_guarantee(recipe.at_least)[0]} Cost to a privacy budget: none is kept.",
         cached=tuple(_kept(run)),

@@ -232,11 +232,12 @@ def release(run: Run) -> Outcome:
         with run.workspace.locked():
             check(run)
             before = run.workspace.records()
-            after = {name: perform(run, name) for name in STEPS}
+            for name in STEPS:
+                perform(run, name)
     except UnderstudyError as e:
         e.run = str(run.workspace.path)
         raise
-    return replace(outcome(run), again=before == after)
+    return outcome(run, before)
 
 
 def check(run: Run) -> None:
@@ -252,8 +253,8 @@ def check(run: Run) -> None:
         look()
 
 
-def outcome(run: Run) -> Outcome:
-    """What a finished run came to."""
+def outcome(run: Run, before: Mapping[str, Record]) -> Outcome:
+    """What a finished run came to; `before` are its records as they were before it was walked."""
     records = run.workspace.records()
     published = json.loads((run.workspace.path / RELEASE).read_text("utf-8"))
     return Outcome(
@@ -262,6 +263,7 @@ def outcome(run: Run) -> Outcome:
         verdict=str(records["gate"].facts["summary"]),
         rows=int(records["sample"].facts["rows"]),
         seconds={name: record.seconds for name, record in records.items()},
+        again=records == before,
     )
 
 
@@ -605,12 +607,10 @@ def _gate(run: Run) -> tuple[list[Path], dict[str, Any]]:
         GateRefused: the evidence does not allow the release. The run stays where it is, nothing is published.
     """
     from validation.expectations import Check
-    from validation.fidelity import Fidelity
     from validation.gates import verdict
 
-    fidelity = Fidelity.from_dict(_read_json(run, EVIDENCE))
     checks = [Check(**{**c, "columns": tuple(c["columns"])}) for c in _read_json(run, CHECKS)]
-    found = verdict(fidelity, checks, run.recipe.gate)
+    found = verdict(fidelity_of(run), checks, run.recipe.gate)
     found = replace(found, findings=(*found.findings, *_personal(run.schema)))
     path = run.workspace.path / VERDICT
     write_atomic(path, json.dumps(found.to_dict(), ensure_ascii=False).encode())
@@ -646,6 +646,20 @@ def _refusal(run: Run, verdict: "Verdict") -> str:
     listed = "".join(f"\n  {message}" for message in critical[:10])
     kept = f"Nothing was published; the run is kept in {run.workspace.path}"
     return f"the gate refused this release:{listed}{more}\n{kept}"
+
+
+def fidelity_of(run: Run) -> "Fidelity":
+    """The exact evidence of a validated run: it belongs to the inside."""
+    from validation.fidelity import Fidelity
+
+    return Fidelity.from_dict(_read_json(run, EVIDENCE))
+
+
+def verdict_of(run: Run) -> "Verdict":
+    """What the gate said, whether it passed or refused."""
+    from validation.gates import Verdict
+
+    return Verdict.from_dict(_read_json(run, VERDICT))
 
 
 def _read_json(run: Run, name: str) -> Any:
@@ -688,17 +702,13 @@ def release_files(run: Run) -> dict[str, bytes | Path]:
     """Everything that a release holds, by its path in it."""
     from privacy.inside import Exact
     from validation import card, report
-    from validation.fidelity import Fidelity
-    from validation.gates import Verdict
 
     shards = {f"{DATA}/{shard_path(run, n).name}": shard_path(run, n) for n, _ in shards_of(run)}
     schema_path = run.workspace.path / SCHEMA
     schema = Schema.parse(schema_path.read_text("utf-8"), source=SCHEMA)
-    verdict = Verdict.from_dict(_read_json(run, VERDICT))
+    verdict = verdict_of(run)
     promised = certificate(run, warnings=len(verdict.findings))
-    fidelity = Exact(Fidelity.from_dict(_read_json(run, EVIDENCE))).open(
-        formal_guarantee=promised.formal_guarantee is not None
-    )
+    fidelity = Exact(fidelity_of(run)).open(formal_guarantee=promised.formal_guarantee is not None)
     page = report.render(
         title=run.recipe.name,
         fidelity=fidelity,

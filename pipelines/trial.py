@@ -1,12 +1,12 @@
 """trial: several synthesizers on the same split of one table, without publishing anything."""
 
-import json
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.recipe import Recipe
-from pipelines.steps import EVIDENCE, Run, Watch, check, open_run, perform
+from pipelines.steps import Run, Watch, check, fidelity_of, open_run, perform, verdict_of
 from pipelines.workspace import write_atomic
 from privacy.errors import GateRefused, UnderstudyError
 from synth.registry import SYNTHESIZERS, resolve
@@ -69,38 +69,31 @@ def _walk(run: Run, name: str) -> Entry:
     try:
         with run.workspace.locked():
             records = {step: perform(run, step) for step in BEFORE_GATE}
-            verdict = _verdict(run)
+            with contextlib.suppress(GateRefused):
+                perform(run, "gate")
     except UnderstudyError as e:
         e.run = str(run.workspace.path)
         raise
-    evidence = json.loads((run.workspace.path / EVIDENCE).read_text("utf-8"))
+    fidelity = fidelity_of(run)
     return Entry(
         synthesizer=name,
         fit_seconds=records["fit"].seconds,
         rows_per_second=int(records["sample"].facts["rows"]) / max(records["sample"].seconds, 1e-3),
-        shape=evidence["shape"],
-        trend=evidence["trend"],
-        copies=evidence["copies"],
-        verdict=verdict,
+        shape=fidelity.shape,
+        trend=fidelity.trend,
+        copies=fidelity.copies,
+        verdict=verdict_of(run).summary,
         run=str(run.workspace.path),
     )
 
 
-def _verdict(run: Run) -> str:
-    try:
-        return str(perform(run, "gate").facts["summary"])
-    except GateRefused as e:
-        rule = next((line.strip() for line in str(e).splitlines()[1:]), str(e))
-        return f"refused by {rule}"
-
-
 def _compared(title: str, runs: Sequence[Run], entries: Sequence[Entry]) -> Comparison:
-    evidence = json.loads((runs[0].workspace.path / EVIDENCE).read_text("utf-8"))
+    fidelity = fidelity_of(runs[0])
     return Comparison(
         title=title,
         rows=int(runs[0].workspace.records()["profile"].facts["rows"]),
         entries=tuple(entries),
-        shape_ceiling=evidence["shape_ceiling"],
-        trend_ceiling=evidence["trend_ceiling"],
-        copies_holdout=evidence["copies_holdout"],
+        shape_ceiling=fidelity.shape_ceiling,
+        trend_ceiling=fidelity.trend_ceiling,
+        copies_holdout=fidelity.copies_holdout,
     )

@@ -184,6 +184,21 @@ class Contribution(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Vectors:
+    """A contribution whose vectors are short enough to be held: float64 (n, d)."""
+
+    rows: Floats
+
+    def norms(self) -> Floats:
+        """Euclidean norm of each row's vector: float64 (n,)."""
+        return np.asarray(np.linalg.norm(self.rows, axis=1))
+
+    def weighted(self, weights: Floats | None) -> Floats:
+        """Σ wᵢ f(rowᵢ): float64 (d,)."""
+        return np.asarray(self.rows.sum(0) if weights is None else weights @ self.rows)
+
+
 class Statistic(Protocol):
     """A vector f(row) that is summed over rows.
 

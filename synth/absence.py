@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.curator import MISSING, Batch, Curator, Floats
+from privacy.curator import MISSING, Batch, Curator, Floats, Vectors
 
 UNKNOWN = -1
 
@@ -102,24 +102,13 @@ class _All:
         self.size = len(groups) + 1
         self.bound = float(np.sqrt(self.size))
 
-    def of(self, batch: Batch) -> "_AllOfBatch":
+    def of(self, batch: Batch) -> Vectors:
         """What these rows add."""
         gone = [
             np.all([np.asarray(batch.columns[name]) == MISSING for name in group], 0)
             for group in self._groups
         ]
-        return _AllOfBatch(np.stack([*gone, np.ones(len(batch), np.bool_)], 1).astype(np.float64))
-
-
-class _AllOfBatch:
-    def __init__(self, gone: Floats) -> None:
-        self._gone = gone
-
-    def norms(self) -> Floats:
-        return np.asarray(np.sqrt(self._gone.sum(1)))
-
-    def weighted(self, weights: Floats | None) -> Floats:
-        return np.asarray(self._gone.sum(0) if weights is None else weights @ self._gone)
+        return Vectors(np.stack([*gone, np.ones(len(batch), np.bool_)], 1).astype(np.float64))
 
 
 def folded(

@@ -98,3 +98,18 @@ def values_of(bins: Sequence[Bins], encoded: Encoded) -> Tensor:
         scores = None if b.field.score is None else encoded.scores[:, b.field.score]
         columns.append(b.of(encoded.states[:, c], scores))
     return torch.from_numpy(np.stack(columns, 1))
+
+
+def log_densities(bins: Sequence[Bins], values: Tensor, encoded: Encoded) -> Floats:
+    """Σ over the scores of each row of their log-density inside their bins: float64 (n,).
+
+    Args:
+        bins: the columns.
+        values: their values, int64 (n, C).
+        encoded: the rows.
+    """
+    total = np.zeros(len(encoded))
+    for c, b in enumerate(bins):
+        if b.field.score is not None:
+            total += b.log_density(values[:, c].numpy(), encoded.scores[:, b.field.score])
+    return total

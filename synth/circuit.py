@@ -25,7 +25,7 @@ from scipy.special import ndtr
 from torch import Tensor
 
 from privacy.curator import Batch, Curator, Floats, Split
-from synth.bins import Bins, bins_of, values_of
+from synth.bins import Bins, bins_of, log_densities, values_of
 from synth.codec import UNKNOWN, Encoded, Layout
 from synth.draws import categorical, from_tables, rowwise
 from synth.em import best_size, encoded_of, grouped, maximize_likelihood, simplex, slices, visits_of
@@ -131,13 +131,12 @@ class Circuit:
         """See `synth.registry.Model.draw`."""
         if given is None:
             return self._ancestral(rows, rng)
-        repeat = np.zeros(rows, np.int64) if len(given) == 1 else np.arange(rows)
-        parts = [
-            self._conditional(given.take(repeat[s]), rng, present=present)
-            for s in slices(rows, max(256, 4_000_000 // self._parameters.states // len(self._bins)))
-        ]
-        return Encoded(
-            states=np.concatenate([p.states for p in parts]), scores=np.concatenate([p.scores for p in parts])
+        serving = given.serving(rows)
+        return Encoded.joined(
+            [
+                self._conditional(given.take(serving[s]), rng, present=present)
+                for s in slices(rows, max(256, 4_000_000 // self._parameters.states // len(self._bins)))
+            ]
         )
 
     def log_prob(self, encoded: Encoded) -> Floats:
@@ -148,9 +147,7 @@ class Circuit:
                 rows = encoded.take(part)
                 values = values_of(self._bins, rows)
                 out[part] = _upward(self._parameters, self._order, values, present=False).log_likelihood
-                for c, bins in enumerate(self._bins):
-                    if bins.field.score is not None:
-                        out[part] += bins.log_density(values[:, c].numpy(), rows.scores[:, bins.field.score])
+                out[part] += log_densities(self._bins, values, rows)
         return out
 
     def tensors(self) -> dict[str, Tensor]:
@@ -185,7 +182,7 @@ class Circuit:
     def _ancestral(self, rows: int, rng: np.random.Generator) -> Encoded:
         p = self._parameters
         hidden: dict[int, NDArray[np.int64]] = {}
-        out = _empty(self._layout, rows)
+        out = self._layout.unknown(rows)
         for c in self._order:
             parent = int(p.parents[c])
             if parent < 0:
@@ -440,13 +437,6 @@ def _mixture_emission(bins: Bins, offset: int, mixture: MixtureParameters) -> Fl
     ends = np.concatenate([[-np.inf], bins.cuts, [np.inf]])
     shares = np.diff(ndtr((ends[:, None] - mean) / std), axis=0) + 1e-9
     return np.asarray(np.concatenate([table[:-1], table[-1] * shares / shares.sum(0)]))
-
-
-def _empty(layout: Layout, rows: int) -> Encoded:
-    return Encoded(
-        states=np.zeros((rows, len(layout.fields)), np.int32),
-        scores=np.zeros((rows, len(layout.scored)), np.float32),
-    )
 
 
 def _from_root(parents: NDArray[np.int64]) -> list[int]:

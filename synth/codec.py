@@ -7,7 +7,7 @@ the column's distribution, so it is close to N(0, 1) for every column whatever i
 means "nothing is known of this cell"; models integrate it out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,7 +21,17 @@ from privacy.errors import ConditionError, InputError
 from synth.absence import UNKNOWN as UNKNOWN
 from synth.absence import folded, rates_where_present, unfolded
 from synth.identifier import Pattern, permuted
-from synth.keys import Dictionary, float_keys, from_keys, is_real, is_text, key_floats, one, to_keys
+from synth.keys import (
+    NOT_CONVERTED,
+    Dictionary,
+    float_keys,
+    from_keys,
+    is_real,
+    is_text,
+    key_floats,
+    one,
+    to_keys,
+)
 from synth.profile import ColumnProfile, Profile, declared_bounds
 from synth.schema import OTHER, REPLACED, Column, Schema, nearest
 
@@ -46,6 +56,17 @@ class Encoded:
     def take(self, index: NDArray[np.int64] | slice) -> "Encoded":
         """Some of the rows."""
         return Encoded(states=self.states[index], scores=self.scores[index])
+
+    def serving(self, rows: int) -> NDArray[np.int64]:
+        """Which of these rows stands for each of `rows`: the only one for all, or each for itself."""
+        return np.zeros(rows, np.int64) if len(self) == 1 else np.arange(rows)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Encoded"]) -> "Encoded":
+        """The rows of all parts, of which there is one at least."""
+        return cls(
+            states=np.concatenate([p.states for p in parts]), scores=np.concatenate([p.scores for p in parts])
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +127,13 @@ class Layout:
         """Indices of the columns that have a score, in the order of the scores."""
         return tuple(i for i, f in enumerate(self.fields) if f.score is not None)
 
+    def unknown(self, rows: int) -> Encoded:
+        """Rows of which nothing is known."""
+        return Encoded(
+            states=np.full((rows, len(self.fields)), UNKNOWN, np.int32),
+            scores=np.zeros((rows, len(self.scored)), np.float32),
+        )
+
 
 class Codec:
     """Encodes and decodes the columns of one schema by one profile."""
@@ -119,14 +147,13 @@ class Codec:
         absent = {i: g for g, absence in enumerate(profile.absences) for i in absence.columns}
         for i, (column, learned) in enumerate(zip(schema, profile.columns, strict=True)):
             codec = _ColumnCodec(column, learned)
+            rates = codec.rates
+            if i in absent:
+                rates = rates_where_present(rates, profile.absences[absent[i]])
             fields.append(
                 Field(
                     name=column.name,
-                    rates=(
-                        rates_where_present(codec.rates, profile.absences[absent[i]])
-                        if i in absent
-                        else codec.rates
-                    ),
+                    rates=rates,
                     score=scores if codec.spread else None,
                     borders=codec.borders,
                     group=len(schema.names) + absent[i] if i in absent else None,
@@ -172,7 +199,7 @@ class Codec:
             array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
             try:
                 array = array if array.type == column.arrow_type else array.cast(column.arrow_type)
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            except NOT_CONVERTED:
                 raise InputError(
                     f"column {column.name!r} must be {column.type}, however: it is {array.type}; convert it"
                 ) from None

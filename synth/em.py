@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from privacy.curator import Batch, Curator, Floats, Split, Statistic
+from privacy.curator import Batch, Curator, Floats, Split, Statistic, Vectors
 from synth.codec import Encoded
 
 P = TypeVar("P")
@@ -126,22 +126,11 @@ class Contest:
         self._most = 5.0 * columns
         self.bound = math.sqrt(self._most**2 + self._most**4 + 1)
 
-    def of(self, batch: Batch) -> "_Gains":
+    def of(self, batch: Batch) -> Vectors:
         """What these rows add."""
         rows = encoded_of(batch)
         gains = np.clip(self._challenger(rows) - self._champion(rows), -self._most, self._most)
-        return _Gains(np.stack([gains, gains**2, np.ones(len(gains))], 1))
-
-
-class _Gains:
-    def __init__(self, vectors: Floats) -> None:
-        self._vectors = vectors
-
-    def norms(self) -> Floats:
-        return np.asarray(np.linalg.norm(self._vectors, axis=1))
-
-    def weighted(self, weights: Floats | None) -> Floats:
-        return np.asarray((self._vectors if weights is None else self._vectors * weights[:, None]).sum(0))
+        return Vectors(np.stack([gains, gains**2, np.ones(len(gains))], 1))
 
 
 def encoded_of(batch: Batch) -> Encoded:

@@ -99,16 +99,12 @@ class Gmm:
     ) -> Encoded:
         """See `synth.registry.Model.draw`."""
         if given is None:
-            shape = (rows, len(self._layout.fields))
-            known = Encoded(
-                states=np.full(shape, UNKNOWN, np.int32),
-                scores=np.zeros((rows, len(self._layout.scored)), np.float32),
-            )
+            known = self._layout.unknown(rows)
             component = categorical(rng, np.exp(self._parameters.log_weights.double().numpy()), rows)
         else:
-            repeat = np.zeros(rows, np.int64) if len(given) == 1 else np.arange(rows)
-            component = from_tables(rng, self._posterior(given, present=present).T, repeat)
-            known = given.take(repeat)
+            serving = given.serving(rows)
+            component = from_tables(rng, self._posterior(given, present=present).T, serving)
+            known = given.take(serving)
         return self._fill(known, component, rng, present=present)
 
     def log_prob(self, encoded: Encoded) -> Floats:

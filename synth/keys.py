@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from privacy.curator import MISSING, Keys
 from privacy.errors import InputError
 
+NOT_CONVERTED = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError)
+"""What Arrow raises where values cannot be had in another type."""
+
 _LARGEST = np.iinfo(np.int64).max
 _UINT64_OFFSET = np.uint64((1 << 63) - 1)
 """Maps 0 to the smallest key that is not `MISSING`; the largest two of the 2^64 share a key."""

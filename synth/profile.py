@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from privacy.curator import MISSING, Cells, Curator, Keys, Shared
+from privacy.curator import MISSING, Answer, Cells, Curator, Keys, Shared
 from privacy.errors import InputError, SchemaError
 from synth.absence import Absence, learn_absences
 from synth.keys import float_keys, is_real, is_text, one, to_keys
@@ -131,7 +131,6 @@ def learn(schema: Schema, curator: Curator, labels: Labels, *, at_least: int = 1
         )
     halves = [Cells(columns=(c.name,), edges=(np.empty(0, np.int64),)) for c in schema]
     presence = curator.histogram(halves)
-    of_units = curator.histogram(halves, of="units")
     learned = [c for c in schema if c.learned]
     shared = dict(
         zip(
@@ -149,11 +148,19 @@ def learn(schema: Schema, curator: Curator, labels: Labels, *, at_least: int = 1
     complete = [_complete(columns[c.name], keep_pool=c.name not in few, enough=enough / rows) for c in schema]
     often = [
         i
-        for i, (c, units) in enumerate(zip(schema, of_units, strict=True))
-        if c.learned and units.value[0] > enough - 0.5 and units.value[1:].sum() > enough - 0.5
+        for i, (c, counts) in enumerate(zip(schema, presence, strict=True))
+        if c.learned and _both(counts, enough)
     ]
+    if often and schema.unit is not None:
+        of_units = curator.histogram([halves[i] for i in often], of="units")
+        often = [i for i, counts in zip(often, of_units, strict=True) if _both(counts, enough)]
     absences = learn_absences(curator, schema.names, often)
     return Profile(rows=rows, at_least=at_least, columns=tuple(complete), absences=absences)
+
+
+def _both(counts: Answer, enough: int) -> bool:
+    """Whether enough have a column missing, and enough have it."""
+    return bool(counts.value[0] > enough - 0.5 and counts.value[1:].sum() > enough - 0.5)
 
 
 def _ordered(column: Column) -> bool:

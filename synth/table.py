@@ -19,7 +19,7 @@ from privacy.curator import Curator, ExactCurator, Floats
 from privacy.errors import InputError, ReleaseError, UsageError
 from synth.codec import Codec, Encoded
 from synth.infer import infer_table
-from synth.keys import one
+from synth.keys import NOT_CONVERTED, one
 from synth.profile import Labels, Profile, learn
 from synth.registry import Coded, Model, check_options, synthesizer
 from synth.rows import EncodedStore, RawRows, table_source
@@ -129,8 +129,8 @@ class TableModel(Generic[Frame]):
         _at_least(0, seed=seed)
         table = self._known(frame)
         encoded = self._codec.encode(table, rows=len(frame))
-        open_to_draws = [c.learned for c in self.schema] + [True] * len(self._codec.profile.absences)
-        learned = np.array(open_to_draws)
+        # What is never learned stays missing; whether a group is there is drawn with its columns.
+        learned = np.array([c.learned for c in self.schema] + [True] * len(self._codec.profile.absences))
         unknown = Encoded(
             states=np.where((encoded.states == 0) & learned, -1, encoded.states).astype(np.int32),
             scores=encoded.scores,
@@ -398,7 +398,7 @@ def _arrow(frame: pd.DataFrame | pa.Table) -> pa.Table:
     named = frame.rename(columns=str)
     try:
         return pa.Table.from_pandas(named, preserve_index=False).replace_schema_metadata(None)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+    except NOT_CONVERTED:
         faulty = next((n for n in named if not _converts(named[n])), "one of them")
         raise InputError(
             f"a column must hold values of one plain type, however: {faulty!r} does not; convert it, e.g. to str"
@@ -408,7 +408,7 @@ def _arrow(frame: pd.DataFrame | pa.Table) -> pa.Table:
 def _converts(column: pd.Series) -> bool:
     try:
         pa.Array.from_pandas(column)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+    except NOT_CONVERTED:
         return False
     return True
 
@@ -420,7 +420,7 @@ def _typed(table: pa.Table, schema: Schema) -> pa.Table:
         array = table.column(column.name)
         try:
             arrays.append(array if array.type == column.arrow_type else array.cast(column.arrow_type))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        except NOT_CONVERTED:
             raise InputError(
                 f"column {column.name!r} must be {column.type}, however: it is {array.type}; "
                 "correct the schema or the column"

@@ -4,9 +4,10 @@ It asks a curator for steps, keeps a moving average of the weights, looks now an
 learned from, and stops when they are not explained better any more.
 """
 
+import contextlib
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from privacy.curator import Batch, Curator, Floats, Follower, Reader
+from privacy.curator import Batch, Curator, Floats, Follower, Reader, Vectors
 from privacy.errors import UnderstudyError
 from synth.codec import Encoded
 from synth.em import encoded_of
@@ -152,7 +153,6 @@ class _Average:
     def __init__(self, module: nn.Module) -> None:
         self._module = module
         self._weights = [p.detach().clone() for p in module.parameters()]
-        self._live: list[Tensor] = []
         self._count = 0
 
     def add(self) -> bool:
@@ -168,22 +168,22 @@ class _Average:
 
     def restore(self) -> None:
         """Goes back to the average."""
-        with torch.no_grad():
-            for parameter, mean in zip(self._module.parameters(), self._weights, strict=True):
-                parameter.copy_(mean)
+        _put(self._module, self._weights)
 
-    def in_place(self) -> "_Average":
-        """For a `with` block: the module holds the average inside of it."""
-        return self
-
-    def __enter__(self) -> None:
-        self._live = [p.detach().clone() for p in self._module.parameters()]
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The module holds the average inside of the block."""
+        live = [p.detach().clone() for p in self._module.parameters()]
         self.restore()
+        yield
+        _put(self._module, live)
 
-    def __exit__(self, *_: object) -> None:
-        with torch.no_grad():
-            for parameter, live in zip(self._module.parameters(), self._live, strict=True):
-                parameter.copy_(live)
+
+def _put(module: nn.Module, weights: Sequence[Tensor]) -> None:
+    """Overwrites the parameters of a module."""
+    with torch.no_grad():
+        for parameter, weight in zip(module.parameters(), weights, strict=True):
+            parameter.copy_(weight)
 
 
 def _mean_score(curator: Curator, learner: Learner, columns: int) -> float:
@@ -201,19 +201,8 @@ class _Scores:
         self._most = 20.0 * columns
         self.bound = math.sqrt(self._most**2 + 1)
 
-    def of(self, batch: Batch) -> "_ScoresOfBatch":
+    def of(self, batch: Batch) -> Vectors:
         """What these rows add."""
         scores = np.nan_to_num(self._learner.score(encoded_of(batch)), nan=-self._most)
-        return _ScoresOfBatch(np.clip(scores, -self._most, self._most))
-
-
-class _ScoresOfBatch:
-    def __init__(self, scores: Floats) -> None:
-        self._scores = scores
-
-    def norms(self) -> Floats:
-        return np.asarray(np.sqrt(self._scores**2 + 1))
-
-    def weighted(self, weights: Floats | None) -> Floats:
-        w = np.ones(len(self._scores)) if weights is None else weights
-        return np.array([self._scores @ w, w.sum()])
+        scores = np.clip(scores, -self._most, self._most)
+        return Vectors(np.stack([scores, np.ones(len(scores))], 1))

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from privacy.curator import Batch, Curator, Floats
 from privacy.curator import draw as uniform_of
-from synth.bins import Bins, bins_of, values_of
+from synth.bins import Bins, bins_of, log_densities, values_of
 from synth.codec import UNKNOWN, Encoded, Field, Layout
 from synth.draws import rowwise
 from synth.em import encoded_of, slices
@@ -146,25 +146,19 @@ class Vae:
     ) -> Encoded:
         """See `synth.registry.Model.draw`; conditions are met by importance resampling of codes."""
         if given is None:
-            shape = (rows, len(self._bins))
-            given = Encoded(
-                states=np.full(shape, UNKNOWN, np.int32),
-                scores=np.zeros((rows, len(self._layout.scored)), np.float32),
-            )
-            parts = [
-                self._decode(
-                    given.take(s), torch.from_numpy(self._prior.draw(s.stop - s.start, rng).scores), rng
-                )
-                for s in slices(rows, self._network.rows_at_once(1))
-            ]
-            return _joined(parts)
-        repeat = np.zeros(rows, np.int64) if len(given) == 1 else np.arange(rows)
+            parts = []
+            for part in slices(rows, self._network.rows_at_once(1)):
+                nothing = self._layout.unknown(part.stop - part.start)
+                codes = torch.from_numpy(self._prior.draw(len(nothing), rng).scores)
+                parts.append(self._decode(nothing, codes, rng))
+            return Encoded.joined(parts)
+        serving = given.serving(rows)
         parts = []
         for part in slices(rows, self._network.rows_at_once(2 * CANDIDATES)):
-            known = given.take(repeat[part])
+            known = given.take(serving[part])
             codes = self._resampled(known, rng, present=present)
             parts.append(self._decode(known, codes, rng, present=present))
-        return _joined(parts)
+        return Encoded.joined(parts)
 
     def log_prob(self, encoded: Encoded) -> Floats:
         """The log-density of states and scores, estimated by many codes: float64 (n,).
@@ -178,9 +172,7 @@ class Vae:
             values = values_of(self._bins, rows)
             _, weights = self._weighed(rows, values, self._noise, self._others)
             out[part] = (weights.logsumexp(0) - math.log(len(weights))).numpy()
-            for c, b in enumerate(self._bins):
-                if b.field.score is not None:
-                    out[part] += b.log_density(values[:, c].numpy(), rows.scores[:, b.field.score])
+            out[part] += log_densities(self._bins, values, rows)
         return out
 
     def embed(self, encoded: Encoded) -> Floats:
@@ -195,8 +187,9 @@ class Vae:
 
     def reconstruct(self, encoded: Encoded, rng: np.random.Generator) -> Encoded:
         """Rows drawn from the mean codes of rows."""
-        unknown = Encoded(states=np.full_like(encoded.states, UNKNOWN), scores=np.zeros_like(encoded.scores))
-        return self._decode(unknown, torch.from_numpy(self.embed(encoded)).float(), rng)
+        return self._decode(
+            self._layout.unknown(len(encoded)), torch.from_numpy(self.embed(encoded)).float(), rng
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """What must be stored; the inverse is `restore`."""
@@ -404,12 +397,6 @@ def _correct(network: Network, bins: Sequence[Bins], prior: Gmm, rng: np.random.
             ]
             shift = torch.where(torch.cat(rates) > 0, torch.cat(ratios).log(), 0.0)
             bias.add_(shift.float())
-
-
-def _joined(parts: Sequence[Encoded]) -> Encoded:
-    return Encoded(
-        states=np.concatenate([p.states for p in parts]), scores=np.concatenate([p.scores for p in parts])
-    )
 
 
 def _layout_of_codes(latent: int, rows: float) -> Layout:

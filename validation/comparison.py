@@ -4,7 +4,6 @@ Its figures are exact, so it stays in the workspace.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from validation.markup import (
@@ -13,7 +12,6 @@ from validation.markup import (
     counted,
     cut,
     element,
-    join,
     percent,
     points,
     px,
@@ -21,10 +19,8 @@ from validation.markup import (
     section,
     shown_name,
 )
+from validation.plots import Place
 from validation.report import head
-
-Place = Callable[[float], float]
-"""From a score or a number of seconds to a coordinate in pixels."""
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 640, 300, 52, 120, 16, 40
 
@@ -210,4 +206,4 @@ def _grid(low: float, first: int, last: int, across: Place, up: Place) -> list[H
         marks.append(
             element("text", {"class": "middle", "x": x, "y": _HEIGHT - _BOTTOM + 18}, f"{10.0**decade:g} s")
         )
-    return [join(marks)]
+    return marks
