@@ -67,11 +67,15 @@ BLUR_ROWS = 30.0
 LOOSENED = 0.2
 """Share of a link that forgets the parent's hidden state when the flat mixture is loosened into a tree."""
 
-SMOOTHINGS = (0.5, 2.0, 8.0, 32.0, 128.0, 512.0)
-"""Rows that independence is worth, of which the best is taken, where two columns' dependence is measured."""
+TREE_ROWS, TREE_CELL_ROWS = 50_000, 4
+"""Rows that the tree is learned from, where an exact curator allows a part: more, where a pair of columns has more
+cells than these fill."""
 
-TREE_ROWS = 50_000
-"""Rows that the tree is learned from, where an exact curator allows a part."""
+CELL_ROWS = 2
+"""Rows for each cell of two columns' table above which its shares are taken for what they are."""
+
+SMOOTHINGS = (0.5, 2.0, 8.0, 32.0, 128.0, 512.0)
+"""Rows that independence is worth, of which the best is taken, where two columns' table has hardly any rows a cell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -514,7 +518,9 @@ def _tree(curator: Curator, layout: Layout, bins: Sequence[Bins]) -> NDArray[np.
     if sum(int(f.max()) + 1 for f in fine) * sum(int(g.max()) + 1 for g in coarse) > MOST_PAIRS:
         fine = coarse
     pairs = _Pairs(bins, fine, coarse)
-    joint = np.maximum(curator.sum(pairs, rows_hint=TREE_ROWS).value, 0).reshape(pairs.shape)
+    largest = max(int(f.max()) + 1 for f in fine) * groups
+    answer = curator.sum(pairs, rows_hint=max(TREE_ROWS, TREE_CELL_ROWS * largest))
+    joint = np.maximum(answer.value, 0).reshape(pairs.shape)
 
     def block(a: int, b: int) -> Floats:
         rows = slice(pairs.fine_offsets[a], pairs.fine_offsets[a + 1])
@@ -561,22 +567,26 @@ def _groups(bins: Bins, most: int) -> NDArray[np.int64]:
 def _mutual_information(joint: Floats) -> float:
     """Mutual information of two columns, in nats, as far as the rows show it.
 
-    A plug-in estimate is far too large where many values have few rows each: chance alone fills their cells, and
-    columns of thousands of categories would draw all links to themselves. So each row is predicted from all others:
-    the mean gain in log-likelihood of the fine column's share of the coarse one, smoothed towards independence by
-    the best of some weights, over the coarse one alone. It needs the counts only, and comes down to the plug-in
-    estimate where rows are many.
+    Where cells have rows it is the plug-in estimate with the correction of Miller 1955 for cells that chance alone
+    fills. Where most have none, that is far too large, and columns of thousands of categories would draw all links
+    to themselves. There each row is predicted from all others, which the counts alone allow: the mean gain in
+    log-likelihood of its coarse group given the fine one, smoothed towards independence by the best of some weights,
+    over the coarse group alone.
 
     Args:
         joint: counts of (fine, coarse) groups, float64 (A, B).
     """
     total = joint.sum()
-    if total <= 1:
+    rows, columns = joint.sum(1, keepdims=True), joint.sum(0, keepdims=True)
+    filled = int((rows > 0).sum()), int((columns > 0).sum())
+    if total <= 1 or min(filled) < 2:
         return 0.0
     seen = joint > 0
     count = joint[seen]
-    usual = np.broadcast_to(joint.sum(0) / total, joint.shape)[seen]
-    others = np.maximum(np.broadcast_to(joint.sum(1, keepdims=True), joint.shape)[seen] - 1, 0)
+    if total >= CELL_ROWS * filled[0] * filled[1]:
+        gain = float((count * np.log(count * total / (rows @ columns)[seen])).sum() / total)
+        return gain - (len(count) - sum(filled) + 1) / (2 * total)
+    usual = np.broadcast_to(columns / total, joint.shape)[seen]
+    others = np.maximum(np.broadcast_to(rows, joint.shape)[seen] - 1, 0)
     alike = np.maximum(count - 1, 0) / usual
-    gains = [float((count * np.log((alike + w) / (others + w))).sum() / total) for w in SMOOTHINGS]
-    return max(0.0, *gains)
+    return max(float((count * np.log((alike + w) / (others + w))).sum() / total) for w in SMOOTHINGS)
