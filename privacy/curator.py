@@ -13,7 +13,8 @@ import hashlib
 import itertools
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -247,6 +248,50 @@ class Follower(Player, Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Strata:
+    """Cells along several axes, between which rows are drawn more evenly than they occur.
+
+    A row is drawn in three throws: an axis by its share, a cell of this axis by its weight, a row of this cell.
+
+    Attributes:
+        of: the cell of each row along each axis, int (n, A): a public function of one row at a time. A number
+            that is no cell is never drawn.
+        shares: of the axes, float64 (A,).
+        weights: of the cells of each axis, float64 (cells,).
+    """
+
+    of: Callable[[Batch], NDArray[np.integer]]
+    shares: Floats
+    weights: tuple[Floats, ...]
+
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """Where the cells of each axis begin in a list of all: int64 (A,)."""
+        return np.cumsum([0, *(len(w) for w in self.weights)])[:-1].astype(np.int64)
+
+    @cached_property
+    def _line(self) -> Floats:
+        """All axes' cumulative weights, one after the other on one line, so that one search serves all draws."""
+        return np.concatenate([i + _cumulative(w) for i, w in enumerate(self.weights)])
+
+    @cached_property
+    def _axes(self) -> Floats:
+        return _cumulative(self.shares * np.array([w.sum() > 0 for w in self.weights]))
+
+    def draw(self, rng: np.random.Generator, rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The first two throws: axes and cells, int64 (rows,) both."""
+        axis = np.searchsorted(self._axes, rng.random(rows), side="right").clip(max=len(self.shares) - 1)
+        flat = np.searchsorted(self._line, axis + rng.random(rows), side="right")
+        most = np.array([len(w) - 1 for w in self.weights])
+        return axis, np.clip(flat - self.starts[axis], 0, most[axis])
+
+
+def _cumulative(weights: Floats) -> Floats:
+    total = np.cumsum(weights)
+    return np.asarray(total / max(total[-1], 1e-300))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Descended:
     """A step of `descend`.
 
@@ -308,6 +353,7 @@ class Curator(Protocol):
         *,
         steps: int,
         rate: float,
+        strata: Strata | None = None,
         split: Split = "train",
         share: float = 0.0,
     ) -> Iterator[Descended]:
@@ -318,6 +364,8 @@ class Curator(Protocol):
             followers: players that read no rows.
             steps: at most so many.
             rate: share of the rows that a step looks at, in (0, 1].
+            strata: between which rows are drawn; the column "axis" of a batch says along which each was. Only an
+                exact curator can: what a row counts in a step is not bounded by the rate any more.
             split: where rows are drawn.
             share: the part of the budget that all steps may use.
         """
@@ -422,10 +470,13 @@ class ExactCurator:
         *,
         steps: int,
         rate: float,
+        strata: Strata | None = None,
         split: Split = "train",
         share: float = 0.0,
     ) -> Iterator[Descended]:
-        """Plain mini-batches: each pass over the rows is drawn in a new order. A loss that is not finite moves nobody.
+        """Plain mini-batches: each pass over the rows is drawn in a new order, or by strata each row by itself.
+
+        A loss that is not finite moves nobody.
 
         The rows of the split are held in memory meanwhile.
         """
@@ -435,18 +486,15 @@ class ExactCurator:
         size = max(1, round(rate * len(rows)))
         words = hashlib.blake2b(b"descend", key=self._key[:64], digest_size=16).digest()
         rng = np.random.default_rng(np.frombuffer(words, np.uint64))
-        order = np.empty(0, np.int64)
-        for _ in range(steps):
-            if len(order) < size:
-                order = rng.permutation(len(rows))
-            index, order = np.sort(order[:size]), order[size:]
-            loss = reader.losses(rows.take(index)).mean()
+        drawn = _orders(rows, size, rng) if strata is None else _stratified(rows, size, rng, strata)
+        for batch in itertools.islice(drawn, steps):
+            loss = reader.losses(batch).mean()
             value = float(loss.detach())
             if np.isfinite(value):
                 _move(reader, loss)
                 for follower in followers:
                     _move(follower, follower.loss())
-            yield Descended(rows=len(index), loss=value)
+            yield Descended(rows=len(batch), loss=value)
 
     def price(self, question: Question, *, share: float = 0.0) -> float:
         """Exact answers carry no noise."""
@@ -513,6 +561,36 @@ def _move(player: Player, loss: "Tensor") -> None:
     player.optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     player.optimizer.step()
+
+
+def _orders(rows: Batch, size: int, rng: np.random.Generator) -> Iterator[Batch]:
+    """An endless walk through the rows, each pass in a new order."""
+    order = np.empty(0, np.int64)
+    while True:
+        if len(order) < size:
+            order = rng.permutation(len(rows))
+        yield rows.take(np.sort(order[:size]))
+        order = order[size:]
+
+
+def _stratified(rows: Batch, size: int, rng: np.random.Generator, strata: Strata) -> Iterator[Batch]:
+    """Rows drawn by strata, with the column "axis"."""
+    cells = strata.of(rows)
+    order = np.argsort(cells, axis=0, kind="stable").astype(np.int32)
+    counts = [
+        np.bincount(c, minlength=len(w))[: len(w)] for c, w in zip(cells.T, strata.weights, strict=True)
+    ]
+    filled = tuple(w * (n > 0) for w, n in zip(strata.weights, counts, strict=True))
+    possible = replace(strata, weights=filled)
+    first = np.concatenate([np.cumsum(n) - n for n in counts])
+    count = np.concatenate(counts)
+    while True:
+        axis, cell = possible.draw(rng, size)
+        at = strata.starts[axis] + cell
+        batch = rows.take(
+            order[first[at] + (rng.random(size) * count[at]).astype(np.int64), axis].astype(np.int64)
+        )
+        yield replace(batch, columns={**batch.columns, "axis": axis})
 
 
 def joined(batches: Sequence[Batch]) -> Batch:

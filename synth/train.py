@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from privacy.curator import Batch, Curator, Floats, Follower, Reader, Vectors
+from privacy.curator import Batch, Curator, Floats, Follower, Reader, Split, Strata, Vectors
 from privacy.errors import UnderstudyError
 from synth.codec import Encoded
 from synth.em import encoded_of
@@ -75,6 +75,8 @@ def train(
     epochs: int,
     max_steps: int,
     batch_rows: int,
+    patience: int = PATIENCE,
+    strata: Strata | None = None,
 ) -> Trained:
     """Trains on the split "fit" and leaves in `learner.module` the averaged weights that explain "select" best.
 
@@ -88,6 +90,8 @@ def train(
         epochs: passes over the rows at most.
         max_steps: steps at most.
         batch_rows: rows of a step.
+        patience: looks without a better one after which training stops.
+        strata: between which the rows of a step are drawn; none: plainly.
 
     Raises:
         UnderstudyError: losses or weights were not finite again and again.
@@ -104,26 +108,32 @@ def train(
     best = Trained(steps=0, best=0, score=-math.inf)
     kept = copy.deepcopy(learner.module.state_dict())
     troubles = number = 0
-    walk = curator.descend(learner, followers, steps=steps, rate=rate, split="fit" if judged else "train")
+    side: Split = "fit" if judged else "train"
+    # Gradients that all but vanish take ten times as long as others, and change nothing.
+    torch.set_flush_denormal(True)
+    walk = curator.descend(learner, followers, steps=steps, rate=rate, strata=strata, split=side)
     for number, step in enumerate(walk, 1):
         if math.isfinite(step.loss) and average.add():
             troubles = 0
         else:
             troubles += 1
             average.restore()
-            _forget(learner.optimizer)
+            for player in (learner, *followers):
+                _forget(player.optimizer)
             if troubles > MOST_TROUBLES:
                 break
         if number % every and number != steps:
             continue
-        _without_denormals(learner.optimizer)
+        for player in (learner, *followers):
+            _without_denormals(player.optimizer)
         with average.in_place():
             score = _mean_score(curator, learner, columns) if judged else float(number)
             if score > best.score:
                 best = Trained(steps=number, best=number, score=score)
                 kept = copy.deepcopy(learner.module.state_dict())
-        if number - best.best > PATIENCE * every:
+        if number - best.best > patience * every:
             break
+    torch.set_flush_denormal(False)
     if troubles in (MOST_TROUBLES + 1, number) or not math.isfinite(best.score):
         raise UnderstudyError(
             f"losses must be finite, however: the last {max(troubles, 1)} were not; lower learning_rate"

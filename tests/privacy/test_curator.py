@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from privacy.curator import MISSING, Batch, Cells, Counted, ExactCurator, Floats, Split, cell_of, draw
+from privacy.curator import MISSING, Batch, Cells, Counted, ExactCurator, Floats, Split, Strata, cell_of, draw
 from tests.privacy.arrays import KEY, ArrayRows, ListStore, numbered
 
 SPLITS: tuple[Split, ...] = ("train", "fit", "select", "holdout")
@@ -472,3 +472,55 @@ def test_a_rate_out_of_range_is_refused(rate: float) -> None:
 def test_a_split_without_rows_cannot_be_descended() -> None:
     with pytest.raises(ValueError, match="a split must have rows"):
         next(curator_of(numbered(10), holdout=0.0).descend(Player(), steps=1, rate=1.0, split="holdout"))
+
+
+# --------------------------------------------------------------------------------------------------- strata
+
+
+class Listening(Player):
+    """Keeps the batches that it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[Batch] = []
+
+    def losses(self, batch: Batch) -> torch.Tensor:
+        self.batches.append(batch)
+        return super().losses(batch)
+
+
+def strata_of(axes: NDArray[np.int64], shares: Sequence[float], *weights: Sequence[float]) -> Strata:
+    return Strata(
+        of=lambda batch: axes[np.asarray(batch.columns["row"], np.int64)],
+        shares=np.array(shares),
+        weights=tuple(np.array(w, np.float64) for w in weights),
+    )
+
+
+def test_strata_draw_axes_by_share_and_cells_by_weight() -> None:
+    strata = strata_of(np.zeros((1, 3), np.int64), [1.0, 3.0, 5.0], [1, 0, 1], [0, 1], [0, 0])
+    axis, cell = strata.draw(np.random.default_rng(0), 40_000)
+    # An axis without a cell that can be drawn is never drawn.
+    assert np.bincount(axis, minlength=3) / 40_000 == pytest.approx([0.25, 0.75, 0.0], abs=0.01)
+    assert np.bincount(cell[axis == 0], minlength=3) / (axis == 0).sum() == pytest.approx(
+        [0.5, 0, 0.5], abs=0.02
+    )
+    assert set(cell[axis == 1]) == {1}
+
+
+def test_rows_are_drawn_by_strata_and_say_along_which_axis() -> None:
+    rows = 600
+    # A rare cell, a cell without rows, and numbers past the last cell, which are none.
+    cells = np.stack([(np.arange(rows) < 6).astype(np.int64), np.where(np.arange(rows) % 2, 0, 5)], 1)
+    strata = strata_of(cells, [1.0, 1.0], [1, 1, 7], [1, 1])
+    curator = ExactCurator(numbered(rows), key=KEY, holdout=0.0)
+    seen = Listening()
+    steps = list(curator.descend(seen, steps=200, rate=0.1, strata=strata))
+    assert [s.rows for s in steps] == [60] * 200
+    row, axis = (np.concatenate([np.asarray(b.columns[n]) for b in seen.batches]) for n in ("row", "axis"))
+    assert (axis == 0).mean() == pytest.approx(0.5, abs=0.02)
+    assert (row[axis == 0] < 6).mean() == pytest.approx(0.5, abs=0.03)
+    assert (row[axis == 1] % 2 == 1).all()
+    again = Listening()
+    list(curator.descend(again, steps=200, rate=0.1, strata=strata))
+    np.testing.assert_array_equal(np.concatenate([b.columns["row"] for b in again.batches]), row)
