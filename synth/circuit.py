@@ -585,7 +585,7 @@ def _mutual_information(joint: Floats) -> float:
     count = joint[seen]
     if total >= CELL_ROWS * filled[0] * filled[1]:
         gain = float((count * np.log(count * total / (rows @ columns)[seen])).sum() / total)
-        return gain - (len(count) - sum(filled) + 1) / (2 * total)
+        return gain - float((len(count) - sum(filled) + 1) / (2 * total))
     usual = np.broadcast_to(columns / total, joint.shape)[seen]
     others = np.maximum(np.broadcast_to(rows, joint.shape)[seen] - 1, 0)
     alike = np.maximum(count - 1, 0) / usual
