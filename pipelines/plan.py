@@ -12,6 +12,7 @@ from privacy.certificate import without_guarantee
 from synth.em import FEWEST_STEPS, STEP_ROWS, visits_of
 from synth.registry import resolve
 from synth.schema import Schema
+from synth.train import FEWEST_BATCH_ROWS, FEWEST_BATCHES
 
 BASE_BYTES = 700_000_000
 """Resident memory of the imports and of one batch."""
@@ -123,8 +124,14 @@ def rows_of(source: reading.Source) -> int:
     return total
 
 
-FIT_SECONDS = {"gmm": 0.8, "circuit": 2.5, "vae": 3.6}
+FIT_SECONDS = {"gmm": 0.8, "circuit": 2.5}
 """Seconds of a fit, its search for a size included, for each million cells that thirty passes look at."""
+
+STEP_SECONDS = {"vae": (100, 0.005), "ctgan": (300, 0.02)}
+"""Of a network: passes over the rows, and seconds of a step for twenty columns."""
+
+NETWORK_BATCH, NETWORK_STEPS = 500, 10_000
+"""Rows of a network's step, and its steps at most."""
 
 
 def _seconds(
@@ -132,11 +139,16 @@ def _seconds(
 ) -> dict[str, float]:
     """Seconds of each step on two cores of 2020s make: measured on 10 to 80 columns, good to a factor 2."""
     cells = len(schema) / 1e6
-    visits = max(visits_of(fitted, len(schema), 30), FEWEST_STEPS * STEP_ROWS)
+    if name in STEP_SECONDS:
+        passes, each = STEP_SECONDS[name]
+        batch = max(FEWEST_BATCH_ROWS, min(NETWORK_BATCH, fitted / FEWEST_BATCHES))
+        fit = min(NETWORK_STEPS, passes * max(1.0, fitted / batch)) * each * (0.5 + len(schema) / 40)
+    else:
+        fit = FIT_SECONDS[name] * max(visits_of(fitted, len(schema), 30), FEWEST_STEPS * STEP_ROWS) * cells
     return {
         "ingest": 0.2 + 0.1 * rows * cells,
         "profile": 0.1 + 0.25 * rows * cells,
-        "fit": 1.0 + FIT_SECONDS.get(name, max(FIT_SECONDS.values())) * visits * cells,
+        "fit": 1.0 + fit,
         "sample": 0.1 + 0.3 * released * cells,
         "validate": 2.0 + 2.5 * evidence * cells + 0.0022 * len(schema) ** 2,
         "gate": 0.1,

@@ -1,7 +1,7 @@
 """Network blocks that several models share."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,39 @@ def hidden_layers(widths: Sequence[int]) -> nn.Sequential:
     for i in range(len(widths) - 1):
         blocks += [nn.ReLU(), nn.Linear(widths[i], widths[i + 1])]
     return nn.Sequential(*blocks)
+
+
+CORRECTIONS, CORRECTING_ROWS, MOST_CORRECTION = 4, 16_384, 2.0
+"""Times that rates are corrected, the rows that are drawn for each, and the factor that a rate moves by at most."""
+
+
+def correct_rates(
+    bias: Tensor,
+    sizes: Sequence[int],
+    rates: Tensor,
+    drawn: Callable[[int], Iterable[tuple[Tensor, Tensor]]],
+) -> None:
+    """Shifts the last layer until what is drawn has given rates; it asks nothing of any row.
+
+    Args:
+        bias: of the logits of all values of all columns, (Σ sizes,): changed in place.
+        sizes: number of values of each column.
+        rates: what they should be, float64 (Σ sizes,).
+        drawn: draws a number of rows in parts: their logits (n, Σ sizes), and how much each row counts for each
+            column, (n, C).
+    """
+    for _ in range(CORRECTIONS):
+        seen = torch.zeros(sum(sizes), dtype=torch.float64)
+        with torch.no_grad():
+            for logits, weights in drawn(CORRECTING_ROWS):
+                columns = torch.split(logits.double(), list(sizes), -1)
+                of_column = [c.softmax(-1).T @ w for c, w in zip(columns, weights.double().T, strict=True)]
+                seen += torch.cat(of_column)
+            total = torch.cat(
+                [s.sum().clamp_min(1e-12).expand(len(s)) for s in torch.split(seen, list(sizes))]
+            )
+            ratio = (rates / (seen / total).clamp_min(1e-12)).clamp(1 / MOST_CORRECTION, MOST_CORRECTION)
+            bias.add_(torch.where((rates > 0) & (seen > 0), ratio.log(), 0.0).float())
 
 
 def log_likelihoods(logits: Tensor, values: Tensor, sizes: Sequence[int]) -> Tensor:

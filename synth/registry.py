@@ -36,12 +36,17 @@ class Model(Protocol):
         """
         ...
 
-    def log_prob(self, encoded: Encoded) -> Floats:
-        """Log-density of each row, unknown cells integrated out: float64 (n,)."""
-        ...
-
     def tensors(self) -> dict[str, Tensor]:
         """What must be stored."""
+        ...
+
+
+@runtime_checkable
+class Dense(Protocol):
+    """A model that knows how likely a row is."""
+
+    def log_prob(self, encoded: Encoded) -> Floats:
+        """Log-density of each row, unknown cells integrated out: float64 (n,)."""
         ...
 
 
@@ -86,6 +91,7 @@ SYNTHESIZERS: dict[str, str] = {
     "gmm": "synth.gmm:Gmm",
     "circuit": "synth.circuit:Circuit",
     "vae": "synth.vae:Vae",
+    "ctgan": "synth.ctgan:Ctgan",
 }
 
 DEFAULT = "circuit"

@@ -21,7 +21,7 @@ from synth.codec import Codec, Encoded
 from synth.infer import infer_table
 from synth.keys import NOT_CONVERTED, one
 from synth.profile import Labels, Profile, learn
-from synth.registry import Coded, Model, check_options, synthesizer
+from synth.registry import Coded, Dense, Model, check_options, synthesizer
 from synth.rows import EncodedStore, RawRows, table_source
 from synth.schema import Schema
 
@@ -111,7 +111,16 @@ class TableModel(Generic[Frame]):
 
         Columns that the frame lacks are integrated out; a missing value counts as what it is, missing. Rare
         values that were pooled share the probability of their pool.
+
+        Raises:
+            UsageError: the synthesizer knows no densities.
+            InputError: a column has another type than the schema says.
         """
+        if not isinstance(self._model, Dense):
+            raise UsageError(
+                f"log_prob needs a synthesizer that knows densities, however: this is {self._model.name}; "
+                "fit a circuit, a gmm or a vae"
+            )
         encoded = self._codec.encode(self._known(frame), rows=len(frame))
         return self._model.log_prob(encoded) + self._codec.log_jacobian(encoded)
 

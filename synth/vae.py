@@ -9,7 +9,7 @@ codes of the rows, which the curator sums (two stages, as in Dai & Wipf 2019, ar
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from synth.codec import UNKNOWN, Encoded, Field, Layout
 from synth.draws import rowwise
 from synth.em import encoded_of, slices
 from synth.gmm import Gmm
-from synth.layers import CellsIn, hidden_layers, log_likelihoods, log_present
+from synth.layers import CellsIn, correct_rates, hidden_layers, log_likelihoods, log_present
 from synth.rows import EncodedStore
 from synth.train import train
 
@@ -35,11 +35,6 @@ Width = Annotated[int, Option(ge=1, le=65_536)]
 
 CANDIDATES = 64
 """Codes that the encoder proposes for a row, and as many that are drawn without looking at it."""
-
-CORRECTIONS = 4
-"""Times that the rates of columns are corrected, each by `CORRECTING_CODES` codes."""
-
-CORRECTING_CODES = 16_384
 
 MOST_LOGITS = 16_000_000
 """Logits that are held at a time."""
@@ -374,29 +369,26 @@ class _Learner:
 
 
 def _correct(network: Network, bins: Sequence[Bins], prior: Gmm, rng: np.random.Generator) -> None:
-    """Shifts the last layer until drawn columns have the rates of the profile; it asks nothing of any row.
+    """Gives drawn columns the rates of the profile.
 
     The rates of a column whose group may be missing are those where it is not, so codes count for it by how
     likely its group is there.
     """
-    rates = [torch.from_numpy(b.rates) for b in bins]
-    bias = network.get_submodule(f"out.{len(network.out) - 1}").get_parameter("bias")
-    for _ in range(CORRECTIONS):
-        seen = [torch.zeros(b.size, dtype=torch.float64) for b in bins]
-        with torch.no_grad():
-            for part in slices(CORRECTING_CODES, network.rows_at_once(1)):
-                codes = torch.from_numpy(prior.draw(part.stop - part.start, rng).scores)
-                columns = torch.split(network.decode(codes).double(), list(network.sizes), -1)
-                drawn = [c.softmax(-1) for c in columns]
-                for c, b in enumerate(bins):
-                    there = 1.0 if b.field.group is None else drawn[b.field.group][:, 1:]
-                    seen[c] += (drawn[c] * there).sum(0)
-            ratios = [
-                (r / (s / s.sum().clamp_min(1e-12)).clamp_min(1e-12)).clamp(0.5, 2.0)
-                for r, s in zip(rates, seen, strict=True)
+
+    def drawn(rows: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for part in slices(rows, network.rows_at_once(1)):
+            codes = torch.from_numpy(prior.draw(part.stop - part.start, rng).scores)
+            logits = network.decode(codes)
+            columns = torch.split(logits, list(network.sizes), -1)
+            there = [
+                torch.ones(len(codes)) if g is None else columns[g].softmax(-1)[:, 1]
+                for g in (b.field.group for b in bins)
             ]
-            shift = torch.where(torch.cat(rates) > 0, torch.cat(ratios).log(), 0.0)
-            bias.add_(shift.float())
+            yield logits, torch.stack(there, 1)
+
+    rates = torch.from_numpy(np.concatenate([b.rates for b in bins]))
+    bias = network.get_submodule(f"out.{len(network.out) - 1}").get_parameter("bias")
+    correct_rates(bias, network.sizes, rates, drawn)
 
 
 def _layout_of_codes(latent: int, rows: float) -> Layout:

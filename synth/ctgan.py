@@ -1,0 +1,549 @@
+"""ctgan: a conditional generative adversarial network of mixed columns.
+
+After CTGAN (Xu et al. 2019, arXiv 1907.00503): a generator makes rows of noise and a condition, a critic tells them
+from real ones, trained as a Wasserstein game with gradient penalty (Gulrajani et al. 2017, arXiv 1704.00028); a number
+is a mode and a place in it, and in training rare categories are drawn more often than they occur. What differs: modes
+are quantile bins of the profile, so nothing is fitted before the first step; a condition is any part of a row, and the
+row that comes out has it as it is; many categories are written in two digits; training keeps the average of the
+weights that explains unseen rows best, by pairs of columns; last, the rates of columns are corrected.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from pydantic import Field as Option
+from torch import Tensor, nn
+
+from privacy.curator import Batch, Curator, Floats, Strata
+from synth.bins import Bins, bins_of, values_of
+from synth.codec import UNKNOWN, Encoded, Layout
+from synth.em import encoded_of, slices
+from synth.layers import correct_rates
+from synth.rows import EncodedStore
+from synth.train import train
+from synth.vectors import Vectors
+
+Width = Annotated[int, Option(ge=1, le=65_536)]
+
+BETAS = (0.5, 0.9)
+"""Of Adam, as Gulrajani et al. have them."""
+
+SHARE_OF_NUMBERS = 0.25
+"""How often a number is a condition, in training and in draws, for each time that a column of categories is."""
+
+FREQUENCY = 1e5
+"""Rows whose frequencies are meant where values are drawn by the logarithm of their frequency."""
+
+PATIENCE = 25
+"""Looks of `synth.train` without a better one; games go back and forth before they settle."""
+
+JUDGED_ROWS = 8192
+"""Rows that are drawn to judge the generator."""
+
+JUDGED_PAIRS = 300
+"""Pairs of columns by which unseen rows are explained."""
+
+JUDGED_PRIOR = 20.0
+"""Rows that independence is worth in the table of a pair."""
+
+MOST_CELLS = 200_000
+"""Cells of a pair's table at most; pairs of wider columns are left out."""
+
+
+class Options(BaseModel):
+    """What a recipe may say about a conditional generative adversarial network."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    layers: tuple[Width, ...] = Option(
+        (256, 256), min_length=1, max_length=8, description="widths of the hidden layers of both networks"
+    )
+    latent: int = Option(128, ge=1, le=4096, description="length of the noise")
+    epochs: int = Option(300, ge=1, le=100_000, description="passes over the rows at most")
+    max_steps: int = Option(10_000, ge=1, le=10_000_000, description="steps at most, for many rows")
+    batch_rows: int = Option(500, ge=1, le=1_000_000, description="rows of a step")
+    pack: int = Option(1, ge=1, le=1000, description="rows that the critic sees together")
+    balanced: bool = Option(True, description="whether training draws rare categories more often")
+    masked: float = Option(
+        0.25, ge=0, lt=1, description="share of the rows whose condition is any part of them"
+    )
+    learning_rate: float = Option(1e-3, gt=0, le=1, description="of Adam, for both networks")
+    weight_decay: float = Option(1e-6, ge=0, le=1, description="of the generator")
+    penalty: float = Option(10.0, ge=0, le=1e6, description="weight of the gradient penalty")
+    modes: int = Option(10, ge=2, le=1000, description="modes of a number at most")
+
+
+class Ctgan:
+    """A fitted conditional generative adversarial network."""
+
+    name = "ctgan"
+    exact = False
+    options = Options
+
+    def __init__(self, layout: Layout, network: "Generator", conditions: "Conditions") -> None:
+        self._layout = layout
+        self._network = network
+        self._conditions = conditions
+
+    @classmethod
+    def fit(cls, curator: Curator, layout: Layout, options: Mapping[str, Any], *, seed: int) -> "Ctgan":
+        """Learns from the curator's answers.
+
+        Args:
+            curator: over rows encoded by the codec of `layout`.
+            layout: the encoded columns.
+            options: fields of `Options`.
+            seed: of the weights, and of the noise in training.
+        """
+        chosen = Options.model_validate(dict(options))
+        bins = bins_of(layout, chosen.modes)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed % 2**63)
+            generator = Generator(bins, chosen.layers, chosen.latent)
+            critic = Critic(generator.vectors.length + len(bins), chosen.layers, chosen.pack)
+
+        def written(batch: Batch) -> dict[str, Any]:
+            rows = encoded_of(batch)
+            values = values_of(bins, rows)
+            places = generator.vectors.places(values, torch.from_numpy(rows.scores))
+            return {"states": values.numpy().astype(np.int32), "scores": places.numpy()}
+
+        rows = curator.recode(written, EncodedStore(None, unit_is_row=False))
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        conditions = Conditions(bins, balanced=chosen.balanced, masked=chosen.masked)
+        game = _Game(
+            generator=generator.to(device), critic=critic.to(device), conditions=conditions, options=chosen
+        )
+        train(
+            rows,
+            _CriticPlayer(game, seed),
+            [_GeneratorPlayer(game, seed)],
+            columns=len(bins),
+            epochs=chosen.epochs,
+            max_steps=chosen.max_steps,
+            batch_rows=chosen.batch_rows,
+            patience=PATIENCE,
+            strata=conditions.strata if chosen.balanced else None,
+        )
+        generator.to("cpu")
+        model = cls(layout, generator, conditions)
+        model._correct(np.random.default_rng(seed))
+        return model
+
+    def draw(
+        self, rows: int, rng: np.random.Generator, *, given: Encoded | None = None, present: bool = False
+    ) -> Encoded:
+        """See `synth.registry.Model.draw`; the generator was trained to meet conditions, none is tried again."""
+        known = self._layout.unknown(rows) if given is None else given.take(given.serving(rows))
+        return Encoded.joined([self._complete(known.take(s), rng, present=present) for s in slices(rows)])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What must be stored; the inverse is `restore`."""
+        bins = self._network.bins
+        cuts = {f"cuts.{c}": torch.from_numpy(b.cuts) for c, b in enumerate(bins)}
+        return {**{f"network.{name}": t for name, t in self._network.state_dict().items()}, **cuts}
+
+    @classmethod
+    def restore(cls, layout: Layout, tensors: Mapping[str, Tensor]) -> "Ctgan":
+        """A network from its tensors.
+
+        Raises:
+            ValueError: shapes do not fit the layout.
+        """
+        bins = [Bins(f, tensors[f"cuts.{c}"].numpy()) for c, f in enumerate(layout.fields)]
+        state = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
+        layers = [
+            len(state[f"norms.{i}.weight"]) for i in range(sum(n.startswith("norms.") for n in state) // 2)
+        ]
+        latent = state["linears.0.weight"].shape[1]
+        with torch.random.fork_rng(devices=[]):
+            network = Generator(bins, layers, latent)
+        try:
+            network.load_state_dict(state)
+        except RuntimeError:
+            raise ValueError("the network must fit the layout, however: it is of another") from None
+        return cls(layout, network.eval(), Conditions(bins, balanced=False, masked=0.0))
+
+    def _complete(self, known: Encoded, rng: np.random.Generator, *, present: bool) -> Encoded:
+        """The rows with their unknown cells drawn."""
+        network = self._network
+        values = values_of(network.bins, known)
+        places = network.vectors.places(values, torch.from_numpy(known.scores))
+        free = np.flatnonzero((known.states == UNKNOWN).all(1))
+        if len(free) and not present:
+            at = torch.from_numpy(free)
+            values[at], places[at] = self._conditions.natural(rng, len(free))
+        drawn, new = network.rows(values, places, rng, present=present)
+        scores = network.vectors.scores(drawn, new).numpy()
+        out = Encoded(states=known.states.copy(), scores=known.scores.copy())
+        for c, b in enumerate(network.bins):
+            unknown = known.states[:, c] == UNKNOWN
+            out.states[unknown, c] = drawn[:, c].clamp(max=b.plain).numpy()[unknown]
+            if b.field.score is not None:
+                out.scores[unknown, b.field.score] = scores[unknown, b.field.score]
+        return out
+
+    def _correct(self, rng: np.random.Generator) -> None:
+        """Shifts the last layer until what is drawn has the rates of the profile; it asks nothing of any row."""
+        network = self._network
+
+        def drawn(rows: int) -> Iterator[tuple[Tensor, Tensor]]:
+            for part in slices(rows):
+                raw, mask = network.raw(*self._conditions.natural(rng, part.stop - part.start), rng)
+                yield raw[:, : network.vectors.width], network.vectors.free(raw, mask)
+
+        bias = network.linears[-1].get_parameter("bias")[: network.vectors.width]
+        correct_rates(bias, network.vectors.digits, network.vectors.rates, drawn)
+
+
+class Conditions:
+    """What rows are conditioned on: one cell, along an axis that is a column; in training sometimes any of their cells.
+
+    Attributes:
+        strata: how training draws rows: along each column, the rarer values more often than they occur; last plainly.
+        plain: the axis that stands for a plain draw.
+    """
+
+    def __init__(self, bins: Sequence[Bins], *, balanced: bool, masked: float) -> None:
+        self._sizes = torch.tensor([b.size for b in bins])
+        self._scored = [c for c, b in enumerate(bins) if b.field.score is not None]
+        # A value of a column that may be absent with its group would say that the group is there.
+        self._axes = np.array(
+            [c for c, b in enumerate(bins) if b.rates.max() < 1 and b.field.group is None], int
+        )
+        self.plain = len(self._axes)
+        rates = [bins[c].rates for c in self._axes]
+        # By the logarithm of their frequency, as Xu et al. have it.
+        weights = [np.log1p(FREQUENCY * r) for r in rates] if balanced else rates
+        shares = np.array([1.0 if bins[c].field.score is None else SHARE_OF_NUMBERS for c in self._axes])
+        shares = shares / max(shares.sum(), 1e-12)
+        of_all = np.append((1 - masked) * shares, masked if rates else 1.0)
+        self.strata = Strata(of=self._cells, shares=of_all, weights=(*weights, np.ones(1)))
+        of_none = rates or [np.ones(1)]
+        self._natural = Strata(of=self._cells, shares=shares if rates else np.ones(1), weights=tuple(of_none))
+
+    def _cells(self, batch: Batch) -> NDArray[np.integer]:
+        values = np.asarray(batch.columns["states"], np.int64)
+        return np.append(values[:, self._axes], np.zeros((len(values), 1), np.int64), 1)
+
+    def axis_of(self, luck: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Axes as `strata` draws them, for rows that were not drawn along any: int64 (n,)."""
+        line = np.cumsum(self.strata.shares)
+        return np.asarray(np.searchsorted(line, luck * line[-1], side="right").clip(max=len(line) - 1))
+
+    def shown(self, values: Tensor, axis: NDArray[np.int64], luck: Tensor) -> Tensor:
+        """Which cells of rows are their condition: bool (n, C).
+
+        Args:
+            values: int64 (n, C).
+            axis: along which each row was drawn, (n,).
+            luck: uniform, (n, C + 2): half of those that were drawn plainly show nothing, half a share of their cells.
+        """
+        plain = torch.from_numpy(axis == self.plain)
+        mask = (luck[:, 2:] < luck[:, :1]) & (luck[:, 1:2] < 0.5) & plain[:, None]
+        along = np.flatnonzero(axis < self.plain)
+        mask[torch.from_numpy(along), torch.from_numpy(self._axes[axis[along]])] = True
+        return mask & (values < self._sizes)
+
+    def drawn(self, rng: np.random.Generator, rows: int) -> tuple[Tensor, Tensor, NDArray[np.int64]]:
+        """Cells along the axes that `strata` draws: values (n, C), everything else unknown, places (n, D), axes."""
+        axis, cell = self.strata.draw(rng, rows)
+        return *self._along(axis, cell, rng), axis
+
+    def natural(self, rng: np.random.Generator, rows: int) -> tuple[Tensor, Tensor]:
+        """Cells along one axis each as the profile has them: values (n, C), everything else unknown, places (n, D)."""
+        return self._along(*self._natural.draw(rng, rows), rng)
+
+    def _along(
+        self, axis: NDArray[np.int64], cell: NDArray[np.int64], rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        values = self._sizes.repeat(len(axis), 1)
+        rows = np.flatnonzero(axis < self.plain)
+        values[torch.from_numpy(rows), torch.from_numpy(self._axes[axis[rows]])] = torch.from_numpy(
+            cell[rows]
+        )
+        # Modes are quantile bins, so places are uniform.
+        places = torch.from_numpy(rng.uniform(-1, 1, (len(axis), len(self._scored))).astype(np.float32))
+        return values, places
+
+
+class Generator(nn.Module):
+    """Noise and a condition → a row; every layer adds its outputs to its inputs, as in Xu et al.
+
+    Of a condition only the cells that are shown are read: what a layer makes of it is a sum of a vector for each.
+
+    Args:
+        bins: the values of each column.
+        layers: widths of the hidden layers.
+        latent: length of the noise.
+    """
+
+    def __init__(self, bins: Sequence[Bins], layers: Sequence[int], latent: int) -> None:
+        super().__init__()
+        self.bins, self.latent = tuple(bins), latent
+        self.vectors = Vectors(bins)
+        self._outputs = [*layers, self.vectors.length]
+        wide = list(itertools.accumulate(layers, initial=latent))
+        self.linears = nn.ModuleList(nn.Linear(i, o) for i, o in zip(wide, self._outputs, strict=True))
+        # Layers rather than batches are normalized: a row does not depend on those beside it.
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for width in layers)
+        nothing = self.vectors.width
+        self.cells = nn.EmbeddingBag(nothing + 1, sum(self._outputs), mode="sum", padding_idx=nothing)
+        scores = len(self.vectors.scored)
+        self.places = nn.Linear(scores, sum(self._outputs), bias=False) if scores else None
+        with torch.no_grad():
+            self.cells.weight.uniform_(-1, 1).div_(math.sqrt(latent))[nothing] = 0
+            bias = self.linears[-1].get_parameter("bias")
+            bias.zero_()[: self.vectors.width] = self.vectors.rates.clamp_min(1e-6).log()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.vectors.owner.device
+
+    def forward(self, noise: Tensor, values: Tensor, places: Tensor, mask: Tensor) -> Tensor:
+        """What `Vectors` draws from, (n, length).
+
+        Args:
+            noise: (n, latent).
+            values: int64 (n, C).
+            places: (n, D).
+            mask: the cells that are shown, bool (n, C).
+        """
+        shown = self.cells(*self.vectors.entries(values, mask))
+        if self.places is not None:
+            shown = shown + self.places(places * mask[:, self.vectors.scored])
+        of_layer = shown.split(self._outputs, 1)
+        out = noise
+        for linear, norm, own in zip(self.linears, self.norms, of_layer, strict=False):
+            out = torch.cat([norm(linear(out) + own).relu(), out], 1)
+        last: Tensor = self.linears[-1](out) + of_layer[-1]
+        return last
+
+    def raw(self, values: Tensor, places: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Outputs for rows of which the known cells are shown, and which cells these are."""
+        values, places = self.vectors.without_absent(values.to(self.device), places.to(self.device))
+        mask = values < self.vectors.sizes
+        noise = torch.from_numpy(rng.standard_normal((len(values), self.latent), np.float32))
+        with torch.no_grad():
+            return self(noise.to(self.device), values, places, mask), mask
+
+    def rows(
+        self, values: Tensor, places: Tensor, rng: np.random.Generator, *, present: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Rows with the known cells as they are and the others drawn: values (n, C) and places (n, D)."""
+        raw, mask = self.raw(values, places, rng)
+        luck = torch.from_numpy(rng.random((len(values), self.vectors.width), np.float32))
+        drawn, new = self.vectors.drawn(raw, gumbel(luck.to(self.device)), present=present)
+        mask = mask.cpu()
+        known = mask[:, self.vectors.scored]
+        return torch.where(mask, values, drawn.cpu()), torch.where(known, places, new.cpu())
+
+
+def gumbel(luck: Tensor) -> Tensor:
+    """Standard Gumbel noise from uniform numbers in [0, 1)."""
+    return -(-luck.clamp(1e-12, 1 - 1e-7).log()).log()
+
+
+class Critic(nn.Module):
+    """Packs of rows, each with what is shown of it, → a number for each pack, larger for real ones.
+
+    Args:
+        length: of a row.
+        layers: widths of the hidden layers.
+        pack: rows of a pack.
+    """
+
+    def __init__(self, length: int, layers: Sequence[int], pack: int) -> None:
+        super().__init__()
+        blocks: list[nn.Module] = []
+        for i, o in itertools.pairwise([pack * length, *layers]):
+            blocks += [nn.Linear(i, o), nn.LeakyReLU(0.2)]
+        self.blocks = nn.Sequential(*blocks, nn.Linear(layers[-1], 1))
+
+    def forward(self, packs: Tensor) -> Tensor:
+        """float32 (n, pack · length) → (n,)."""
+        out: Tensor = self.blocks(packs)
+        return out[:, 0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Game:
+    """What both players have."""
+
+    generator: Generator
+    critic: Critic
+    conditions: Conditions
+    options: Options
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.generator.device
+
+    def faked(
+        self, values: Tensor, places: Tensor, written: Tensor, mask: Tensor, noise: Tensor, luck: Tensor
+    ) -> Tensor:
+        """Rows that have what is shown of others as it is, and the rest of the generator."""
+        vectors = self.generator.vectors
+        soft = vectors.relaxed(self.generator(noise, values, places, mask), gumbel(luck))
+        return torch.where(mask[:, vectors.owner], written, soft)
+
+    def made(self, rng: np.random.Generator, rows: int) -> tuple[Tensor, Tensor]:
+        """Rows as the generator would draw them now: values (n, C) and places (n, D), as real ones have them."""
+        values, places = self.generator.rows(*self.conditions.natural(rng, rows), rng)
+        values, places = self.generator.vectors.without_absent(values.to(self.device), places.to(self.device))
+        return values.cpu(), places.cpu()
+
+    def packs(self, rows: Tensor, mask: Tensor) -> Tensor:
+        """Rows with what is shown of them, side by side; the first rows fill up the last pack."""
+        with_mask = torch.cat([rows, mask.float()], 1)
+        pack = self.options.pack
+        full = -(-len(rows) // pack) * pack
+        index = torch.arange(full, device=rows.device) % len(rows)
+        return with_mask[index].reshape(full // pack, -1) if pack > 1 else with_mask
+
+
+class _CriticPlayer:
+    """The player that reads rows: tells them from rows that the generator made of the same conditions."""
+
+    def __init__(self, game: _Game, seed: int) -> None:
+        self._game = game
+        # Both networks are kept and judged, though only one is moved here.
+        self.module = nn.ModuleDict({"generator": game.generator, "critic": game.critic})
+        self.optimizer = torch.optim.Adam(
+            game.critic.parameters(), lr=game.options.learning_rate, betas=BETAS, fused=True
+        )
+        self._noise, self._luck = (np.random.default_rng([seed, i]) for i in range(2))
+        self._steps = 0
+        self._judge: tuple[int, _Judge] | None = None
+
+    def losses(self, batch: Batch) -> Tensor:
+        """What the critic thinks of a fake, less what it thinks of the row, and the gradient penalty: (n,).
+
+        All rows of a pack have the loss of their pack. Noise is drawn row by row, in their order.
+        """
+        game, vectors = self._game, self._game.generator.vectors
+        self._steps += 1
+        rows = encoded_of(batch)
+        n, columns = rows.states.shape
+        luck = torch.from_numpy(self._luck.random((n, 1 + columns + 2 + vectors.width + 1), np.float32))
+        noise = torch.from_numpy(self._noise.standard_normal((n, game.generator.latent), np.float32))
+        axis = batch.columns.get("axis", game.conditions.axis_of(luck[:, 0].numpy()))
+        values, places = torch.from_numpy(rows.states).long(), torch.from_numpy(rows.scores).to(game.device)
+        mask = game.conditions.shown(values, np.asarray(axis), luck[:, 1 : columns + 3]).to(game.device)
+        values, luck, noise = (
+            values.to(game.device),
+            luck[:, columns + 3 :].to(game.device),
+            noise.to(game.device),
+        )
+        real = vectors.write(values, places)
+        with torch.no_grad():
+            fake = game.faked(values, places, real, mask, noise, luck[:, :-1])
+        real, fake = game.packs(real, mask), game.packs(fake, mask)
+        between = torch.lerp(fake, real, luck[: len(real), -1:]).requires_grad_()
+        (slope,) = torch.autograd.grad(game.critic(between).sum(), between, create_graph=True)
+        steep = game.options.penalty * (slope.norm(dim=1) - 1) ** 2
+        of_fake, of_real = game.critic(torch.cat([fake, real])).chunk(2)
+        losses: Tensor = of_fake - of_real + steep
+        return losses.repeat_interleave(game.options.pack)[:n]
+
+    def score(self, rows: Encoded) -> Floats:
+        """How well pairs of cells of each row are explained by what the generator draws now: float64 (n,)."""
+        if self._judge is None or self._judge[0] != self._steps:
+            self._judge = (self._steps, _Judge.of(self._game))
+        return self._judge[1].score(rows.states)
+
+
+class _GeneratorPlayer:
+    """The player that reads no rows: its conditions are of the profile, or of rows that it made itself."""
+
+    def __init__(self, game: _Game, seed: int) -> None:
+        self._game = game
+        self.optimizer = torch.optim.Adam(
+            game.generator.parameters(),
+            lr=game.options.learning_rate,
+            betas=BETAS,
+            weight_decay=game.options.weight_decay,
+            fused=True,
+        )
+        self._rng = np.random.default_rng([seed, 2])
+
+    def loss(self) -> Tensor:
+        """What the critic thinks of fakes, with the sign turned."""
+        game, vectors, rng = self._game, self._game.generator.vectors, self._rng
+        n = game.options.batch_rows
+        values, places, axis = game.conditions.drawn(rng, n)
+        plain = torch.from_numpy(np.flatnonzero(axis == game.conditions.plain))
+        if len(plain):
+            values[plain], places[plain] = game.made(rng, len(plain))
+        luck = torch.from_numpy(rng.random((n, values.shape[1] + 2), np.float32))
+        mask = game.conditions.shown(values, axis, luck).to(game.device)
+        noise = torch.from_numpy(rng.standard_normal((n, game.generator.latent), np.float32)).to(game.device)
+        luck = torch.from_numpy(rng.random((n, vectors.width), np.float32)).to(game.device)
+        values, places = vectors.without_absent(values.to(game.device), places.to(game.device))
+        fake = game.faked(values, places, vectors.write(values, places), mask, noise, luck)
+        # Only passed through: its own gradient would be thrown away.
+        game.critic.requires_grad_(False)
+        likes: Tensor = game.critic(game.packs(fake, mask))
+        game.critic.requires_grad_(True)
+        return -likes.mean()
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Log-probabilities of pairs of values, as drawn rows have them: a proper score of what pairs show.
+
+    Attributes:
+        pairs: places of the columns.
+        tables: for each pair float64 (values, values), the last of each for unknown.
+    """
+
+    pairs: tuple[tuple[int, int], ...]
+    tables: tuple[Floats, ...]
+
+    @classmethod
+    def of(cls, game: _Game) -> "_Judge":
+        """Draws rows and counts pairs, which lean on independence."""
+        bins, rng = game.generator.bins, np.random.default_rng(0)
+        pairs = [p for p in itertools.combinations(range(len(bins)), 2) if _cells(bins, p) <= MOST_CELLS]
+        chosen = rng.permutation(len(pairs))[:JUDGED_PAIRS]
+        drawn = game.made(rng, JUDGED_ROWS)[0].numpy()
+        tables = []
+        for a, b in (pairs[i] for i in chosen):
+            shape = bins[a].size + 1, bins[b].size + 1
+            usual = np.outer(np.append(bins[a].rates, 0), np.append(bins[b].rates, 0))
+            counts = np.bincount(drawn[:, a] * shape[1] + drawn[:, b], minlength=shape[0] * shape[1])
+            tables.append(
+                np.log(np.maximum(_fitted(counts.reshape(shape) + JUDGED_PRIOR * usual, usual), 1e-9))
+            )
+        return cls(tuple(pairs[i] for i in chosen), tuple(tables))
+
+    def score(self, values: NDArray[np.int32]) -> Floats:
+        """Mean over the pairs, for as many pairs as there are columns: float64 (n,)."""
+        total = np.zeros(len(values))
+        for (a, b), table in zip(self.pairs, self.tables, strict=True):
+            total += table[values[:, a], values[:, b]]
+        return np.asarray(total * values.shape[1] / max(1, len(self.pairs)))
+
+
+def _fitted(table: Floats, usual: Floats) -> Floats:
+    """A table scaled to the margins of another (iterative proportional fitting: Deming & Stephan 1940).
+
+    The rates of columns are corrected after training, so what is judged is what pairs share beyond them.
+    """
+    for axis in (0, 1) * 5:
+        now = table.sum(axis, keepdims=True)
+        table = table * np.divide(usual.sum(axis, keepdims=True), now, out=np.zeros_like(now), where=now > 0)
+    return table
+
+
+def _cells(bins: Sequence[Bins], pair: tuple[int, int]) -> int:
+    return (bins[pair[0]].size + 1) * (bins[pair[1]].size + 1)
