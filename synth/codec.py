@@ -190,6 +190,29 @@ class Codec:
         Raises:
             InputError: a column has another type than the schema says.
         """
+        return self._encode(self._keys(table), len(table) if rows is None else rows)
+
+    def strange(self, table: pa.Table, *, rows: int) -> NDArray[np.int64]:
+        """Cells of each row with a value that no row of the model can have: int64 (n,).
+
+        Such a value is of no state: a category that was never learned, a number beyond what was learned.
+
+        Args:
+            table: the rows; columns that it lacks are strange in none.
+            rows: how many they are.
+
+        Raises:
+            InputError: a column has another type than the schema says.
+        """
+        keys = self._keys(table)
+        total = np.zeros(rows, np.int64)
+        for column, codec in zip(self.schema, self._columns, strict=True):
+            own = keys[column.name]
+            if own is not None and column.learned:
+                total += ~codec.gives(own) & (own != MISSING)
+        return total
+
+    def _keys(self, table: pa.Table | pa.RecordBatch) -> dict[str, Keys | None]:
         keys: dict[str, Keys | None] = {}
         for column, codec in zip(self.schema, self._columns, strict=True):
             if column.name not in table.schema.names:
@@ -204,7 +227,7 @@ class Codec:
                     f"column {column.name!r} must be {column.type}, however: it is {array.type}; convert it"
                 ) from None
             keys[column.name] = codec.keys(array)
-        return self._encode(keys, len(table) if rows is None else rows)
+        return keys
 
     def condition(self, values: Mapping[str, object]) -> Encoded:
         """One row in which only the given columns are known; None means that the value is missing.
@@ -221,7 +244,7 @@ class Codec:
             codec = self._columns[self.schema.names.index(name)]
             key = codec.condition(value)
             row[name] = key
-            if not codec.gives(int(key[0])):
+            if not codec.gives(key)[0]:
                 raise ConditionError(
                     f"a condition must be possible, however: {name} = {value!r} has no probability; "
                     f"{codec.possible()}"
@@ -366,19 +389,19 @@ class _ColumnCodec:
                 f"however: it is {type(value).__name__}"
             ) from None
 
-    def gives(self, key: int) -> bool:
-        """Whether a row may have this key; a value outside of what was learned has no probability."""
-        if key == MISSING:
-            return self._profile.missing > 0
+    def gives(self, keys: Keys) -> NDArray[np.bool_]:
+        """Whether a row may have each of these keys; what is outside of what was learned has no probability."""
         if self._pool or not self._column.learned:
-            return self._pool
-        if self.text:
-            return key >= 0
-        if key in self._atoms:
-            return True
-        if len(self._support):
-            return key in self._support
-        return self.spread and bool(self._edges[0] <= key < self._edges[-1])
+            known = np.full(len(keys), self._pool)
+        elif self.text:
+            known = keys >= 0
+        else:
+            known = np.isin(keys, self._atoms)
+            if len(self._support):
+                known |= np.isin(keys, self._support)
+            elif self.spread:
+                known |= (self._edges[0] <= keys) & (keys < self._edges[-1])
+        return np.where(keys == MISSING, self._profile.missing > 0, known)
 
     def possible(self) -> str:
         """A hint at values that exist."""

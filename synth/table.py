@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -110,7 +111,9 @@ class TableModel(Generic[Frame]):
         """Log-density of each row in the units of its columns: float64 (n,).
 
         Columns that the frame lacks are integrated out; a missing value counts as what it is, missing. Rare
-        values that were pooled share the probability of their pool.
+        values that were pooled share the probability of their pool. A value that no row of the model can have, a
+        category that was never learned or a number beyond what was learned, counts as likely as the largest
+        share of the rows that disclosure control may have hidden there.
 
         Raises:
             UsageError: the synthesizer knows no densities.
@@ -121,8 +124,12 @@ class TableModel(Generic[Frame]):
                 f"log_prob needs a synthesizer that knows densities, however: this is {self._model.name}; "
                 "fit a circuit, a gmm or a vae"
             )
-        encoded = self._codec.encode(self._known(frame), rows=len(frame))
-        return self._model.log_prob(encoded) + self._codec.log_jacobian(encoded)
+        known = self._known(frame)
+        encoded = self._codec.encode(known, rows=len(frame))
+        profile = self._codec.profile
+        hidden = math.log(max(1, profile.at_least) / max(profile.rows, 1.0))
+        strange = hidden * self._codec.strange(known, rows=len(frame))
+        return self._model.log_prob(encoded) + self._codec.log_jacobian(encoded) + strange
 
     def impute(self, frame: Frame, *, seed: int = 0) -> Frame:
         """The frame with its missing values drawn from their conditional distribution.

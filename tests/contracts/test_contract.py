@@ -205,6 +205,22 @@ def test_fresh_rows_are_likelier_than_rows_without_the_dependency(name: str) -> 
         assert likelihood > fitted(name).log_prob(shuffled(fresh, column)).mean() + 0.2
 
 
+def test_what_was_never_learned_makes_a_row_unlikely(name: str) -> None:
+    if not dense(name):
+        return
+    table = people(500, seed=4)
+    usual = fitted(name).log_prob(table)
+    for column, strange in (("team", "z"), ("height", 1e6), ("height", -1e6)):
+        place = table.schema.get_field_index(column)
+        values = pa.array([strange] * 500, table.schema.field(column).type)
+        odd = fitted(name).log_prob(table.set_column(place, column, values))
+        assert np.median(odd - usual) < -3
+        assert odd.mean() < np.quantile(usual, 0.05)
+    # Values that were learned cost nothing, missing ones included.
+    one = fitted(name).as_arrow()
+    assert (one.codec.strange(table, rows=500) == 0).mean() > 0.97
+
+
 def test_no_row_of_the_table_is_copied(name: str) -> None:
     real = set(people(ROWS, seed=1).column("height").to_pylist())
     drawn = fitted(name).sample(ROWS, seed=3).column("height").to_pylist()
