@@ -1,6 +1,7 @@
 """The command `understudy`: names, help and exit codes. What a command does is in `pipelines.commands`."""
 
 import importlib.metadata
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -73,6 +74,8 @@ def run(arguments: Sequence[str], *, debug: bool = False) -> int:
         app(list(arguments), result_action="return_value")
     except cyclopts.CycloptsError as e:
         print(f"understudy: {_plain(e)}\nTry `understudy --help`.", file=sys.stderr)
+        if as_json:
+            print(json.dumps({"error": _plain(e), "exit": 2, "run": None}, ensure_ascii=False))
         return 2
     except KeyboardInterrupt:
         print(

@@ -101,18 +101,25 @@ def note(text: str) -> None:
 def fail(e: Exception, *, debug: bool, as_json: bool) -> int:
     """Says what went wrong and gives the exit code."""
     code = e.exit_code if isinstance(e, UnderstudyError) else 1
-    if as_json and isinstance(e, UnderstudyError) and code in (3, 4, 5):
-        say_json({"release": None, "run": e.run, "verdict": str(e), "rows": 0, "seconds": {}})
     if debug:
         traceback.print_exception(e)
-    if isinstance(e, UnderstudyError):
-        note(str(e))
-    elif isinstance(e, OSError):
-        note(f"the system refused: {e.strerror or e}{f': {e.filename}' if e.filename else ''}")
-    else:
-        # Its text may quote a row, so it is shown only to somebody who asks for it.
-        note(
-            f"an error that nobody foresaw: {type(e).__name__}; "
-            "run it again with --debug and report what it says"
+    message = _message(e)
+    if as_json:
+        refused: dict[str, Any] = (
+            {"release": None, "verdict": message, "rows": 0, "seconds": {}} if code in (3, 4, 5) else {}
         )
+        run = e.run if isinstance(e, UnderstudyError) else None
+        say_json({"error": message, "exit": code, "run": run, **refused})
+    note(message)
     return code
+
+
+def _message(e: Exception) -> str:
+    if isinstance(e, UnderstudyError):
+        return str(e)
+    if isinstance(e, OSError):
+        return f"the system refused: {e.strerror or e}{f': {e.filename}' if e.filename else ''}"
+    # Its text may quote a row, so it is shown only to somebody who asks for it.
+    return (
+        f"an error that nobody foresaw: {type(e).__name__}; run it again with --debug and report what it says"
+    )

@@ -120,7 +120,10 @@ def check_sums(release: Path) -> int:
     """
     listing = release / SUMS
     if not listing.is_file():
-        raise ReleaseError(f"a release must have {SUMS}, however: {release} has none; it is no release")
+        fact = f"{release} has none" if release.is_dir() else f"{release} is no folder"
+        raise ReleaseError(
+            f"a release must have {SUMS}, however: {fact}; give the folder that `understudy release` printed"
+        )
     expected: dict[str, str] = {}
     for line in listing.read_text("utf-8", errors="replace").splitlines():
         digest, _, name = line.partition("  ")

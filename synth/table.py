@@ -343,8 +343,15 @@ def load(folder: Path | str) -> TableModel[Any]:
     try:
         description = json.loads((source / "model.json").read_text("utf-8"))
         weights = (source / "model.safetensors").read_bytes()
-    except (OSError, ValueError) as e:
-        raise ReleaseError(f"a model must be readable, however: {source}: {e}; fit it again") from None
+    except OSError as e:
+        raise ReleaseError(
+            f"a model must be a folder with model.json and model.safetensors, however: {source}: {e.strerror}; "
+            "give the folder that `save` wrote"
+        ) from None
+    except ValueError:
+        raise ReleaseError(
+            f"a model must be readable, however: {source}/model.json is not; fit it again"
+        ) from None
     version = description.get("format") if isinstance(description, dict) else None
     if version != FORMAT:
         raise ReleaseError(

@@ -180,6 +180,25 @@ def test_an_untouched_recipe_of_init_releases_a_messy_table(empty: Path, call: C
     assert set(HOSTILE) < set(table.column_names)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("release", "nowhere.yaml"), 2),
+        (("release", "recipe.yaml", "--nonsense"), 2),
+        (("verify", "nowhere"), 1),
+        (("resume", "nowhere"), 1),
+    ],
+)
+def test_with_json_what_failed_is_an_object_too(
+    empty: Path, call: Call, arguments: tuple[str, ...], code: int
+) -> None:
+    found, out, err = call(*arguments, "--json")
+    said = json.loads(out)
+    assert (found, said["exit"], said["run"]) == (code, code, None)
+    assert said["error"]
+    assert said["error"] in err
+
+
 def test_init_writes_what_load_reads_and_overwrites_only_when_told(empty: Path, call: Call) -> None:
     write_visits(empty / "visits.csv", patients=50)
     assert call("init", "visits.csv")[0] == 0

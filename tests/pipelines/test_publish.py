@@ -191,5 +191,5 @@ def test_a_listing_that_is_no_text_is_refused_by_name(release: Path) -> None:
 
 
 def test_a_folder_without_checksums_is_no_release(tmp_path: Path) -> None:
-    with pytest.raises(ReleaseError, match="it is no release"):
+    with pytest.raises(ReleaseError, match="give the folder that"):
         check_sums(tmp_path)
