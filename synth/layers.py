@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 
 class CellsIn(nn.Module):
@@ -90,13 +91,11 @@ def log_likelihoods(logits: Tensor, values: Tensor, sizes: Sequence[int]) -> Ten
         values: int64 (n, C); `sizes[c]` stands for unknown.
         sizes: number of values of each column.
     """
-    total = torch.zeros(logits.shape[:-1], device=logits.device)
-    for c, part in enumerate(torch.split(logits, list(sizes), dim=-1)):
-        known = values[:, c] < sizes[c]
-        index = torch.where(known, values[:, c], 0)[:, None].expand(*part.shape[:-1], 1)
-        own = part.gather(-1, index)[..., 0] - part.logsumexp(-1)
-        total = total + torch.where(known, own, 0.0)
-    return total
+    total = torch.zeros(logits.shape[:-1].numel(), device=logits.device)
+    for c, part in enumerate(torch.split(logits.flatten(0, -2), list(sizes), dim=-1)):
+        target = values[:, c].expand(logits.shape[:-1]).flatten()
+        total = total - cross_entropy(part, target, ignore_index=sizes[c], reduction="none")
+    return total.reshape(logits.shape[:-1])
 
 
 def log_present(logits: Tensor, values: Tensor, sizes: Sequence[int]) -> Tensor:
