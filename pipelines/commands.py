@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from pipelines import console
 from pipelines.recipe import Recipe
 from pipelines.recipe import load as load_recipe
-from privacy.errors import RecipeError, UsageError
+from privacy.errors import RecipeError, UnderstudyError, UsageError
 
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 Roots = Annotated[tuple[Path, ...], Parameter(name="--root", negative="", show_default=False)]
@@ -244,7 +244,11 @@ def doctor(*, json: Flag = False) -> None:
         console.say_json(found.to_dict())
     else:
         console.say(found.describe())
-    found.raise_for_faults()
+    try:
+        found.raise_for_faults()
+    except UnderstudyError as e:
+        e.told = True
+        raise
 
 
 def _report(outcome: Any, *, json: bool) -> None:

@@ -104,7 +104,7 @@ def fail(e: Exception, *, debug: bool, as_json: bool) -> int:
     if debug:
         traceback.print_exception(e)
     message = _message(e)
-    if as_json:
+    if as_json and not (isinstance(e, UnderstudyError) and e.told):
         refused: dict[str, Any] = (
             {"release": None, "verdict": message, "rows": 0, "seconds": {}} if code in (3, 4, 5) else {}
         )

@@ -7,10 +7,11 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pipelines import ingest as reading
+from pipelines.recipe import Recipe
 from pipelines.steps import ENCODED_BYTES, STEPS, Run, check, inputs_of
 from privacy.certificate import without_guarantee
 from synth.em import FEWEST_STEPS, STEP_ROWS, visits_of
-from synth.registry import resolve
+from synth.registry import resolve, synthesizer
 from synth.schema import Schema
 from synth.train import FEWEST_BATCH_ROWS, FEWEST_BATCHES
 
@@ -82,7 +83,6 @@ def estimate(run: Run) -> Plan:
     """
     check(run)
     recipe, schema = run.recipe, run.schema
-    name = resolve(recipe.synthesizer)
     rows = rows_of(run.source())
     released = rows if recipe.rows == "source" else recipe.rows
     learned = sum(c.learned for c in schema)
@@ -93,8 +93,8 @@ def estimate(run: Run) -> Plan:
         columns=len(schema),
         learned_columns=learned,
         rows=released,
-        synthesizer=name,
-        seconds=_seconds(name, schema, rows, fitted, min(rows, recipe.evidence_rows), released),
+        synthesizer=resolve(recipe.synthesizer),
+        seconds=_seconds(recipe, schema, rows, fitted, released),
         memory_bytes=BASE_BYTES + 2 * fitted * (8 * len(schema) + 9),
         privacy=f"{without_guarantee(recipe.at_least)[0]} Cost to a privacy budget: none is kept.",
         cached=tuple(_kept(run)),
@@ -127,24 +127,23 @@ def rows_of(source: reading.Source) -> int:
 FIT_SECONDS = {"gmm": 0.8, "circuit": 2.5}
 """Seconds of a fit, its search for a size included, for each million cells that thirty passes look at."""
 
-STEP_SECONDS = {"vae": (100, 0.005), "ctgan": (300, 0.02)}
-"""Of a network: passes over the rows, and seconds of a step for twenty columns."""
-
-NETWORK_BATCH, NETWORK_STEPS = 500, 10_000
-"""Rows of a network's step, and its steps at most."""
+STEP_SECONDS = {"vae": 0.005, "ctgan": 0.02}
+"""Seconds of a network's step for twenty columns."""
 
 
-def _seconds(
-    name: str, schema: Schema, rows: int, fitted: int, evidence: int, released: int
-) -> dict[str, float]:
+def _seconds(recipe: Recipe, schema: Schema, rows: int, fitted: int, released: int) -> dict[str, float]:
     """Seconds of each step on two cores of 2020s make: measured on 10 to 80 columns, good to a factor 2."""
-    cells = len(schema) / 1e6
-    if name in STEP_SECONDS:
-        passes, each = STEP_SECONDS[name]
-        batch = max(FEWEST_BATCH_ROWS, min(NETWORK_BATCH, fitted / FEWEST_BATCHES))
-        fit = min(NETWORK_STEPS, passes * max(1.0, fitted / batch)) * each * (0.5 + len(schema) / 40)
+    name, cells = resolve(recipe.synthesizer), len(schema) / 1e6
+    evidence = min(rows, recipe.evidence_rows)
+    given = synthesizer(recipe.synthesizer).options.model_validate(recipe.options)
+    epochs, most, batch = (getattr(given, n, None) for n in ("epochs", "max_steps", "batch_rows"))
+    if epochs is not None and most is not None and batch is not None:
+        batch = max(FEWEST_BATCH_ROWS, min(batch, fitted / FEWEST_BATCHES))
+        each = STEP_SECONDS.get(name, max(STEP_SECONDS.values())) * (0.5 + len(schema) / 40)
+        fit = min(most, epochs * max(1.0, fitted / batch)) * each
     else:
-        fit = FIT_SECONDS[name] * max(visits_of(fitted, len(schema), 30), FEWEST_STEPS * STEP_ROWS) * cells
+        visits = max(visits_of(fitted, len(schema), 30), FEWEST_STEPS * STEP_ROWS)
+        fit = FIT_SECONDS.get(name, max(FIT_SECONDS.values())) * visits * cells
     return {
         "ingest": 0.2 + 0.1 * rows * cells,
         "profile": 0.1 + 0.25 * rows * cells,

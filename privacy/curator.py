@@ -186,7 +186,7 @@ class Contribution(Protocol):
 
 
 @dataclass(frozen=True)
-class Vectors:
+class Held:
     """A contribution whose vectors are short enough to be held: float64 (n, d)."""
 
     rows: Floats
@@ -254,8 +254,8 @@ class Strata:
     A row is drawn in three throws: an axis by its share, a cell of this axis by its weight, a row of this cell.
 
     Attributes:
-        of: the cell of each row along each axis, int (n, A): a public function of one row at a time. A number
-            that is no cell is never drawn.
+        of: the cell of each row along each axis, int (n, A), not negative: a public function of one row at a time.
+            A row with a number past the last cell is never drawn along that axis.
         shares: of the axes, float64 (A,).
         weights: of the cells of each axis, float64 (cells,).
     """
@@ -582,6 +582,7 @@ def _stratified(rows: Batch, size: int, rng: np.random.Generator, strata: Strata
     ]
     filled = tuple(w * (n > 0) for w, n in zip(strata.weights, counts, strict=True))
     possible = replace(strata, weights=filled)
+    del cells
     first = np.concatenate([np.cumsum(n) - n for n in counts])
     count = np.concatenate(counts)
     while True:

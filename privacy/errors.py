@@ -27,6 +27,9 @@ class UnderstudyError(Exception):
     run: str | None = None
     """The workspace of the run in which it happened."""
 
+    told: bool = False
+    """Whether its command has printed the object that says what is wrong."""
+
 
 class UsageError(UnderstudyError):
     """What a person wrote is wrong: a recipe, a schema, an option."""

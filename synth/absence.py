@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.curator import MISSING, Batch, Curator, Floats, Vectors
+from privacy.curator import MISSING, Batch, Curator, Floats, Held
 
 UNKNOWN = -1
 
@@ -102,13 +102,13 @@ class _All:
         self.size = len(groups) + 1
         self.bound = float(np.sqrt(self.size))
 
-    def of(self, batch: Batch) -> Vectors:
+    def of(self, batch: Batch) -> Held:
         """What these rows add."""
         gone = [
             np.all([np.asarray(batch.columns[name]) == MISSING for name in group], 0)
             for group in self._groups
         ]
-        return Vectors(np.stack([*gone, np.ones(len(batch), np.bool_)], 1).astype(np.float64))
+        return Held(np.stack([*gone, np.ones(len(batch), np.bool_)], 1).astype(np.float64))
 
 
 def folded(

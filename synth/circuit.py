@@ -67,9 +67,9 @@ BLUR_ROWS = 30.0
 LOOSENED = 0.2
 """Share of a link that forgets the parent's hidden state when the flat mixture is loosened into a tree."""
 
-TREE_ROWS, TREE_CELL_ROWS = 50_000, 4
-"""Rows that the tree is learned from, where an exact curator allows a part: more, where a pair of columns has more
-cells than these fill."""
+TREE_ROWS, MOST_TREE_ROWS, TREE_CELL_ROWS = 50_000, 300_000, 4
+"""Rows that the tree is learned from, where an exact curator allows a part: as many as give each cell of the widest
+pair of columns four, between the first two figures."""
 
 CELL_ROWS = 2
 """Rows for each cell of two columns' table above which its shares are taken for what they are."""
@@ -519,7 +519,8 @@ def _tree(curator: Curator, layout: Layout, bins: Sequence[Bins]) -> NDArray[np.
         fine = coarse
     pairs = _Pairs(bins, fine, coarse)
     largest = max(int(f.max()) + 1 for f in fine) * groups
-    answer = curator.sum(pairs, rows_hint=max(TREE_ROWS, TREE_CELL_ROWS * largest))
+    hint = max(TREE_ROWS, min(MOST_TREE_ROWS, TREE_CELL_ROWS * largest))
+    answer = curator.sum(pairs, rows_hint=hint)
     joint = np.maximum(answer.value, 0).reshape(pairs.shape)
 
     def block(a: int, b: int) -> Floats:

@@ -50,11 +50,14 @@ JUDGED_ROWS = 8192
 JUDGED_PAIRS = 300
 """Pairs of columns by which unseen rows are explained."""
 
+JUDGED_GROUPS = 100
+"""Groups of a column's values in the table of a pair: the most frequent values alone, all others together."""
+
 JUDGED_PRIOR = 20.0
 """Rows that independence is worth in the table of a pair."""
 
-MOST_CELLS = 200_000
-"""Cells of a pair's table at most; pairs of wider columns are left out."""
+MOST_ENTRIES = 4_000_000
+"""Entries of vectors that are drawn at a time."""
 
 
 class Options(BaseModel):
@@ -69,15 +72,20 @@ class Options(BaseModel):
     epochs: int = Option(300, ge=1, le=100_000, description="passes over the rows at most")
     max_steps: int = Option(10_000, ge=1, le=10_000_000, description="steps at most, for many rows")
     batch_rows: int = Option(500, ge=1, le=1_000_000, description="rows of a step")
-    pack: int = Option(1, ge=1, le=1000, description="rows that the critic sees together")
+    pack: int = Option(
+        1, ge=1, le=1000, description="rows that the critic sees together; more than one without privacy only"
+    )
     balanced: bool = Option(True, description="whether training draws rare categories more often")
     masked: float = Option(
-        0.25, ge=0, lt=1, description="share of the rows whose condition is any part of them"
+        0.25,
+        ge=0,
+        lt=1,
+        description="share of the rows that are not drawn along a column; half of these show any part",
     )
     learning_rate: float = Option(1e-3, gt=0, le=1, description="of Adam, for both networks")
     weight_decay: float = Option(1e-6, ge=0, le=1, description="of the generator")
     penalty: float = Option(10.0, ge=0, le=1e6, description="weight of the gradient penalty")
-    modes: int = Option(10, ge=2, le=1000, description="modes of a number at most")
+    modes: int = Option(10, ge=8, le=1000, description="modes of a number, about")
 
 
 class Ctgan:
@@ -121,10 +129,11 @@ class Ctgan:
         game = _Game(
             generator=generator.to(device), critic=critic.to(device), conditions=conditions, options=chosen
         )
+        critics = _CriticPlayer(game, seed)
         train(
             rows,
-            _CriticPlayer(game, seed),
-            [_GeneratorPlayer(game, seed)],
+            critics,
+            [_GeneratorPlayer(game, critics, seed)],
             columns=len(bins),
             epochs=chosen.epochs,
             max_steps=chosen.max_steps,
@@ -140,9 +149,12 @@ class Ctgan:
     def draw(
         self, rows: int, rng: np.random.Generator, *, given: Encoded | None = None, present: bool = False
     ) -> Encoded:
-        """See `synth.registry.Model.draw`; the generator was trained to meet conditions, none is tried again."""
+        """See `synth.registry.Model.draw`; what is given stays, and the generator makes the rest of it."""
         known = self._layout.unknown(rows) if given is None else given.take(given.serving(rows))
-        return Encoded.joined([self._complete(known.take(s), rng, present=present) for s in slices(rows)])
+        at_once = max(256, min(8192, MOST_ENTRIES // self._network.vectors.length))
+        return Encoded.joined(
+            [self._complete(known.take(s), rng, present=present) for s in slices(rows, at_once)]
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """What must be stored; the inverse is `restore`."""
@@ -196,8 +208,10 @@ class Ctgan:
 
         def drawn(rows: int) -> Iterator[tuple[Tensor, Tensor]]:
             for part in slices(rows):
-                raw, mask = network.raw(*self._conditions.natural(rng, part.stop - part.start), rng)
-                yield raw[:, : network.vectors.width], network.vectors.free(raw, mask)
+                values, places = self._conditions.natural(rng, part.stop - part.start)
+                raw, mask = network.raw(values, places, rng)
+                written = network.vectors.write(values, places)
+                yield raw[:, : network.vectors.width], network.vectors.free(raw, written, mask)
 
         bias = network.linears[-1].get_parameter("bias")[: network.vectors.width]
         correct_rates(bias, network.vectors.digits, network.vectors.rates, drawn)
@@ -213,7 +227,7 @@ class Conditions:
 
     def __init__(self, bins: Sequence[Bins], *, balanced: bool, masked: float) -> None:
         self._sizes = torch.tensor([b.size for b in bins])
-        self._scored = [c for c, b in enumerate(bins) if b.field.score is not None]
+        self._smooth = np.array([not b.field.borders for b in bins if b.field.score is not None], np.float32)
         # A value of a column that may be absent with its group would say that the group is there.
         self._axes = np.array(
             [c for c, b in enumerate(bins) if b.rates.max() < 1 and b.field.group is None], int
@@ -269,15 +283,16 @@ class Conditions:
         values[torch.from_numpy(rows), torch.from_numpy(self._axes[axis[rows]])] = torch.from_numpy(
             cell[rows]
         )
-        # Modes are quantile bins, so places are uniform.
-        places = torch.from_numpy(rng.uniform(-1, 1, (len(axis), len(self._scored))).astype(np.float32))
+        # Modes are quantile bins, so places are uniform; the values of a column that takes few lie amid their cells.
+        places = torch.from_numpy(rng.uniform(-1, 1, (len(axis), len(self._smooth))).astype(np.float32))
+        places = places * torch.from_numpy(self._smooth)
         return values, places
 
 
 class Generator(nn.Module):
     """Noise and a condition → a row; every layer adds its outputs to its inputs, as in Xu et al.
 
-    Of a condition only the cells that are shown are read: what a layer makes of it is a sum of a vector for each.
+    Of a condition only the cells that are shown are read: each gives a vector to every hidden layer.
 
     Args:
         bins: the values of each column.
@@ -289,15 +304,16 @@ class Generator(nn.Module):
         super().__init__()
         self.bins, self.latent = tuple(bins), latent
         self.vectors = Vectors(bins)
-        self._outputs = [*layers, self.vectors.length]
+        self._layers = list(layers)
         wide = list(itertools.accumulate(layers, initial=latent))
-        self.linears = nn.ModuleList(nn.Linear(i, o) for i, o in zip(wide, self._outputs, strict=True))
+        outputs = [*layers, self.vectors.length]
+        self.linears = nn.ModuleList(nn.Linear(i, o) for i, o in zip(wide, outputs, strict=True))
         # Layers rather than batches are normalized: a row does not depend on those beside it.
         self.norms = nn.ModuleList(nn.LayerNorm(width) for width in layers)
         nothing = self.vectors.width
-        self.cells = nn.EmbeddingBag(nothing + 1, sum(self._outputs), mode="sum", padding_idx=nothing)
+        self.cells = nn.EmbeddingBag(nothing + 1, sum(layers), mode="sum", padding_idx=nothing)
         scores = len(self.vectors.scored)
-        self.places = nn.Linear(scores, sum(self._outputs), bias=False) if scores else None
+        self.of_places = nn.Linear(scores, sum(layers), bias=False) if scores else None
         with torch.no_grad():
             self.cells.weight.uniform_(-1, 1).div_(math.sqrt(latent))[nothing] = 0
             bias = self.linears[-1].get_parameter("bias")
@@ -318,13 +334,14 @@ class Generator(nn.Module):
             mask: the cells that are shown, bool (n, C).
         """
         shown = self.cells(*self.vectors.entries(values, mask))
-        if self.places is not None:
-            shown = shown + self.places(places * mask[:, self.vectors.scored])
-        of_layer = shown.split(self._outputs, 1)
+        if self.of_places is not None:
+            shown = shown + self.of_places(places * mask[:, self.vectors.scored])
         out = noise
-        for linear, norm, own in zip(self.linears, self.norms, of_layer, strict=False):
+        for linear, norm, own in zip(
+            self.linears, self.norms, torch.split(shown, self._layers, 1), strict=False
+        ):
             out = torch.cat([norm(linear(out) + own).relu(), out], 1)
-        last: Tensor = self.linears[-1](out) + of_layer[-1]
+        last: Tensor = self.linears[-1](out)
         return last
 
     def raw(self, values: Tensor, places: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -392,9 +409,8 @@ class _Game:
         self, values: Tensor, places: Tensor, written: Tensor, mask: Tensor, noise: Tensor, luck: Tensor
     ) -> Tensor:
         """Rows that have what is shown of others as it is, and the rest of the generator."""
-        vectors = self.generator.vectors
-        soft = vectors.relaxed(self.generator(noise, values, places, mask), gumbel(luck))
-        return torch.where(mask[:, vectors.owner], written, soft)
+        raw = self.generator(noise, values, places, mask)
+        return self.generator.vectors.relaxed(raw, gumbel(luck), written, mask)
 
     def made(self, rng: np.random.Generator, rows: int) -> tuple[Tensor, Tensor]:
         """Rows as the generator would draw them now: values (n, C) and places (n, D), as real ones have them."""
@@ -423,17 +439,21 @@ class _CriticPlayer:
         )
         self._noise, self._luck = (np.random.default_rng([seed, i]) for i in range(2))
         self._steps = 0
+        self.rows = 0
+        """Rows of the last step."""
         self._judge: tuple[int, _Judge] | None = None
 
     def losses(self, batch: Batch) -> Tensor:
         """What the critic thinks of a fake, less what it thinks of the row, and the gradient penalty: (n,).
 
-        All rows of a pack have the loss of their pack. Noise is drawn row by row, in their order.
+        Noise is drawn row by row, in their order. All rows of a pack have the loss of their pack, which is then a
+        function of all of them: packs of more than one row are for exact curators alone.
         """
         game, vectors = self._game, self._game.generator.vectors
         self._steps += 1
         rows = encoded_of(batch)
         n, columns = rows.states.shape
+        self.rows = n
         luck = torch.from_numpy(self._luck.random((n, 1 + columns + 2 + vectors.width + 1), np.float32))
         noise = torch.from_numpy(self._noise.standard_normal((n, game.generator.latent), np.float32))
         axis = batch.columns.get("axis", game.conditions.axis_of(luck[:, 0].numpy()))
@@ -465,8 +485,9 @@ class _CriticPlayer:
 class _GeneratorPlayer:
     """The player that reads no rows: its conditions are of the profile, or of rows that it made itself."""
 
-    def __init__(self, game: _Game, seed: int) -> None:
+    def __init__(self, game: _Game, critic: _CriticPlayer, seed: int) -> None:
         self._game = game
+        self._critic = critic
         self.optimizer = torch.optim.Adam(
             game.generator.parameters(),
             lr=game.options.learning_rate,
@@ -479,7 +500,7 @@ class _GeneratorPlayer:
     def loss(self) -> Tensor:
         """What the critic thinks of fakes, with the sign turned."""
         game, vectors, rng = self._game, self._game.generator.vectors, self._rng
-        n = game.options.batch_rows
+        n = self._critic.rows
         values, places, axis = game.conditions.drawn(rng, n)
         plain = torch.from_numpy(np.flatnonzero(axis == game.conditions.plain))
         if len(plain):
@@ -499,51 +520,64 @@ class _GeneratorPlayer:
 
 @dataclass(frozen=True)
 class _Judge:
-    """Log-probabilities of pairs of values, as drawn rows have them: a proper score of what pairs show.
+    """Log-probabilities of pairs of values, as drawn rows have them.
 
     Attributes:
-        pairs: places of the columns.
-        tables: for each pair float64 (values, values), the last of each for unknown.
+        pairs: indices of the columns.
+        tables: for each pair float64 (groups, groups), the last of each for unknown, of which nothing is said.
+        groups: for each column the group of each of its values, the last of which is unknown.
     """
 
     pairs: tuple[tuple[int, int], ...]
     tables: tuple[Floats, ...]
+    groups: tuple[NDArray[np.int64], ...]
 
     @classmethod
     def of(cls, game: _Game) -> "_Judge":
-        """Draws rows and counts pairs, which lean on independence."""
+        """Draws rows and counts pairs, which lean on independence.
+
+        The rates of columns are corrected after training, so tables have the margins of the profile, and say only what
+        pairs share beyond them; but for columns that may be absent, whose profile is of the rows in which they are.
+        """
         bins, rng = game.generator.bins, np.random.default_rng(0)
-        pairs = [p for p in itertools.combinations(range(len(bins)), 2) if _cells(bins, p) <= MOST_CELLS]
-        chosen = rng.permutation(len(pairs))[:JUDGED_PAIRS]
-        drawn = game.made(rng, JUDGED_ROWS)[0].numpy()
+        groups = tuple(_groups(b) for b in bins)
+        pairs = list(itertools.combinations(range(len(bins)), 2))
+        chosen = tuple(pairs[i] for i in rng.permutation(len(pairs))[:JUDGED_PAIRS])
+        values = game.made(rng, JUDGED_ROWS)[0].numpy()
+        drawn = [g[v] for g, v in zip(groups, values.T, strict=True)]
         tables = []
-        for a, b in (pairs[i] for i in chosen):
-            shape = bins[a].size + 1, bins[b].size + 1
-            usual = np.outer(np.append(bins[a].rates, 0), np.append(bins[b].rates, 0))
-            counts = np.bincount(drawn[:, a] * shape[1] + drawn[:, b], minlength=shape[0] * shape[1])
-            tables.append(
-                np.log(np.maximum(_fitted(counts.reshape(shape) + JUDGED_PRIOR * usual, usual), 1e-9))
-            )
-        return cls(tuple(pairs[i] for i in chosen), tuple(tables))
+        for a, b in chosen:
+            shape = groups[a][-1] + 1, groups[b][-1] + 1
+            counts = np.bincount(drawn[a] * shape[1] + drawn[b], minlength=shape[0] * shape[1])
+            known = counts.reshape(shape)[:-1, :-1].astype(np.float64)
+            rates = [np.bincount(groups[c][:-1], bins[c].rates) for c in (a, b)]
+            usual = np.asarray(np.outer(*rates), np.float64)
+            table = known + JUDGED_PRIOR * usual
+            if bins[a].field.group is None and bins[b].field.group is None:
+                table = _fitted(table, usual)
+            logs = np.zeros(shape)
+            logs[:-1, :-1] = np.log(np.maximum(table / table.sum(), 1e-9))
+            tables.append(logs)
+        return cls(chosen, tuple(tables), groups)
 
     def score(self, values: NDArray[np.int32]) -> Floats:
         """Mean over the pairs, for as many pairs as there are columns: float64 (n,)."""
+        coded = [g[v] for g, v in zip(self.groups, values.T, strict=True)]
         total = np.zeros(len(values))
         for (a, b), table in zip(self.pairs, self.tables, strict=True):
-            total += table[values[:, a], values[:, b]]
+            total += table[coded[a], coded[b]]
         return np.asarray(total * values.shape[1] / max(1, len(self.pairs)))
 
 
-def _fitted(table: Floats, usual: Floats) -> Floats:
-    """A table scaled to the margins of another (iterative proportional fitting: Deming & Stephan 1940).
+def _groups(bins: Bins) -> NDArray[np.int64]:
+    """The group of each value, and last of unknown: int64 (size + 1,)."""
+    group = np.minimum(np.argsort(np.argsort(-bins.rates, kind="stable"), kind="stable"), JUDGED_GROUPS - 1)
+    return np.append(group, group.max() + 1).astype(np.int64)
 
-    The rates of columns are corrected after training, so what is judged is what pairs share beyond them.
-    """
+
+def _fitted(table: Floats, usual: Floats) -> Floats:
+    """A table scaled to the margins of another (iterative proportional fitting: Deming & Stephan 1940)."""
     for axis in (0, 1) * 5:
         now = table.sum(axis, keepdims=True)
         table = table * np.divide(usual.sum(axis, keepdims=True), now, out=np.zeros_like(now), where=now > 0)
     return table
-
-
-def _cells(bins: Sequence[Bins], pair: tuple[int, int]) -> int:
-    return (bins[pair[0]].size + 1) * (bins[pair[1]].size + 1)

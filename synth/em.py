@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from privacy.curator import Batch, Curator, Floats, Split, Statistic, Vectors
+from privacy.curator import Batch, Curator, Floats, Held, Split, Statistic
 from synth.codec import Encoded
 
 P = TypeVar("P")
@@ -126,11 +126,11 @@ class Contest:
         self._most = 5.0 * columns
         self.bound = math.sqrt(self._most**2 + self._most**4 + 1)
 
-    def of(self, batch: Batch) -> Vectors:
+    def of(self, batch: Batch) -> Held:
         """What these rows add."""
         rows = encoded_of(batch)
         gains = np.clip(self._challenger(rows) - self._champion(rows), -self._most, self._most)
-        return Vectors(np.stack([gains, gains**2, np.ones(len(gains))], 1))
+        return Held(np.stack([gains, gains**2, np.ones(len(gains))], 1))
 
 
 def encoded_of(batch: Batch) -> Encoded:

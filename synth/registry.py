@@ -20,7 +20,7 @@ class Model(Protocol):
     name: ClassVar[str]
 
     exact: ClassVar[bool]
-    """Whether conditions and densities are exact; else they are drawn by importance, and a lower bound."""
+    """Whether what depends on a condition, and densities, are exact; else both are approximate."""
 
     def draw(
         self, rows: int, rng: np.random.Generator, *, given: Encoded | None = None, present: bool = False

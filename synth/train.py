@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from privacy.curator import Batch, Curator, Floats, Follower, Reader, Split, Strata, Vectors
+from privacy.curator import Batch, Curator, Floats, Follower, Held, Reader, Split, Strata
 from privacy.errors import UnderstudyError
 from synth.codec import Encoded
 from synth.em import encoded_of
@@ -109,8 +109,6 @@ def train(
     kept = copy.deepcopy(learner.module.state_dict())
     troubles = number = 0
     side: Split = "fit" if judged else "train"
-    # Gradients that all but vanish take ten times as long as others, and change nothing.
-    torch.set_flush_denormal(True)
     walk = curator.descend(learner, followers, steps=steps, rate=rate, strata=strata, split=side)
     for number, step in enumerate(walk, 1):
         if math.isfinite(step.loss) and average.add():
@@ -133,7 +131,6 @@ def train(
                 kept = copy.deepcopy(learner.module.state_dict())
         if number - best.best > patience * every:
             break
-    torch.set_flush_denormal(False)
     if troubles in (MOST_TROUBLES + 1, number) or not math.isfinite(best.score):
         raise UnderstudyError(
             f"losses must be finite, however: the last {max(troubles, 1)} were not; lower learning_rate"
@@ -211,8 +208,8 @@ class _Scores:
         self._most = 20.0 * columns
         self.bound = math.sqrt(self._most**2 + 1)
 
-    def of(self, batch: Batch) -> Vectors:
+    def of(self, batch: Batch) -> Held:
         """What these rows add."""
         scores = np.nan_to_num(self._learner.score(encoded_of(batch)), nan=-self._most)
         scores = np.clip(scores, -self._most, self._most)
-        return Vectors(np.stack([scores, np.ones(len(scores))], 1))
+        return Held(np.stack([scores, np.ones(len(scores))], 1))

@@ -118,9 +118,13 @@ class Vectors(nn.Module):
         counts = 2 * mask.sum(1)
         return self._codes[(values + self._starts)[mask]].flatten(), counts.cumsum(0) - counts
 
-    def free(self, raw: Tensor, mask: Tensor) -> Tensor:
-        """How likely each digit is drawn freely: its cell not shown, its column not absent: float32 (n, digits)."""
+    def free(self, raw: Tensor, written: Tensor, mask: Tensor) -> Tensor:
+        """How likely each digit is drawn freely: its cell not shown, its column not absent: float32 (n, digits).
+
+        Arguments are those of `relaxed`.
+        """
         soft = self._softmax(raw[:, : self.width] + self._never)
+        soft = torch.where(mask[:, self.owner[: self.width]], written[:, : self.width], soft)
         gate = torch.cat([soft, soft.new_ones(len(soft), 1)], 1)[:, self._there]
         return ((~mask).float()[:, self.owner] * gate)[:, self._leads]
 
@@ -131,19 +135,26 @@ class Vectors(nn.Module):
             values = torch.where(self._in_group & gone, self.sizes, values)
         return values, torch.where(self._modes(values)[1] > 0, places, 0.0)
 
-    def relaxed(self, raw: Tensor, noise: Tensor) -> Tensor:
-        """Draws through which gradients pass (Gumbel-softmax): (n, length) → (n, length).
+    def relaxed(self, raw: Tensor, noise: Tensor, written: Tensor, mask: Tensor) -> Tensor:
+        """Rows that have what is shown of others, and draws through which gradients pass (Gumbel-softmax) elsewhere.
 
         Args:
-            raw: what the network gives.
+            raw: what the network gives, (n, length).
             noise: standard Gumbel, (n, width).
+            written: the others, (n, length).
+            mask: which of their cells are shown, bool (n, C).
+
+        Returns:
+            float32 (n, length).
         """
-        logits = (raw[:, : self.width] + self._never + noise) / TEMPERATURE
-        soft = self._softmax(logits)
+        shown = mask[:, self.owner]
+        soft = self._softmax((raw[:, : self.width] + self._never + noise) / TEMPERATURE)
+        # Before anything follows from it: a group that is shown says whether its columns are there.
+        soft = torch.where(shown[:, : self.width], written[:, : self.width], soft)
         out = torch.cat([soft, raw[:, self.width :].tanh() * (soft @ self._spread)], 1)
-        if not self.grouped:
-            return out
-        return out * torch.cat([soft, soft.new_ones(len(soft), 1)], 1)[:, self._there]
+        if self.grouped:
+            out = out * torch.cat([soft, soft.new_ones(len(soft), 1)], 1)[:, self._there]
+        return torch.where(shown, written, out)
 
     def drawn(self, raw: Tensor, noise: Tensor, *, present: bool = False) -> tuple[Tensor, Tensor]:
         """Draws: values (n, C) and places (n, D); as `present`, no value is missing that can be there."""

@@ -18,6 +18,7 @@ from synth.ctgan import (
     _fitted,
     _Game,
     _GeneratorPlayer,
+    _Judge,
 )
 from tests.synth.tables import schema_for
 
@@ -31,7 +32,7 @@ LAYOUT = Layout(
     rows=5000.0,
 )
 BINS = bins_of(LAYOUT, 10)
-FEW = {"layers": [16], "latent": 4, "max_steps": 20}
+FEW = {"layers": [32], "latent": 4, "max_steps": 300}
 
 
 def game(**options: object) -> _Game:
@@ -106,7 +107,10 @@ def test_all_rows_of_a_pack_have_its_loss() -> None:
 
 def test_the_generator_learns_from_the_critic_alone_and_leaves_it_as_it_is() -> None:
     g = game()
-    _GeneratorPlayer(g, seed=0).loss().backward()
+    critic = _CriticPlayer(g, seed=0)
+    critic.losses(rows(24))
+    g.critic.zero_grad()
+    _GeneratorPlayer(g, critic, seed=0).loss().backward()
     assert all(p.grad is None and p.requires_grad for p in g.critic.parameters())
     assert all(p.grad is not None and p.grad.isfinite().all() for p in g.generator.parameters())
 
@@ -117,6 +121,25 @@ def test_the_judge_sees_what_pairs_share_and_not_their_margins() -> None:
     tilted = strong * np.array([[3.0], [1.0]]) * np.array([[1.0, 7.0]])
     np.testing.assert_allclose(_fitted(tilted + 1e-9, usual), _fitted(strong + 1e-9, usual), atol=1e-3)
     np.testing.assert_allclose(_fitted(tilted + 1e-9, usual).sum(0), [0.9, 0.1], atol=1e-3)
+
+
+def test_the_judge_says_nothing_of_what_is_unknown_and_prefers_likely_rows() -> None:
+    judge = _Judge.of(game())
+    unknown = np.array([[b.size for b in BINS]], np.int32)
+    assert judge.score(unknown).tolist() == [0]
+    often, seldom = np.array([[1, 3, 1, 1]], np.int32), np.array([[2, 3, 1, 1]], np.int32)
+    assert judge.score(often)[0] > judge.score(seldom)[0] + 1
+
+
+def test_the_generator_makes_as_many_rows_as_the_critic_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    g = game(batch_rows=1_000_000)
+    critic = _CriticPlayer(g, seed=0)
+    critic.losses(rows(24))
+    asked: list[int] = []
+    drawn = g.conditions.drawn
+    monkeypatch.setattr(g.conditions, "drawn", lambda rng, n: asked.append(n) or drawn(rng, n))
+    _GeneratorPlayer(g, critic, seed=0).loss()
+    assert asked == [24]
 
 
 def test_rows_come_from_one_cell_of_a_column_of_a_hundred_thousand() -> None:

@@ -36,10 +36,10 @@ def test_log_likelihoods_are_cross_entropies_of_the_known_cells() -> None:
     for i, part in enumerate(logits):
         at = 0
         for c, size in enumerate(SIZES):
-            own = nn.functional.cross_entropy(
-                part[:, at : at + size], values[:, c], ignore_index=size, reduction="none"
-            )
-            slow[i] -= own
+            logs = part[:, at : at + size].log_softmax(1)
+            for row in range(30):
+                if values[row, c] < size:
+                    slow[i, row] += logs[row, values[row, c]]
             at += size
     torch.testing.assert_close(log_likelihoods(logits, values, SIZES), slow)
 

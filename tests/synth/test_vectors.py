@@ -44,6 +44,11 @@ def no_noise(vectors: Vectors, rows: int) -> torch.Tensor:
     return torch.zeros(rows, vectors.width)
 
 
+def nothing(vectors: Vectors, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Nothing written, nothing shown."""
+    return torch.zeros(rows, vectors.length), torch.zeros(rows, 5, dtype=torch.bool)
+
+
 def test_thousands_of_values_take_about_a_hundred_entries(vectors: Vectors, bins: list[Bins]) -> None:
     assert bins[1].size == MANY + 1
     assert vectors.length < 3 + 110 + 3 * 12 + 2 + 2
@@ -98,7 +103,7 @@ def test_draws_follow_the_logits(vectors: Vectors, bins: list[Bins]) -> None:
 
 def test_a_relaxed_draw_is_a_vector_whose_digits_make_one(vectors: Vectors) -> None:
     raw = torch.randn(50, vectors.length, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    soft = vectors.relaxed(raw, no_noise(vectors, 50))
+    soft = vectors.relaxed(raw, no_noise(vectors, 50), *nothing(vectors, 50))
     assert soft.shape == (50, vectors.length)
     assert (soft.abs() <= 1 + 1e-6).all()
     torch.testing.assert_close(soft[:, :3].sum(1), torch.ones(50))
@@ -112,15 +117,32 @@ def test_a_column_counts_as_far_as_its_group_is_there(vectors: Vectors, bins: li
     group = int((vectors.owner[: vectors.width] < 4).sum())
     raw = torch.zeros(2, vectors.length)
     raw[0, group], raw[1, group + 1] = 100.0, 100.0
-    soft = vectors.relaxed(raw, no_noise(vectors, 2))
+    soft = vectors.relaxed(raw, no_noise(vectors, 2), *nothing(vectors, 2))
     assert soft[0, start:group].abs().max() < 1e-6
     assert soft[1, start:group].sum() == pytest.approx(1, abs=1e-5)
     rows = torch.tensor([[1, 1, 1, 2, 0], [1, 1, 1, 2, 1]])
     hidden, places = vectors.without_absent(rows, torch.ones(2, 2))
     assert hidden[:, 3].tolist() == [bins[3].size, 2]
     assert places.tolist() == [[0, 0], [0, 1]]
-    free = vectors.free(raw, torch.tensor([[True, False, False, False, False]] * 2))
+    shown = torch.tensor([[True, False, False, False, False]] * 2)
+    free = vectors.free(raw, torch.zeros(2, vectors.length), shown)
     assert free.shape == (2, len(vectors.digits))
     assert free[:, 0].tolist() == [0, 0]
     assert free[:, 1].tolist() == [1, 1]
     torch.testing.assert_close(free[:, -2], torch.tensor([0.0, 1.0]), atol=1e-5, rtol=0)
+
+
+def test_a_group_that_is_shown_says_whether_its_columns_are_there(vectors: Vectors, bins: list[Bins]) -> None:
+    start = int((vectors.owner[: vectors.width] < 3).sum())
+    group = int((vectors.owner[: vectors.width] < 4).sum())
+    raw = torch.zeros(2, vectors.length)
+    # The network would say the opposite of what is shown.
+    raw[0, group + 1], raw[1, group] = 100.0, 100.0
+    unknown = [b.size for b in bins[:4]]
+    written = vectors.write(torch.tensor([[*unknown, 0], [*unknown, 1]]), torch.zeros(2, 2))
+    shown = torch.tensor([[False, False, False, False, True]] * 2)
+    soft = vectors.relaxed(raw, no_noise(vectors, 2), written, shown)
+    assert soft[0, start:group].abs().max() == 0
+    assert soft[1, start:group].sum() == pytest.approx(1, abs=1e-5)
+    assert soft[:, group : group + 2].tolist() == [[1, 0], [0, 1]]
+    assert vectors.free(raw, written, shown)[:, -2:].tolist() == [[0, 0], [1, 0]]
