@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from pydantic import Field as Option
 from scipy.special import ndtri
+from scipy.stats.qmc import Sobol
 from torch import Tensor, nn
 
 from privacy.curator import Batch, Curator, Floats
@@ -82,8 +83,10 @@ class Vae:
         self._network = network
         self._prior = prior
         # One set of noise for every row, so that a row's figures do not depend on the rows beside it.
+        # It is spread evenly (a scrambled Sobol sequence), so that few codes are as good as many drawn ones.
         rng = np.random.default_rng(0)
-        self._noise = torch.from_numpy(rng.standard_normal((CANDIDATES, 1, network.latent), np.float32))
+        even = Sobol(network.latent, rng=0).random(CANDIDATES)
+        self._noise = torch.from_numpy(ndtri(even).astype(np.float32))[:, None]
         self._others = prior.draw(CANDIDATES, rng).scores[:, None]
 
     @classmethod
