@@ -278,9 +278,14 @@ class Strata:
     def _axes(self) -> Floats:
         return _cumulative(self.shares * np.array([w.sum() > 0 for w in self.weights]))
 
+    def axis_of(self, luck: NDArray[np.floating]) -> NDArray[np.int64]:
+        """The first throw: axes for uniform numbers in [0, 1), int64 (n,)."""
+        axis = np.searchsorted(self._axes, luck, side="right").clip(max=len(self.shares) - 1)
+        return np.asarray(axis, np.int64)
+
     def draw(self, rng: np.random.Generator, rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The first two throws: axes and cells, int64 (rows,) both."""
-        axis = np.searchsorted(self._axes, rng.random(rows), side="right").clip(max=len(self.shares) - 1)
+        axis = self.axis_of(rng.random(rows))
         flat = np.searchsorted(self._line, axis + rng.random(rows), side="right")
         most = np.array([len(w) - 1 for w in self.weights])
         return axis, np.clip(flat - self.starts[axis], 0, most[axis])

@@ -5,7 +5,7 @@ column's own distribution has it there.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -113,3 +113,13 @@ def log_densities(bins: Sequence[Bins], values: Tensor, encoded: Encoded) -> Flo
         if b.field.score is not None:
             total += b.log_density(values[:, c].numpy(), encoded.scores[:, b.field.score])
     return total
+
+
+def cuts_of(bins: Sequence[Bins]) -> dict[str, Tensor]:
+    """What must be stored of bins; the inverse is `bins_from`."""
+    return {f"cuts.{c}": torch.from_numpy(b.cuts) for c, b in enumerate(bins)}
+
+
+def bins_from(layout: Layout, tensors: Mapping[str, Tensor]) -> list[Bins]:
+    """The bins of all columns from what was stored."""
+    return [Bins(f, tensors[f"cuts.{c}"].numpy()) for c, f in enumerate(layout.fields)]

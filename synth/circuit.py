@@ -25,7 +25,7 @@ from scipy.special import ndtr
 from torch import Tensor
 
 from privacy.curator import Batch, Curator, Floats, Split
-from synth.bins import Bins, bins_of, log_densities, values_of
+from synth.bins import Bins, bins_from, bins_of, cuts_of, log_densities, values_of
 from synth.codec import UNKNOWN, Encoded, Layout
 from synth.draws import categorical, from_tables, rowwise
 from synth.em import best_size, encoded_of, grouped, maximize_likelihood, simplex, slices, visits_of
@@ -157,9 +157,14 @@ class Circuit:
     def tensors(self) -> dict[str, Tensor]:
         """What must be stored; the inverse is `restore`."""
         p = self._parameters
-        cuts = {f"cuts.{c}": torch.from_numpy(b.cuts) for c, b in enumerate(self._bins)}
         emissions = {f"emissions.{c}": e for c, e in enumerate(p.emissions)}
-        return {"parents": p.parents, "prior": p.prior, "transitions": p.transitions, **emissions, **cuts}
+        return {
+            "parents": p.parents,
+            "prior": p.prior,
+            "transitions": p.transitions,
+            **emissions,
+            **cuts_of(self._bins),
+        }
 
     @classmethod
     def restore(cls, layout: Layout, tensors: Mapping[str, Tensor]) -> "Circuit":
@@ -168,7 +173,7 @@ class Circuit:
         Raises:
             ValueError: shapes do not fit the layout.
         """
-        bins = [Bins(f, tensors[f"cuts.{c}"].numpy()) for c, f in enumerate(layout.fields)]
+        bins = bins_from(layout, tensors)
         for c, b in enumerate(bins):
             if len(tensors[f"emissions.{c}"]) != b.size:
                 raise ValueError(

@@ -192,8 +192,8 @@ class Codec:
         """
         return self._encode(self._keys(table), len(table) if rows is None else rows)
 
-    def strange(self, table: pa.Table, *, rows: int) -> NDArray[np.int64]:
-        """Cells of each row with a value that no row of the model can have: int64 (n,).
+    def encode_with_strange(self, table: pa.Table, *, rows: int) -> tuple[Encoded, NDArray[np.int64]]:
+        """Rows of a table, and how many cells of each have a value that no row of the model can have: int64 (n,).
 
         Such a value is of no state: a category that was never learned, a number beyond what was learned.
 
@@ -210,7 +210,7 @@ class Codec:
             own = keys[column.name]
             if own is not None and column.learned:
                 total += ~codec.gives(own) & (own != MISSING)
-        return total
+        return self._encode(keys, rows), total
 
     def _keys(self, table: pa.Table | pa.RecordBatch) -> dict[str, Keys | None]:
         keys: dict[str, Keys | None] = {}

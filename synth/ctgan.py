@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,15 +22,13 @@ from pydantic import Field as Option
 from torch import Tensor, nn
 
 from privacy.curator import Batch, Curator, Floats, Strata
-from synth.bins import Bins, bins_of, values_of
+from synth.bins import Bins, bins_from, bins_of, cuts_of, values_of
 from synth.codec import UNKNOWN, Encoded, Layout
 from synth.em import encoded_of, slices
-from synth.layers import correct_rates
+from synth.layers import Width, correct_rates, filled, seeded, training_device, under
 from synth.rows import EncodedStore
 from synth.train import train
 from synth.vectors import Vectors
-
-Width = Annotated[int, Option(ge=1, le=65_536)]
 
 BETAS = (0.5, 0.9)
 """Of Adam, as Gulrajani et al. have them."""
@@ -112,8 +110,7 @@ class Ctgan:
         """
         chosen = Options.model_validate(dict(options))
         bins = bins_of(layout, chosen.modes)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed % 2**63)
+        with seeded(seed):
             generator = Generator(bins, chosen.layers, chosen.latent)
             critic = Critic(generator.vectors.length + len(bins), chosen.layers, chosen.pack)
 
@@ -124,7 +121,7 @@ class Ctgan:
             return {"states": values.numpy().astype(np.int32), "scores": places.numpy()}
 
         rows = curator.recode(written, EncodedStore(None, unit_is_row=False))
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = training_device()
         conditions = Conditions(bins, balanced=chosen.balanced, masked=chosen.masked)
         game = _Game(
             generator=generator.to(device), critic=critic.to(device), conditions=conditions, options=chosen
@@ -158,9 +155,8 @@ class Ctgan:
 
     def tensors(self) -> dict[str, Tensor]:
         """What must be stored; the inverse is `restore`."""
-        bins = self._network.bins
-        cuts = {f"cuts.{c}": torch.from_numpy(b.cuts) for c, b in enumerate(bins)}
-        return {**{f"network.{name}": t for name, t in self._network.state_dict().items()}, **cuts}
+        network = {f"network.{name}": t for name, t in self._network.state_dict().items()}
+        return {**network, **cuts_of(self._network.bins)}
 
     @classmethod
     def restore(cls, layout: Layout, tensors: Mapping[str, Tensor]) -> "Ctgan":
@@ -169,19 +165,15 @@ class Ctgan:
         Raises:
             ValueError: shapes do not fit the layout.
         """
-        bins = [Bins(f, tensors[f"cuts.{c}"].numpy()) for c, f in enumerate(layout.fields)]
-        state = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
+        bins = bins_from(layout, tensors)
+        state = under("network.", tensors)
         layers = [
             len(state[f"norms.{i}.weight"]) for i in range(sum(n.startswith("norms.") for n in state) // 2)
         ]
         latent = state["linears.0.weight"].shape[1]
-        with torch.random.fork_rng(devices=[]):
-            network = Generator(bins, layers, latent)
-        try:
-            network.load_state_dict(state)
-        except RuntimeError:
-            raise ValueError("the network must fit the layout, however: it is of another") from None
-        return cls(layout, network.eval(), Conditions(bins, balanced=False, masked=0.0))
+        with seeded(0):
+            network = filled(Generator(bins, layers, latent), state)
+        return cls(layout, network, Conditions(bins, balanced=False, masked=0.0))
 
     def _complete(self, known: Encoded, rng: np.random.Generator, *, present: bool) -> Encoded:
         """The rows with their unknown cells drawn."""
@@ -246,11 +238,6 @@ class Conditions:
     def _cells(self, batch: Batch) -> NDArray[np.integer]:
         values = np.asarray(batch.columns["states"], np.int64)
         return np.append(values[:, self._axes], np.zeros((len(values), 1), np.int64), 1)
-
-    def axis_of(self, luck: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Axes as `strata` draws them, for rows that were not drawn along any: int64 (n,)."""
-        line = np.cumsum(self.strata.shares)
-        return np.asarray(np.searchsorted(line, luck * line[-1], side="right").clip(max=len(line) - 1))
 
     def shown(self, values: Tensor, axis: NDArray[np.int64], luck: Tensor) -> Tensor:
         """Which cells of rows are their condition: bool (n, C).
@@ -456,7 +443,7 @@ class _CriticPlayer:
         self.rows = n
         luck = torch.from_numpy(self._luck.random((n, 1 + columns + 2 + vectors.width + 1), np.float32))
         noise = torch.from_numpy(self._noise.standard_normal((n, game.generator.latent), np.float32))
-        axis = batch.columns.get("axis", game.conditions.axis_of(luck[:, 0].numpy()))
+        axis = batch.columns.get("axis", game.conditions.strata.axis_of(luck[:, 0].numpy()))
         values, places = torch.from_numpy(rows.states).long(), torch.from_numpy(rows.scores).to(game.device)
         mask = game.conditions.shown(values, np.asarray(axis), luck[:, 1 : columns + 3]).to(game.device)
         values, luck, noise = (

@@ -1,11 +1,53 @@
 """Network blocks that several models share."""
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, TypeVar
 
 import torch
+from pydantic import Field as Option
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+
+N = TypeVar("N", bound=nn.Module)
+
+Width = Annotated[int, Option(ge=1, le=65_536)]
+"""Of a hidden layer, in a recipe."""
+
+NEVER = -1e4
+"""Logit of a value that never occurs."""
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Weights that are drawn inside of the block depend on the seed alone, and what is drawn after it does not."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed % 2**63)
+        yield
+
+
+def training_device() -> torch.device:
+    """Where networks are trained."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def filled(network: N, weights: Mapping[str, Tensor]) -> N:
+    """The network with these weights, not in training.
+
+    Raises:
+        ValueError: they are of another network.
+    """
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError:
+        raise ValueError("the network must fit the layout, however: it is of another") from None
+    return network.eval()
 
 
 class CellsIn(nn.Module):

@@ -124,12 +124,10 @@ class TableModel(Generic[Frame]):
                 f"log_prob needs a synthesizer that knows densities, however: this is {self._model.name}; "
                 "fit a circuit, a gmm or a vae"
             )
-        known = self._known(frame)
-        encoded = self._codec.encode(known, rows=len(frame))
+        encoded, strange = self._codec.encode_with_strange(self._known(frame), rows=len(frame))
         profile = self._codec.profile
         hidden = math.log(max(1, profile.at_least) / max(profile.rows, 1.0))
-        strange = hidden * self._codec.strange(known, rows=len(frame))
-        return self._model.log_prob(encoded) + self._codec.log_jacobian(encoded) + strange
+        return self._model.log_prob(encoded) + self._codec.log_jacobian(encoded) + hidden * strange
 
     def impute(self, frame: Frame, *, seed: int = 0) -> Frame:
         """The frame with its missing values drawn from their conditional distribution.

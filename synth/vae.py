@@ -10,7 +10,7 @@ codes of the rows, which the curator sums (two stages, as in Dai & Wipf 2019, ar
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,25 +23,32 @@ from torch import Tensor, nn
 
 from privacy.curator import Batch, Curator, Floats
 from privacy.curator import draw as uniform_of
-from synth.bins import Bins, bins_of, log_densities, values_of
+from synth.bins import Bins, bins_from, bins_of, cuts_of, log_densities, values_of
 from synth.codec import UNKNOWN, Encoded, Field, Layout
 from synth.draws import rowwise
 from synth.em import encoded_of, slices
 from synth.gmm import Gmm
-from synth.layers import CellsIn, correct_rates, hidden_layers, log_likelihoods, log_present
+from synth.layers import (
+    NEVER,
+    CellsIn,
+    Width,
+    correct_rates,
+    filled,
+    hidden_layers,
+    log_likelihoods,
+    log_present,
+    seeded,
+    training_device,
+    under,
+)
 from synth.rows import EncodedStore
 from synth.train import train
-
-Width = Annotated[int, Option(ge=1, le=65_536)]
 
 CANDIDATES = 64
 """Codes that the encoder proposes for a row, and as many that are drawn without looking at it."""
 
 MOST_LOGITS = 16_000_000
 """Logits that are held at a time."""
-
-NEVER = -1e4
-"""Logit of a value that never occurs."""
 
 LEAST_LOG_STD, MOST_LOG_STD = -6.0, 3.0
 
@@ -102,11 +109,9 @@ class Vae:
         chosen = Options.model_validate(dict(options))
         bins = bins_of(layout, chosen.bins)
         latent = chosen.latent or max(8, min(64, 2 * len(bins)))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed % 2**63)
+        with seeded(seed):
             network = Network(bins, len(layout.scored), chosen.layers, latent)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        learner = _Learner(network.to(device), bins, chosen, seed)
+        learner = _Learner(network.to(training_device()), bins, chosen, seed)
         train(
             curator,
             learner,
@@ -193,8 +198,7 @@ class Vae:
         """What must be stored; the inverse is `restore`."""
         network = {f"network.{name}": t for name, t in self._network.state_dict().items()}
         prior = {f"prior.{name}": t for name, t in self._prior.tensors().items()}
-        cuts = {f"cuts.{c}": torch.from_numpy(b.cuts) for c, b in enumerate(self._bins)}
-        return {**network, **prior, **cuts}
+        return {**network, **prior, **cuts_of(self._bins)}
 
     @classmethod
     def restore(cls, layout: Layout, tensors: Mapping[str, Tensor]) -> "Vae":
@@ -203,20 +207,16 @@ class Vae:
         Raises:
             ValueError: shapes do not fit the layout.
         """
-        bins = [Bins(f, tensors[f"cuts.{c}"].numpy()) for c, f in enumerate(layout.fields)]
-        state = _under("network.", tensors)
+        bins = bins_from(layout, tensors)
+        state = under("network.", tensors)
         layers: list[int] = []
         while f"into.{2 * len(layers) + 1}.weight" in state:
             layers.append(state[f"into.{2 * len(layers) + 1}.weight"].shape[1])
         latent = state["first.weight"].shape[1]
-        with torch.random.fork_rng(devices=[]):
-            network = Network(bins, len(layout.scored), layers, latent)
-        try:
-            network.load_state_dict(state)
-        except RuntimeError:
-            raise ValueError("the network must fit the layout, however: it is of another") from None
-        prior = Gmm.restore(_layout_of_codes(latent, layout.rows), _under("prior.", tensors))
-        return cls(layout, bins, network.eval(), prior)
+        with seeded(0):
+            network = filled(Network(bins, len(layout.scored), layers, latent), state)
+        prior = Gmm.restore(_layout_of_codes(latent, layout.rows), under("prior.", tensors))
+        return cls(layout, bins, network, prior)
 
     def _weighed(
         self,
@@ -398,7 +398,3 @@ def _layout_of_codes(latent: int, rows: float) -> Layout:
     """Codes as columns that are never missing and are spread all over."""
     fields = tuple(Field(name=f"code {i}", rates=(0.0, 1.0), score=i) for i in range(latent))
     return Layout(fields=fields, rows=rows)
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

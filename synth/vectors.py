@@ -13,15 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from synth.bins import Bins
+from synth.layers import NEVER
 
 WIDEST = 100
 """Values that a column without scores writes in one digit."""
 
 TEMPERATURE = 0.2
 """Of relaxed draws (Jang et al. 2017, arXiv 1611.01144)."""
-
-NEVER = -1e4
-"""Logit of what never occurs."""
 
 _EDGE = 1e-6
 
