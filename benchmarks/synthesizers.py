@@ -1,17 +1,19 @@
 """Synthesizers side by side on real tables: seconds, rows per second, and the scorecard; ours and those of others.
 
 usage: python benchmarks/synthesizers.py DATA [NAME ...] [--tables adult,...] [--seeds 5] [--work FOLDER]
-       [--interpreter arfpy=PYTHON] [--epochs 300]
+       [--interpreter arfpy=PYTHON] [--epochs 300] [--minutes 30]
 
 DATA is a folder with tabular/NAME/*.parquet (docs/benchmarks.md says which tables and where they are from). NAME is one
 of ours, or a peer: sdv-gaussian-copula, sdv-ctgan, sdv-tvae, sdv-copula-gan, arfpy, mostlyai. Identifiers are dropped
 for all alike; a table without a file of held-out rows is split at random, four fifths for training. Every fit runs in
 a process of its own, with the interpreter that --interpreter names for a peer that needs another environment, and
-prints one line of JSON. `plain_seconds` is what writing the drawn table alone takes.
+prints one line of JSON. `plain_seconds` is what writing the drawn table alone takes. A fit that takes longer than
+--minutes is given up; mostlyai is told to train for ten minutes at most.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -71,7 +73,7 @@ def fit(name: str, train: Path, out: Path, seed: int, epochs: int | None) -> dic
     elif name == "arfpy":
         drawn, fitted = _arfpy(frame)
     elif name == "mostlyai":
-        drawn, fitted = _mostlyai(frame, out.with_suffix(""))
+        drawn, fitted = _mostlyai(frame, out.with_suffix(""), seed)
     else:
         import synth
 
@@ -86,6 +88,7 @@ def fit(name: str, train: Path, out: Path, seed: int, epochs: int | None) -> dic
         "fit_seconds": round(fitted - began, 2),
         "rows_per_second": round(len(drawn) / (done - fitted)),
         "plain_seconds": round(done - drawn_at, 3),
+        "cores": len(os.sched_getaffinity(0)),
     }
 
 
@@ -112,13 +115,15 @@ def _arfpy(frame: Any) -> tuple[Any, float]:
     return model.forge(n=len(frame)), fitted
 
 
-def _mostlyai(frame: Any, folder: Path) -> tuple[Any, float]:
+def _mostlyai(frame: Any, folder: Path, seed: int) -> tuple[Any, float]:
     import pandas as pd
     from mostlyai import engine
 
+    engine.set_random_state(seed)
     engine.split(tgt_data=frame, workspace_dir=folder, model_type="TABULAR")
-    for step in (engine.analyze, engine.encode, engine.train):
-        step(workspace_dir=folder)
+    engine.analyze(workspace_dir=folder)
+    engine.encode(workspace_dir=folder)
+    engine.train(workspace_dir=folder, max_training_time=10)
     fitted = time.perf_counter()
     engine.generate(workspace_dir=folder, sample_size=len(frame))
     return pd.read_parquet(folder / "SyntheticData"), fitted
@@ -134,6 +139,7 @@ def main() -> None:
     parser.add_argument("--tables", default=",".join(TABLES))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int)
+    parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--work", type=Path)
     parser.add_argument("--interpreter", action="append", default=[], metavar="NAME=PYTHON")
     parser.add_argument("--fit", nargs=3, metavar=("TRAIN", "OUT", "SEED"), help=argparse.SUPPRESS)
@@ -152,21 +158,20 @@ def main() -> None:
             for name in given.names:
                 out = work / f"{table}-{seed}-{name}.parquet"
                 itself = [pythons.get(name, sys.executable), __file__, str(given.data), name, *more]
-                done = subprocess.run(
-                    [*itself, "--fit", str(train), str(out), str(seed)], capture_output=True, text=True
-                )
+                itself += ["--fit", str(train), str(out), str(seed)]
                 line: dict[str, Any] = {"table": table, "synthesizer": name, "seed": seed}
-                if done.returncode:
-                    line["error"] = done.stderr.strip()[-300:]
-                else:
-                    card = [sys.executable, str(HERE / "scorecard.py"), str(train), str(held), str(out)]
-                    scores = subprocess.run(
-                        [*card, "--target", TABLES[table]["target"]],
-                        capture_output=True,
-                        text=True,
-                        check=True,
+                try:
+                    done = subprocess.run(
+                        itself, capture_output=True, text=True, check=True, timeout=60 * given.minutes
                     )
+                    card = [sys.executable, str(HERE / "scorecard.py"), str(train), str(held), str(out)]
+                    card += ["--target", TABLES[table]["target"]]
+                    scores = subprocess.run(card, capture_output=True, text=True, check=True)
                     line |= json.loads(done.stdout.splitlines()[-1]) | json.loads(scores.stdout)
+                except subprocess.TimeoutExpired:
+                    line["error"] = f"longer than {given.minutes:g} minutes"
+                except subprocess.CalledProcessError as e:
+                    line["error"] = e.stderr.strip()[-300:]
                 print(json.dumps(line), flush=True)
 
 

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 
 from pipelines.cli import QUIET
 from privacy.errors import UnderstudyError
-from synth.registry import SYNTHESIZERS
+from synth.registry import ALL
 
 OURS = ("pipelines", "synth", "privacy", "validation")
 RESTRICTED = ("Business Source", "BUSL")
@@ -75,7 +75,7 @@ def examine() -> Examination:
             *_telemetry(),
             *_disk(Path.cwd()),
             *_accelerator(),
-            Remark(level="ok", about="synthesizer", text="auto, " + ", ".join(SYNTHESIZERS)),
+            Remark(level="ok", about="synthesizer", text="auto, " + ", ".join(ALL)),
         )
     )
 

@@ -1,5 +1,6 @@
 """plan: what a recipe would do, said before any private row is learned from."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -124,10 +125,10 @@ def rows_of(source: reading.Source) -> int:
     return total
 
 
-FIT_SECONDS = {"gmm": 0.8, "circuit": 2.5}
+FIT_SECONDS = {"gmm": 0.8, "circuit": 2.5, "sdv-gaussian-copula": 0.4}
 """Seconds of a fit, its search for a size included, for each million cells that thirty passes look at."""
 
-STEP_SECONDS = {"vae": 0.005, "ctgan": 0.02}
+STEP_SECONDS = {"vae": 0.005, "ctgan": 0.02, "sdv-ctgan": 0.02, "sdv-tvae": 0.01, "sdv-copula-gan": 0.02}
 """Seconds of a network's step for twenty columns."""
 
 
@@ -136,8 +137,12 @@ def _seconds(recipe: Recipe, schema: Schema, rows: int, fitted: int, released: i
     name, cells = resolve(recipe.synthesizer), len(schema) / 1e6
     evidence = min(rows, recipe.evidence_rows)
     given = synthesizer(recipe.synthesizer).options.model_validate(recipe.options)
-    epochs, most, batch = (getattr(given, n, None) for n in ("epochs", "max_steps", "batch_rows"))
-    if epochs is not None and most is not None and batch is not None:
+    epochs, batch = (
+        getattr(given, "epochs", None),
+        getattr(given, "batch_rows", getattr(given, "batch_size", None)),
+    )
+    if epochs is not None and batch is not None:
+        most = getattr(given, "max_steps", math.inf)
         batch = max(FEWEST_BATCH_ROWS, min(batch, fitted / FEWEST_BATCHES))
         each = STEP_SECONDS.get(name, max(STEP_SECONDS.values())) * (0.5 + len(schema) / 40)
         fit = min(most, epochs * max(1.0, fitted / batch)) * each

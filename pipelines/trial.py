@@ -42,7 +42,7 @@ def attempt(
     Args:
         recipe: what would be released; its options are for its own synthesizer only.
         folder: the recipe's folder.
-        synthesizers: names; none: all.
+        synthesizers: names; none: all of ours.
         roots: folders that inputs may lie in, besides the recipe's own.
         watch: who is told how the runs go on.
 

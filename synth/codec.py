@@ -9,6 +9,7 @@ means "nothing is known of this cell"; models integrate it out.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as attribute
 from functools import cached_property
 
 import numpy as np
@@ -107,10 +108,12 @@ class Layout:
     Attributes:
         fields: its columns, then its groups of columns that are missing together (`synth.absence`).
         rows: number of rows that the profile was learned from.
+        codec: what encoded it, for a synthesizer that must know the table's own values; None where nothing did.
     """
 
     fields: tuple[Field, ...]
     rows: float
+    codec: "Codec | None" = attribute(default=None, repr=False, compare=False)
 
     @property
     def states(self) -> int:
@@ -164,7 +167,7 @@ class Codec:
         for absence in profile.absences:
             names = ", ".join(schema.names[i] for i in absence.columns)
             fields.append(Field(name=f"missing: {names}", rates=(absence.rate, 1 - absence.rate), score=None))
-        self.layout = Layout(fields=tuple(fields), rows=profile.rows)
+        self.layout = Layout(fields=tuple(fields), rows=profile.rows, codec=self)
 
     def code(self, batch: Batch, dictionaries: Mapping[str, Dictionary]) -> dict[str, NDArray[np.generic]]:
         """Raw keys → the arrays `states` and `scores`; the function by which a curator recodes.

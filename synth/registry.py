@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
@@ -17,10 +17,15 @@ from synth.schema import nearest
 class Model(Protocol):
     """A fitted synthesizer of encoded rows."""
 
-    name: ClassVar[str]
+    @property
+    def name(self) -> str:
+        """In a recipe."""
+        ...
 
-    exact: ClassVar[bool]
-    """Whether what depends on a condition, and densities, are exact; else both are approximate."""
+    @property
+    def exact(self) -> bool:
+        """Whether what depends on a condition, and densities, are exact; else both are approximate."""
+        ...
 
     def draw(
         self, rows: int, rng: np.random.Generator, *, given: Encoded | None = None, present: bool = False
@@ -94,6 +99,16 @@ SYNTHESIZERS: dict[str, str] = {
     "ctgan": "synth.ctgan:Ctgan",
 }
 
+BASELINES: dict[str, str] = {
+    "sdv-gaussian-copula": "synth.sdv:GAUSSIAN_COPULA",
+    "sdv-ctgan": "synth.sdv:CTGAN",
+    "sdv-tvae": "synth.sdv:TVAE",
+    "sdv-copula-gan": "synth.sdv:COPULA_GAN",
+}
+"""Others' synthesizers behind the same face. They need the rows themselves, and the extra `sdv`."""
+
+ALL = {**SYNTHESIZERS, **BASELINES}
+
 DEFAULT = "circuit"
 """What `auto` means for a table."""
 
@@ -106,11 +121,9 @@ def resolve(name: str) -> str:
     """
     if name == "auto":
         return DEFAULT
-    if name not in SYNTHESIZERS:
-        known = ", ".join(("auto", *SYNTHESIZERS))
-        raise RecipeError(
-            f"a synthesizer must be one of {known}, however: {name!r}{nearest(name, SYNTHESIZERS)}"
-        )
+    if name not in ALL:
+        known = ", ".join(("auto", *ALL))
+        raise RecipeError(f"a synthesizer must be one of {known}, however: {name!r}{nearest(name, ALL)}")
     return name
 
 
@@ -119,8 +132,9 @@ def synthesizer(name: str) -> Synthesizer:
 
     Raises:
         RecipeError: no synthesizer has that name.
+        UsageError: it is of a package that is not installed.
     """
-    module, _, cls = SYNTHESIZERS[resolve(name)].partition(":")
+    module, _, cls = ALL[resolve(name)].partition(":")
     found: Synthesizer = getattr(import_module(module), cls)
     return found
 
@@ -130,6 +144,7 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
 
     Raises:
         RecipeError: the synthesizer or an option does not exist, or an option is out of range.
+        UsageError: the synthesizer is of a package that is not installed.
     """
     chosen = synthesizer(name)
     try:

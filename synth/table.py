@@ -17,7 +17,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from privacy.curator import Curator, ExactCurator, Floats
-from privacy.errors import InputError, ReleaseError, UsageError
+from privacy.errors import InputError, RecipeError, ReleaseError, SchemaError, UsageError
 from synth.codec import Codec, Encoded
 from synth.infer import infer_table
 from synth.keys import NOT_CONVERTED, one
@@ -373,7 +373,7 @@ def load(folder: Path | str) -> TableModel[Any]:
         frame = {"pandas": pd.DataFrame, "arrow": pa.Table}[description["frame"]]
         threads, dtypes = int(description["threads"]), dict(description["dtypes"])
         return TableModel(codec, model, frame=frame, threads=threads, dtypes=dtypes)
-    except (KeyError, TypeError, ValueError, UsageError) as e:
+    except (KeyError, TypeError, ValueError, RecipeError, SchemaError) as e:
         # Pydantic's and torch's complaints about a damaged file are of these.
         raise ReleaseError(
             f"a model must fit its schema, however: {source} was changed ({type(e).__name__}: {e}); fit it again"
