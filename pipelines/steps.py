@@ -8,6 +8,7 @@ Prefect flow, only decides the order.
 import functools
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -454,6 +455,10 @@ def shards_of(run: Run) -> list[tuple[int, int]]:
     return [(i, min(size, rows - i * size)) for i in range(-(-rows // size))]
 
 
+GROUP_PARTS = 4
+"""Parts of a draw that make a row group of a shard."""
+
+
 def shard_path(run: Run, number: int) -> Path:
     """Where a shard lies in the workspace."""
     return run.workspace.path / DATA / f"part-{number:05d}.parquet"
@@ -469,19 +474,20 @@ def sample_shard(run: Run, number: int, rows: int) -> Path:
     model: TableModel[pa.Table] = load(run.workspace.path / MODEL)
     digest = run.workspace.records()["fit"].facts["digest"]
     statement, _ = without_guarantee(run.recipe.at_least)
-    table = model.shard(number, rows, seed=run.recipe.seed, first_row=number * run.recipe.shard_rows)
-    table = table.replace_schema_metadata(
-        {
-            "synthetic": "true",
-            "generator": f"understudy {versions()['understudy']}",
-            "recipe_digest": run.recipe.digest(),
-            "model_digest": digest,
-            "privacy": statement,
-        }
-    )
+    parts = model.shard(number, rows, seed=run.recipe.seed, first_row=number * run.recipe.shard_rows)
+    about = {
+        "synthetic": "true",
+        "generator": f"understudy {versions()['understudy']}",
+        "recipe_digest": run.recipe.digest(),
+        "model_digest": digest,
+        "privacy": statement,
+    }
     path = shard_path(run, number)
     part = path.with_name(f".{path.name}.part")
-    pq.write_table(table, part, compression="zstd", row_group_size=131_072)
+    with pq.ParquetWriter(part, model.schema.arrow.with_metadata(about), compression="zstd") as writer:
+        while group := list(itertools.islice(parts, GROUP_PARTS)):
+            table = pa.concat_tables(group).replace_schema_metadata(about)
+            writer.write_table(table, row_group_size=len(table))
     part.replace(path)
     return path
 

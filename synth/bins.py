@@ -49,10 +49,10 @@ class Bins:
         self, values: NDArray[np.int64], rng: np.random.Generator
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """A state and a score for each value; scores are standard normal inside their bin."""
-        spread = values >= self.plain
-        states = np.where(spread, self.plain, values).astype(np.int32)
+        states = np.minimum(values, self.plain).astype(np.int32)
         scores = np.zeros(len(values), np.float32)
-        if np.any(spread):
+        spread = np.flatnonzero(values >= self.plain)
+        if len(spread):
             bin_of = values[spread] - self.plain
             low, high = self.places[bin_of], self.places[bin_of + 1]
             u = low + rng.random(len(bin_of)) * (high - low)

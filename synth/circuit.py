@@ -12,6 +12,7 @@ flat mixture (`synth.gmm`), which is a tree whose links copy the hidden state.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from torch import Tensor
 from privacy.curator import Batch, Curator, Floats, Split
 from synth.bins import Bins, bins_from, bins_of, cuts_of, log_densities, values_of
 from synth.codec import UNKNOWN, Encoded, Layout
-from synth.draws import categorical, from_tables, rowwise
+from synth.draws import Tables, from_tables, rowwise
 from synth.em import best_size, encoded_of, grouped, maximize_likelihood, simplex, slices, visits_of
 from synth.gmm import Options as MixtureOptions
 from synth.gmm import Parameters as MixtureParameters
@@ -188,18 +189,24 @@ class Circuit:
         )
         return cls(layout, bins, parameters)
 
-    def _ancestral(self, rows: int, rng: np.random.Generator) -> Encoded:
+    @cached_property
+    def _tables(self) -> tuple[list[Tables], list[Tables]]:
+        """What hidden states and values are drawn from, for each column."""
         p = self._parameters
+        hidden = [
+            Tables((p.prior[:, None] if parent < 0 else p.transitions[c]).double().numpy())
+            for c, parent in enumerate(p.parents.tolist())
+        ]
+        return hidden, [Tables(e.double().numpy()) for e in p.emissions]
+
+    def _ancestral(self, rows: int, rng: np.random.Generator) -> Encoded:
+        of_hidden, of_values = self._tables
+        root = np.zeros(rows, np.int64)
         hidden: dict[int, NDArray[np.int64]] = {}
         out = self._layout.unknown(rows)
         for c in self._order:
-            parent = int(p.parents[c])
-            if parent < 0:
-                hidden[c] = categorical(rng, p.prior.double().numpy(), rows)
-            else:
-                hidden[c] = from_tables(rng, p.transitions[c].double().numpy(), hidden[parent])
-            values = from_tables(rng, p.emissions[c].double().numpy(), hidden[c])
-            self._put(out, c, slice(None), values, rng)
+            hidden[c] = of_hidden[c].draw(rng, hidden.get(int(self._parameters.parents[c]), root))
+            self._put(out, c, slice(None), of_values[c].draw(rng, hidden[c]), rng)
         return out
 
     def _conditional(self, given: Encoded, rng: np.random.Generator, *, present: bool) -> Encoded:

@@ -474,21 +474,28 @@ class _ColumnCodec:
         if not self._column.learned:
             return self._filled(missing, first_row, salt)
         if self.text:
-            labels = [*self._profile.atoms, OTHER]
-            indices = pa.array(states.astype(np.int64) - 1, mask=missing)
-            values = pa.array(labels, pa.string()).take(indices)
+            values = self._labels.take(pa.array(states - 1, mask=missing if missing.any() else None))
             return values.cast(self._column.arrow_type) if self._column.type != "string" else values
-        keys = np.full(len(states), MISSING, np.int64)
-        atom = (states > 0) & (states <= len(self._atoms))
-        keys[atom] = self._atoms[states[atom] - 1]
-        pooled = self._pool & (states == len(self._atoms) + 1)
-        if np.any(pooled) and len(self._atoms):
-            # A rare number cannot be named; the commonest one of its column stands for it.
-            keys[pooled] = self._atoms[int(np.argmax(self._profile.atom_rates))]
+        keys = self._keys_of_states[states]
         if self.spread and scores is not None:
-            spread = states == len(self.rates) - 1
+            spread = np.flatnonzero(states == len(self.rates) - 1)
             keys[spread] = self._value(scores[spread].astype(np.float64))
         return from_keys(keys, self._column.arrow_type)
+
+    @cached_property
+    def _labels(self) -> pa.Array:
+        """The word of each state after the first."""
+        return pa.array([*self._profile.atoms, OTHER], pa.string())
+
+    @cached_property
+    def _keys_of_states(self) -> Keys:
+        """The key of each state: int64 (states,)."""
+        keys = np.full(len(self.rates), MISSING, np.int64)
+        keys[1 : 1 + len(self._atoms)] = self._atoms
+        if self._pool and len(self._atoms):
+            # A rare number cannot be named; the commonest one of its column stands for it.
+            keys[1 + len(self._atoms)] = self._atoms[int(np.argmax(self._profile.atom_rates))]
+        return keys
 
     def log_slope(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Log |d score / d value| at these scores."""

@@ -11,6 +11,7 @@ the profile, never from rows.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from privacy.curator import Batch, Curator, Floats, Split
 from synth.codec import UNKNOWN, Encoded, Layout
-from synth.draws import categorical, from_tables
+from synth.draws import Tables, from_tables
 from synth.em import best_size, encoded_of, grouped, maximize_likelihood, simplex, slices, visits_of
 
 _LOG_2PI = math.log(2 * math.pi)
@@ -100,7 +101,7 @@ class Gmm:
         """See `synth.registry.Model.draw`."""
         if given is None:
             known = self._layout.unknown(rows)
-            component = categorical(rng, np.exp(self._parameters.log_weights.double().numpy()), rows)
+            component = self._weights.draw(rng, np.zeros(rows, np.int64))
         else:
             serving = given.serving(rows)
             component = from_tables(rng, self._posterior(given, present=present).T, serving)
@@ -148,20 +149,37 @@ class Gmm:
                 joint = joint + unknown @ self._scorer.log_present.double()
             return joint.softmax(1).numpy()
 
+    @cached_property
+    def _weights(self) -> Tables:
+        """What components are drawn from."""
+        return Tables(np.exp(self._parameters.log_weights.double().numpy())[:, None])
+
+    @cached_property
+    def _states(self) -> list[Tables]:
+        """What the states of each column are drawn from."""
+        return [Tables(self._table(i)) for i in range(len(self._layout.fields))]
+
+    def _table(self, column: int) -> Floats:
+        """Probability of each state of a column in each component: float64 (S, K)."""
+        first, states = self._layout.offsets[column], self._layout.fields[column].states
+        return np.asarray(np.exp(self._parameters.log_tables[first : first + states].double().numpy()))
+
     def _fill(
         self, known: Encoded, component: NDArray[np.int64], rng: np.random.Generator, *, present: bool
     ) -> Encoded:
         states, scores = known.states.copy(), known.scores.copy()
         means, stds = self._parameters.means.numpy(), self._parameters.stds.numpy()
-        for i, (field, offset) in enumerate(zip(self._layout.fields, self._layout.offsets, strict=True)):
+        for i, field in enumerate(self._layout.fields):
             unknown = np.flatnonzero(states[:, i] == UNKNOWN)
             if not len(unknown):
                 continue
             k = component[unknown]
-            table = np.exp(self._parameters.log_tables[offset : offset + field.states].double().numpy())
             if present and field.states > 1:
+                table = self._table(i)
                 table[0] = 0
-            states[unknown, i] = from_tables(rng, table, k)
+                states[unknown, i] = from_tables(rng, table, k)
+            else:
+                states[unknown, i] = self._states[i].draw(rng, k)
             if field.score is not None:
                 drawn = unknown[states[unknown, i] == field.spread]
                 k = component[drawn]

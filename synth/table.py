@@ -3,8 +3,9 @@
 import hashlib
 import json
 import math
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -19,6 +20,7 @@ from safetensors.torch import save as save_tensors
 from privacy.curator import Curator, ExactCurator, Floats
 from privacy.errors import InputError, RecipeError, ReleaseError, SchemaError, UsageError
 from synth.codec import Codec, Encoded
+from synth.em import slices
 from synth.infer import infer_table
 from synth.keys import NOT_CONVERTED, one
 from synth.profile import Labels, Profile, learn
@@ -30,6 +32,10 @@ Frame = TypeVar("Frame", pd.DataFrame, pa.Table)
 
 FORMAT = 2
 """Version of the files of a stored model."""
+
+PART_ROWS, AHEAD = 32_768, 4
+"""Rows that are drawn at a time, which what is done to them then finds in the processor's cache; and parts that may
+wait to be taken."""
 
 
 class TableModel(Generic[Frame]):
@@ -86,26 +92,41 @@ class TableModel(Generic[Frame]):
             ConditionError: a condition names what does not exist or has no probability.
         """
         _at_least(0, rows=rows, seed=seed, first_row=first_row)
-        return self._draw(rows, np.random.Philox(seed), given, first_row, f"{seed}")
-
-    def shard(self, number: int, rows: int, *, seed: int, first_row: int) -> Frame:
-        """The rows of one shard of a release: a function of (model digest, seed, shard number) alone."""
-        words = hashlib.sha256(f"{self.digest()} {seed} {number}".encode()).digest()
-        bits = np.random.Philox(key=np.frombuffer(words[:16], np.uint64))
-        return self._draw(rows, bits, None, first_row, f"{self.digest()} {seed}")
-
-    def _draw(
-        self, rows: int, bits: np.random.Philox, given: Mapping[str, object] | None, first_row: int, salt: str
-    ) -> Frame:
-        condition = self._codec.condition(given) if given else None
-        drawn = self._model.draw(rows, np.random.Generator(bits), given=condition)
-        table = self._codec.decode(drawn, first_row=first_row, salt=salt)
+        parts = self._drawn(rows, np.random.PCG64DXSM(seed), given, first_row, f"{seed}")
+        table = pa.concat_tables(parts)
         for name, value in (given or {}).items():
             i = table.schema.get_field_index(name)
             kind = table.schema.field(i).type
             same = one(value, kind).take(pa.array(np.zeros(rows, np.int64)))
             table = table.set_column(i, table.schema.field(i), same)
         return self._out(table)
+
+    def shard(self, number: int, rows: int, *, seed: int, first_row: int) -> Iterator[pa.Table]:
+        """The rows of one shard of a release, in parts: a function of (model digest, seed, shard number) alone."""
+        words = hashlib.sha256(f"{self.digest()} {seed} {number}".encode()).digest()
+        bits = np.random.PCG64DXSM(int.from_bytes(words[:16]))
+        return self._drawn(rows, bits, None, first_row, f"{self.digest()} {seed}")
+
+    def _drawn(
+        self,
+        rows: int,
+        bits: np.random.PCG64DXSM,
+        given: Mapping[str, object] | None,
+        first_row: int,
+        salt: str,
+    ) -> Iterator[pa.Table]:
+        """Rows in parts, each from a stream of its own; while one is decoded the next is drawn."""
+        condition = self._codec.condition(given) if given else None
+        waiting: deque[Future[pa.Table]] = deque()
+        with ThreadPoolExecutor(1) as other:
+            for number, part in enumerate(slices(rows, PART_ROWS)):
+                rng = np.random.Generator(bits.jumped(number))
+                drawn = self._model.draw(part.stop - part.start, rng, given=condition)
+                start = first_row + part.start
+                waiting.append(other.submit(self._codec.decode, drawn, first_row=start, salt=salt))
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft().result()
+            yield from (w.result() for w in waiting)
 
     def log_prob(self, frame: Frame) -> Floats:
         """Log-density of each row in the units of its columns: float64 (n,).

@@ -281,7 +281,7 @@ class Vae:
                 unknown = np.flatnonzero(given.states[part, c] == UNKNOWN)
                 if not len(unknown):
                     continue
-                own = logits[c][torch.from_numpy(unknown)].double()
+                own = logits[c] if len(unknown) == len(logits[c]) else logits[c][torch.from_numpy(unknown)]
                 if present and own.shape[1] > 1:
                     own[:, 0] = -math.inf
                 states, scores = b.draw(rowwise(rng, own.softmax(-1).numpy()), rng)

@@ -22,7 +22,7 @@ import synth
 import synth.table
 from privacy.errors import ConditionError, InputError, RecipeError, ReleaseError, UsageError
 from synth.schema import OTHER
-from synth.table import TableModel
+from synth.table import PART_ROWS, TableModel
 from tests.synth.tables import mixed, mixed_schema, schema_for
 
 SMALL: Mapping[str, Any] = {"components": 12, "passes": 5}
@@ -229,24 +229,35 @@ def test_equal_seeds_give_equal_models_and_other_seeds_others() -> None:
 def test_a_shard_is_a_function_of_model_seed_and_number(
     model: TableModel[pd.DataFrame], tmp_path: Path
 ) -> None:
+    def shard(of: TableModel[Any], number: int, seed: int) -> pa.Table:
+        return pa.concat_tables(of.shard(number, 50, seed=seed, first_row=50 * number))
+
     model.save(tmp_path)
     other_process = synth.load(tmp_path)
-    other_process.shard(7, 10, seed=1, first_row=0)
-    shards = {
-        (seed, number): model.shard(number, 50, seed=seed, first_row=50 * number)
-        for seed in (1, 2)
-        for number in (0, 1, 2)
-    }
-    for (seed, number), shard in reversed(shards.items()):
-        assert other_process.shard(number, 50, seed=seed, first_row=50 * number).equals(shard)
+    shard(other_process, 7, 1)
+    shards = {(seed, number): shard(model, number, seed) for seed in (1, 2) for number in (0, 1, 2)}
+    for (seed, number), drawn in reversed(shards.items()):
+        assert shard(other_process, number, seed).equals(drawn)
     for one, two in itertools.combinations(shards.values(), 2):
         assert not one.equals(two)
-    assert not fitted(dependent(400)).shard(0, 50, seed=1, first_row=0).equals(shards[1, 0])
+    assert not shard(fitted(dependent(400)), 0, 1).equals(shards[1, 0])
 
 
-def test_identifiers_go_on_from_shard_to_shard(wide: TableModel[pa.Table]) -> None:
-    ids = [v for k in range(4) for v in wide.shard(k, 60, seed=1, first_row=60 * k).column("id").to_pylist()]
-    assert len(set(ids)) == 240
+def test_identifiers_go_on_from_shard_to_shard_and_from_part_to_part(wide: TableModel[pa.Table]) -> None:
+    shards = [pa.concat_tables(wide.shard(k, 40_000, seed=1, first_row=40_000 * k)) for k in range(2)]
+    ids = [v for shard in shards for v in shard.column("id").to_pylist()]
+    assert len(set(ids)) == len(ids) == 80_000
+    rest = wide.shard(0, 40_000, seed=1, first_row=0)
+    assert [len(part) for part in rest] == [PART_ROWS, 40_000 - PART_ROWS]
+
+
+def test_parts_of_a_draw_differ_and_a_longer_draw_begins_like_a_shorter_one(
+    model: TableModel[pd.DataFrame],
+) -> None:
+    rows = model.sample(2 * PART_ROWS, seed=3)
+    one, two = rows[:PART_ROWS].reset_index(drop=True), rows[PART_ROWS:].reset_index(drop=True)
+    assert not one.equals(two)
+    pd.testing.assert_frame_equal(one, model.sample(PART_ROWS, seed=3))
 
 
 # --------------------------------------------------------------------------------------------------- conditions
