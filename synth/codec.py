@@ -244,6 +244,12 @@ class Codec:
                 raise ConditionError(
                     f"a condition must name a column, however: {name!r} is none{nearest(name, self.schema.names)}"
                 )
+            column = self.schema[name]
+            if value is not None and not column.learned:
+                raise ConditionError(
+                    f"a condition must be on a column that is learned, however: {name!r} is kind: {column.kind}, "
+                    "whose values are made anew; leave it out, or say that it is missing"
+                )
             codec = self._columns[self.schema.names.index(name)]
             key = codec.condition(value)
             row[name] = key

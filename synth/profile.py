@@ -126,8 +126,8 @@ def learn(schema: Schema, curator: Curator, labels: Labels, *, at_least: int = 1
     rows = float(curator.total(of="rows").value)
     if rows < 2 * enough:
         raise InputError(
-            f"a table must have at least {2 * enough} rows to train on, however: it has fewer; "
-            "bring more rows, lower `holdout`, or set `at_least: 0` if its values may be public"
+            f"a table must have at least {2 * enough} rows to train on, however: it has {rows:.0f}; "
+            "bring more rows, hold fewer of them back, or set `at_least: 0` if its values may be public"
         )
     halves = [Cells(columns=(c.name,), edges=(np.empty(0, np.int64),)) for c in schema]
     presence = curator.histogram(halves)

@@ -211,7 +211,8 @@ class TableModel(Generic[Frame]):
         _at_least(0, seed=seed)
         rng = np.random.Generator(np.random.Philox(seed))
         drawn = self._with_codes().reconstruct(self._codec.encode(self._known(frame), rows=len(frame)), rng)
-        return self._out(self._codec.decode(drawn, salt=f"reconstructed {seed}"))
+        out = self._out(self._codec.decode(drawn, salt=f"reconstructed {seed}"))
+        return out.set_axis(frame.index) if isinstance(frame, pd.DataFrame) else out
 
     def _with_codes(self) -> Coded:
         if not isinstance(self._model, Coded):

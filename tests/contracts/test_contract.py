@@ -540,13 +540,20 @@ def test_every_option_out_of_range_or_of_another_type_is_refused_with_its_name(n
 
 @pytest.mark.parametrize("rows", [0, 1, 3])
 def test_a_table_of_hardly_any_rows_is_refused(name: str, rows: int) -> None:
-    with pytest.raises(InputError, match="however"):
+    with pytest.raises(InputError, match=f"at least 20 rows to train on, however: it has {rows};"):
         synth.fit(people(max(1, rows), seed=1).slice(0, rows), name, schema=schema_for(people(1, seed=1)))
 
 
 def test_a_table_just_large_enough_works(name: str) -> None:
     drawn = synth.fit(people(20, seed=1), name, options=FEW.get(name), threads=1).sample(30)
     assert len(drawn) == 30
+
+
+def test_a_batch_may_be_larger_than_the_table(name: str) -> None:
+    if "batch_rows" not in synthesizer(name).options.model_fields:
+        pytest.skip("it has no batches")
+    options = {**FEW.get(name, {}), "batch_rows": 1_000_000}
+    assert len(synth.fit(people(60, seed=1), name, options=options, threads=1).sample(30)) == 30
 
 
 def test_a_table_of_one_constant_column_works(name: str) -> None:

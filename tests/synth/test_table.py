@@ -326,6 +326,15 @@ def test_a_condition_that_no_row_can_meet_is_refused(
         model.sample(10, given=given)
 
 
+def test_a_condition_on_what_is_never_learned_is_refused_but_its_absence_is_none(
+    wide: TableModel[pa.Table],
+) -> None:
+    with pytest.raises(ConditionError, match="'id' is kind: identifier, whose values are made anew"):
+        wide.sample(3, given={"id": wide.sample(1).column("id")[0].as_py()})
+    with pytest.raises(ConditionError, match="id = None has no probability"):
+        wide.sample(3, given={"id": None})
+
+
 def test_a_condition_may_be_a_time_a_decimal_or_a_category_of_a_dictionary(
     wide: TableModel[pa.Table],
 ) -> None:

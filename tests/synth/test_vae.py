@@ -38,6 +38,8 @@ def test_a_row_that_is_drawn_from_its_code_is_of_its_group() -> None:
     assert (again["kind"] == rows["kind"]).mean() > 0.95
     assert np.corrcoef(again["size"], rows["size"])[0, 1] > 0.9
     assert again.equals(model().reconstruct(rows, seed=3))
+    framed = rows.set_axis(np.arange(len(rows)) * 2)
+    assert model().reconstruct(framed, seed=3).index.equals(framed.index)
 
 
 def test_codes_tell_the_groups_apart() -> None:
