@@ -1,6 +1,6 @@
 """What must hold of the house, measured: Adult, memory at ten million rows, the gate on real tables.
 
-usage: python benchmarks/house.py DATA [adult] [memory] [tables] [growth] [--seeds 3] [--work FOLDER]
+usage: python benchmarks/house.py DATA [adult] [memory] [tables] [growth] [rate] [--seeds 3] [--work FOLDER]
 
 DATA is a folder with tabular/NAME/*.parquet (docs/benchmarks.md says which tables and where they are from).
 Every measurement runs `understudy` as a person would, in a process of its own, and prints one line of JSON.
@@ -204,13 +204,48 @@ def growth(data: Path, work: Path, _: int) -> Iterator[dict[str, Any]]:
             yield {**line, "rows": len(table), "columns": table.num_columns, **_short(done)}
 
 
+def rate(data: Path, work: Path, _: int) -> Iterator[dict[str, Any]]:
+    """A million rows of Adult drawn and written to Parquet in one process, against writing them alone."""
+    import synth
+
+    table = pq.read_table(data / "tabular" / "adult" / "adult_train.parquet")
+    work.mkdir(parents=True, exist_ok=True)
+    first, second, rows = work / "drawn.parquet", work / "again.parquet", 1_000_000
+    brief = {
+        "circuit": {"states": 64},
+        "gmm": {"components": 256},
+        "vae": {"epochs": 5},
+        "ctgan": {"epochs": 2},
+    }
+    for name, options in brief.items():
+        model = synth.fit(table, name, options=options)
+        for _ in range(2):
+            began = time.perf_counter()
+            parts = model.shard(0, rows, seed=1, first_row=0)
+            with pq.ParquetWriter(first, model.schema.arrow, compression="zstd") as writer:
+                for part in parts:
+                    writer.write_table(part)
+            drawn = time.perf_counter() - began
+        whole = pq.read_table(first)
+        began = time.perf_counter()
+        pq.write_table(whole, second, compression="zstd")
+        alone = time.perf_counter() - began
+        line = {"what": "rate", "synthesizer": name, "rows_per_second": round(rows / drawn)}
+        yield {
+            **line,
+            "seconds": round(drawn, 2),
+            "alone_seconds": round(alone, 2),
+            "times": round(drawn / alone, 2),
+        }
+
+
 def _short(done: dict[str, Any]) -> dict[str, Any]:
     keep = ("exit", "verdict", "seconds", "wall_seconds", "stderr")
     short = {k: done[k] for k in keep if k in done}
     return {**short, "peak_gb": round(done["peak_bytes"] / 1e9, 2)}
 
 
-PARTS = {"adult": adult, "memory": memory, "tables": tables, "growth": growth}
+PARTS = {"adult": adult, "memory": memory, "tables": tables, "growth": growth, "rate": rate}
 
 
 def main() -> None:
