@@ -63,7 +63,7 @@ def tables(found: Found) -> Iterator[str]:
         heads += [f"tstr (real {real:.3f})", "dcr_share", f"copies (held-out {copies:.4f})"]
         yield f"| {' | '.join(heads)} |"
         yield "|---" * 11 + "|"
-        for name, lines in sorted(by_name.items(), key=lambda item: (item[0] not in OURS, item[0])):
+        for name, lines in sorted(by_name.items(), key=lambda item: (_theirs(item[0]), item[0])):
             good = [line for line in lines if "error" not in line]
             if not good:
                 yield f"| `{name}` | {len(lines)} | | {_why(lines[0]['error'])} |" + " |" * 7
@@ -72,6 +72,10 @@ def tables(found: Found) -> Iterator[str]:
             copied = sum(line["copies"] for line in good) / len(good)
             yield f"| `{name}` | {len(good)} | {good[0]['cores']} | {' | '.join(cells)} | {copied:.4f} |"
         yield ""
+
+
+def _theirs(name: str) -> bool:
+    return name.partition(",")[0] not in OURS
 
 
 def _why(error: str) -> str:
@@ -131,7 +135,7 @@ def chart(found: Found) -> str:
             x, y = across(seconds), up(error)
             # Labels of points at the same height would cover each other.
             below = max(y + 4, below + 11)
-            kind = "ours" if name in OURS else "theirs"
+            kind = "theirs" if _theirs(name) else "ours"
             ends = x > x0 + WIDE - 120
             anchor = f'x="{x - 7:.1f}" text-anchor="end"' if ends else f'x="{x + 7:.1f}"'
             panels.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" class="{kind}"/>')

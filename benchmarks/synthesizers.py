@@ -1,7 +1,7 @@
 """Synthesizers side by side on real tables: seconds, rows per second, and the scorecard; ours and those of others.
 
 usage: python benchmarks/synthesizers.py DATA [NAME ...] [--tables adult,...] [--seeds 5] [--work FOLDER]
-       [--interpreter arfpy=PYTHON] [--epochs 300] [--minutes 30]
+       [--interpreter arfpy=PYTHON] [--epochs 300] [--at-least 0] [--minutes 30]
 
 DATA is a folder with tabular/NAME/*.parquet (docs/benchmarks.md says which tables and where they are from). NAME is one
 of ours, or a peer: sdv-gaussian-copula, sdv-ctgan, sdv-tvae, sdv-copula-gan, arfpy, mostlyai. Identifiers are dropped
@@ -62,7 +62,7 @@ def split(data: Path, name: str, seed: int, work: Path) -> tuple[Path, Path]:
     return paths
 
 
-def fit(name: str, train: Path, out: Path, seed: int, epochs: int | None) -> dict[str, float]:
+def fit(name: str, train: Path, out: Path, seed: int, epochs: int | None, at_least: int) -> dict[str, float]:
     """Fits one synthesizer and draws as many rows as it has learned from; runs in a process of its own."""
     import pandas as pd
 
@@ -78,7 +78,7 @@ def fit(name: str, train: Path, out: Path, seed: int, epochs: int | None) -> dic
         import synth
 
         more = {} if epochs is None or name not in ("vae", "ctgan") else {"epochs": epochs}
-        model = synth.fit(frame, name, seed=seed, options=more)
+        model = synth.fit(frame, name, seed=seed, at_least=at_least, options=more)
         fitted = time.perf_counter()
         drawn = model.sample(len(frame), seed=seed)
     drawn_at = time.perf_counter()
@@ -139,6 +139,7 @@ def main() -> None:
     parser.add_argument("--tables", default=",".join(TABLES))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int)
+    parser.add_argument("--at-least", type=int, default=10, help="disclosure control of ours; 0: none")
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--work", type=Path)
     parser.add_argument("--interpreter", action="append", default=[], metavar="NAME=PYTHON")
@@ -146,12 +147,15 @@ def main() -> None:
     given = parser.parse_args()
     if given.fit:
         train, out, seed = given.fit
-        print(json.dumps(fit(given.names[0], Path(train), Path(out), int(seed), given.epochs)))
+        print(
+            json.dumps(fit(given.names[0], Path(train), Path(out), int(seed), given.epochs, given.at_least))
+        )
         return
     pythons = dict(text.split("=", 1) for text in given.interpreter)
     work = given.work or Path(tempfile.mkdtemp(prefix="understudy-bench-"))
     work.mkdir(parents=True, exist_ok=True)
-    more = [] if given.epochs is None else ["--epochs", str(given.epochs)]
+    more = ["--at-least", str(given.at_least)]
+    more += [] if given.epochs is None else ["--epochs", str(given.epochs)]
     for table in given.tables.split(","):
         for seed in range(given.seeds):
             train, held = split(given.data, table, seed, work)
@@ -159,7 +163,8 @@ def main() -> None:
                 out = work / f"{table}-{seed}-{name}.parquet"
                 itself = [pythons.get(name, sys.executable), __file__, str(given.data), name, *more]
                 itself += ["--fit", str(train), str(out), str(seed)]
-                line: dict[str, Any] = {"table": table, "synthesizer": name, "seed": seed}
+                shown = f"{name}, no disclosure control" if given.at_least == 0 else name
+                line: dict[str, Any] = {"table": table, "synthesizer": shown, "seed": seed}
                 try:
                     done = subprocess.run(
                         itself, capture_output=True, text=True, check=True, timeout=60 * given.minutes

@@ -165,7 +165,8 @@ def trial(
 
     Args:
         recipe: the recipe.
-        synthesizers: names with commas between, as circuit,vae,sdv-tvae; all of ours, if none is named.
+        synthesizers: names with commas between, as circuit,vae,sdv-tvae; all of ours, if none is named. Options are
+            for the recipe's own synthesizer (or that of --synthesizer), the others have their defaults.
         changes: fields of the recipe, for this run only.
         root: a folder that inputs may lie in; may be given several times.
         json: print one JSON object on stdout; logs go to stderr.

@@ -143,7 +143,8 @@ def _seconds(recipe: Recipe, schema: Schema, rows: int, fitted: int, released: i
     )
     if epochs is not None and batch is not None:
         most = getattr(given, "max_steps", math.inf)
-        batch = max(FEWEST_BATCH_ROWS, min(batch, fitted / FEWEST_BATCHES))
+        if hasattr(given, "batch_rows"):
+            batch = max(FEWEST_BATCH_ROWS, min(batch, fitted / FEWEST_BATCHES))
         each = STEP_SECONDS.get(name, max(STEP_SECONDS.values())) * (0.5 + len(schema) / 40)
         fit = min(most, epochs * max(1.0, fitted / batch)) * each
     else:

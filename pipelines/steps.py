@@ -486,8 +486,8 @@ def sample_shard(run: Run, number: int, rows: int) -> Path:
     part = path.with_name(f".{path.name}.part")
     with pq.ParquetWriter(part, model.schema.arrow.with_metadata(about), compression="zstd") as writer:
         while group := list(itertools.islice(parts, GROUP_PARTS)):
-            table = pa.concat_tables(group).replace_schema_metadata(about)
-            writer.write_table(table, row_group_size=len(table))
+            table = pa.concat_tables(group).unify_dictionaries().replace_schema_metadata(about)
+            writer.write_table(table, row_group_size=max(1, len(table)))
     part.replace(path)
     return path
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from pipelines.recipe import Recipe
 from pipelines.steps import Run, Watch, check, fidelity_of, open_run, perform, verdict_of
 from pipelines.workspace import write_atomic
-from privacy.errors import GateRefused, UnderstudyError
+from privacy.errors import GateRefused, RecipeError, UnderstudyError
 from synth.registry import SYNTHESIZERS, resolve
 from validation.comparison import Comparison, Entry, describe, render
 
@@ -42,7 +42,7 @@ def attempt(
     Args:
         recipe: what would be released; its options are for its own synthesizer only.
         folder: the recipe's folder.
-        synthesizers: names; none: all of ours.
+        synthesizers: names; none: all of ours. The recipe's options are for its own synthesizer.
         roots: folders that inputs may lie in, besides the recipe's own.
         watch: who is told how the runs go on.
 
@@ -52,6 +52,11 @@ def attempt(
     """
     own = resolve(recipe.synthesizer)
     names = list(dict.fromkeys(resolve(n) for n in synthesizers)) or list(SYNTHESIZERS)
+    if recipe.options and own not in names:
+        raise RecipeError(
+            f"options must be for a synthesizer that is tried, however: they are for {own}, the recipe's own; "
+            f"try it as well, or say --synthesizer {names[0]}"
+        )
     runs = []
     for name in names:
         options = recipe.options if name == own else {}

@@ -245,10 +245,10 @@ class Codec:
                     f"a condition must name a column, however: {name!r} is none{nearest(name, self.schema.names)}"
                 )
             column = self.schema[name]
-            if value is not None and not column.learned:
+            if value is not None and not column.learned and column.kind != "empty":
                 raise ConditionError(
                     f"a condition must be on a column that is learned, however: {name!r} is kind: {column.kind}, "
-                    "whose values are made anew; leave it out, or say that it is missing"
+                    "whose values are made anew; leave it out"
                 )
             codec = self._columns[self.schema.names.index(name)]
             key = codec.condition(value)
@@ -394,8 +394,8 @@ class _ColumnCodec:
             return self.keys(one(value, self._column.arrow_type))
         except (ValueError, TypeError, NotImplementedError, OverflowError):
             raise ConditionError(
-                f"a condition on {self._column.name!r} must be a value of type {self._column.type}, "
-                f"however: it is {type(value).__name__}"
+                f"a condition on {self._column.name!r} must be one value of type {self._column.type}, "
+                f"however: it is {type(value).__name__}; draw for each of several values, None means missing"
             ) from None
 
     def gives(self, keys: Keys) -> NDArray[np.bool_]:

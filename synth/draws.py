@@ -72,7 +72,7 @@ class Tables:
         return part
 
 
-def _parts(table: Floats) -> tuple[Floats, NDArray[np.int64]]:
+def _parts(table: Floats) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
     """For each of the S equal parts of K distributions the share of its own value, and the way to its other: (K · S,).
 
     The least probable value that is left fills a part with what it has, and the most probable one the rest of it.
@@ -82,7 +82,7 @@ def _parts(table: Floats) -> tuple[Floats, NDArray[np.int64]]:
     # A distribution of nothing at all is never asked for.
     share = np.where(whole > 0, table / np.maximum(whole, 1e-300), 1 / size) * size
     order = np.argsort(share, axis=0, kind="stable")
-    stays, way = np.ones((size, columns)), np.zeros((size, columns), np.int64)
+    stays, way = np.ones((size, columns), np.float32), np.zeros((size, columns), np.int16)
     every = np.arange(columns)
     least, most = np.zeros(columns, np.int64), np.full(columns, size - 1)
     left = share[order[most, every], every]
@@ -102,8 +102,8 @@ def _parts(table: Floats) -> tuple[Floats, NDArray[np.int64]]:
 
 def rowwise(rng: np.random.Generator, weights: NDArray[np.floating]) -> NDArray[np.int64]:
     """One draw from each row of `weights`, float (n, K), which need not be normalized: int64 (n,)."""
-    cumulative = np.cumsum(weights, 1)
-    luck = rng.random(len(weights)).astype(cumulative.dtype) * cumulative[:, -1]
+    cumulative = np.cumsum(weights, 1, dtype=np.float64)
+    luck = rng.random(len(weights)) * cumulative[:, -1]
     at = np.count_nonzero(cumulative <= luck[:, None], 1)
     # Rounding may bring luck to the very end, where the last values may have no weight.
     last = weights.shape[1] - 1 - np.argmax(weights[:, ::-1] > 0, 1)

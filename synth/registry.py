@@ -158,6 +158,10 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
             raise RecipeError(
                 f"options of {resolve(name)} must be known, however: {field!r} is not{hint}"
             ) from None
+        said = problem["msg"].removeprefix("Value error, ")
+        if not field:
+            raise RecipeError(f"options of {resolve(name)}: {said}") from None
         raise RecipeError(
-            f"options of {resolve(name)} must be in range, however: {field}: {problem['msg']}"
+            f"options of {resolve(name)} must be in range, however: {field} is {problem['input']!r}: {said}; "
+            "docs/synthesizers.md tells of them"
         ) from None

@@ -2,13 +2,12 @@
 
 They learn from rows, not from a curator's answers, so they need a curator that shows rows, which a private one does
 not. What they see are values after disclosure control; what they draw passes the codec as every synthesizer's rows do.
-SDV knows how to store its models by pickle alone. What is read back here may name only the classes that its models are
-made of, so a file that was made to do something else is refused.
+SDV knows how to store its models by pickle alone, which runs whatever a file says; here they are stored as data
+(`synth.objects`).
 """
 
 import contextlib
 import io
-import pickle
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,10 +24,12 @@ from torch import Tensor
 
 from privacy.curator import Batch, Curator, Split
 from privacy.errors import ConditionError, InputError, RecipeError, UsageError
+from synth.absence import unfolded
 from synth.codec import UNKNOWN, Codec, Encoded, Layout
-from synth.em import encoded_of, slices
+from synth.em import encoded_of
 from synth.keys import is_text
 from synth.layers import Width, seeded
+from synth.objects import read, written
 from synth.schema import Column
 
 try:
@@ -43,8 +44,7 @@ except ImportError:  # pragma: no cover
 TABLE = "table"
 """What SDV calls the table."""
 
-AT_ONCE = 131_072
-"""Rows that are drawn at a time."""
+INSTEAD = "use circuit, gmm, vae or ctgan, which draw under a condition directly"
 
 Distribution = Literal["norm", "beta", "truncnorm", "uniform", "gamma", "gaussian_kde"]
 
@@ -116,7 +116,7 @@ class TvaeOptions(BaseModel):
     loss_factor: float = Option(2, gt=0, le=1e6, description="weight of the reconstruction")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Baseline:
     """One of SDV's synthesizers: what `synth.registry.Synthesizer` asks for.
 
@@ -155,16 +155,17 @@ class Baseline:
         chosen = self.options.model_validate(dict(options)).model_dump()
         values = _Values(_codec_of(layout))
         rows = Encoded.joined([encoded_of(batch) for batch in curator.rows("train")])
-        with _quietly(), seeded(seed), _numpy_seeded(seed):
-            model = self.maker(Metadata.load_from_dict(values.metadata()), **chosen)
-            try:
+        try:
+            with _quietly(), seeded(seed), _numpy_seeded(seed):
+                model = self.maker(Metadata.load_from_dict(values.metadata()), **chosen)
                 model.fit({TABLE: values.frame(rows)})
-            except Exception as e:  # noqa: BLE001 - whatever SDV and its parts raise; its message may show a value
-                raise InputError(
-                    f"{self.name} must be able to learn the table, however: SDV failed with {type(e).__name__}; "
-                    "choose another synthesizer"
-                ) from None
-        return BaselineModel(self.name, layout, model, _stored(_without_needless(model)))
+                stored = written(_without_needless(model), PARTS)
+        except Exception as e:  # noqa: BLE001 - whatever SDV and its parts raise; its message may show a value
+            raise InputError(
+                f"{self.name} must be able to learn the table, however: SDV failed with {type(e).__name__}; "
+                "choose another synthesizer"
+            ) from None
+        return BaselineModel(self.name, layout, model, stored)
 
     def restore(self, layout: Layout, tensors: Mapping[str, Tensor]) -> "BaselineModel":
         """A model from its tensors.
@@ -172,15 +173,11 @@ class Baseline:
         Raises:
             ValueError: they hold something else than such a model, or one of other columns.
         """
-        try:
-            with _quietly():
-                model = _Unpickler(tensors).load()
-        except (pickle.UnpicklingError, EOFError, AttributeError, IndexError, RuntimeError) as e:
-            raise ValueError(f"the model must be readable, however: {type(e).__name__}") from None
+        model = read(tensors, PARTS)
         if type(model) is not self.maker:
             raise ValueError(f"the model must be {self.maker.__name__}, however: it is another")
-        known = list(model.get_metadata("original").tables[TABLE].columns)
-        if known != [f.name for f in _Values(_codec_of(layout)).fields]:
+        columns = getattr(getattr(model, "_data_processor", None), "_hyper_transformer", None)
+        if getattr(columns, "_input_columns", None) != _Values(_codec_of(layout)).names:
             raise ValueError("the model must be of the layout's columns, however: it is of others")
         return BaselineModel(self.name, layout, model, dict(tensors))
 
@@ -195,7 +192,6 @@ class BaselineModel:
         self._layout = layout
         self._values = _Values(_codec_of(layout))
         self._model = model
-        # Two pickles of one model may differ, and a draw of a release depends on what was stored.
         self._stored = stored
 
     def draw(
@@ -215,8 +211,7 @@ class BaselineModel:
         if rows == 0:
             return self._layout.unknown(0)
         if given is None:
-            sizes = [part.stop - part.start for part in slices(rows, AT_ONCE)]
-            return Encoded.joined([self._values.encoded(self._sampled(n, rng)) for n in sizes])
+            return self._values.encoded(self._sampled(rows, rng))
         return self._completed(given.take(given.serving(rows)), rng)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -251,17 +246,24 @@ class BaselineModel:
     def _met(self, condition: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
         """Rows that meet the known columns of each row of a frame."""
         self._set_luck(rng)
-        found = 0
+        blank = [
+            name for name in condition if condition[name].dtype == object and condition[name].isna().any()
+        ]
+        if blank and self.name != "sdv-gaussian-copula":
+            raise ConditionError(
+                f"a condition must be one that SDV knows, however: {self.name} finds no row in which the category "
+                f"{blank[0]!r} is missing; {INSTEAD}"
+            )
         try:
             with _quietly():
                 frame: pd.DataFrame = self._model.sample_remaining_columns(condition)[TABLE]
-            found = len(frame)
-        except Exception:  # noqa: BLE001 - SDV raises several kinds where no row came
-            found = 0
-        if found < len(condition):
+        except ValueError:
+            # So SDV says that not one row came.
+            frame = condition.iloc[:0]
+        if len(frame) < len(condition):
             raise ConditionError(
-                f"a condition must be met, however: {self.name} found {found} of {len(condition)} rows in SDV's "
-                "hundred tries; use circuit, gmm, vae or ctgan, which draw under a condition directly"
+                f"a condition must be met, however: {self.name} found {len(frame)} of {len(condition)} rows in SDV's "
+                f"hundred tries; train it longer, or {INSTEAD}"
             )
         return frame
 
@@ -275,29 +277,25 @@ class BaselineModel:
                     transformer.set_random_state(luck, method)
 
 
-BASELINES = tuple(
-    Baseline(name, maker, options)
-    for name, maker, options in (
-        ("sdv-gaussian-copula", sdv.single_table.GaussianCopulaSynthesizer, CopulaOptions),
-        ("sdv-ctgan", sdv.single_table.CTGANSynthesizer, CtganOptions),
-        ("sdv-tvae", sdv.single_table.TVAESynthesizer, TvaeOptions),
-        ("sdv-copula-gan", sdv.single_table.CopulaGANSynthesizer, CopulaGanOptions),
-    )
+GAUSSIAN_COPULA = Baseline(
+    name="sdv-gaussian-copula", maker=sdv.single_table.GaussianCopulaSynthesizer, options=CopulaOptions
 )
-GAUSSIAN_COPULA, CTGAN, TVAE, COPULA_GAN = BASELINES
+CTGAN = Baseline(name="sdv-ctgan", maker=sdv.single_table.CTGANSynthesizer, options=CtganOptions)
+TVAE = Baseline(name="sdv-tvae", maker=sdv.single_table.TVAESynthesizer, options=TvaeOptions)
+COPULA_GAN = Baseline(
+    name="sdv-copula-gan", maker=sdv.single_table.CopulaGANSynthesizer, options=CopulaGanOptions
+)
 
 
 class _Values:
-    """Encoded rows ⇄ the frame that SDV sees: numbers, and words for everything else."""
+    """Encoded rows ⇄ the frame that SDV sees: numbers as they are, of every other column the state, as a word."""
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
-        layout = codec.layout
-        self.fields = [
-            f for f, c in zip(layout.fields, codec.schema, strict=False) if f.states > 1 or c.learned
-        ]
-        self._columns = [codec.schema[f.name] for f in self.fields]
-        self._at = {f.name: i for i, f in enumerate(layout.fields)}
+        learned = zip(codec.layout.fields, codec.schema, strict=False)
+        self._at = [i for i, (f, c) in enumerate(learned) if f.states > 1 or c.learned]
+        self._columns = [codec.schema.columns[i] for i in self._at]
+        self.names = [c.name for c in self._columns]
 
     def metadata(self) -> dict[str, Any]:
         """What SDV is told of the frame."""
@@ -313,31 +311,33 @@ class _Values:
         for i, field in enumerate(self._codec.layout.fields):
             if field.group is not None:
                 known[:, i] |= rows.states[:, field.group] == 0
-        return np.asarray(known[:, [self._at[f.name] for f in self.fields]])
+        return np.asarray(known[:, self._at])
 
     def frame(self, rows: Encoded) -> pd.DataFrame:
         """The rows as SDV sees them; unknown cells are missing."""
-        table = self._codec.decode(
-            Encoded(states=np.where(rows.states == UNKNOWN, 0, rows.states), scores=rows.scores)
+        filled = Encoded(states=np.where(rows.states == UNKNOWN, 0, rows.states), scores=rows.scores)
+        table = self._codec.decode(filled)
+        states = unfolded(filled.states, self._codec.profile.absences)
+        return pd.DataFrame(
+            {
+                c.name: _numbers(table.column(c.name)) if _is_number(c) else _words(states[:, i])
+                for i, c in zip(self._at, self._columns, strict=True)
+            }
         )
-        return pd.DataFrame({c.name: _for_sdv(table.column(c.name), c) for c in self._columns})
 
     def encoded(self, frame: pd.DataFrame) -> Encoded:
         """What SDV drew, as rows; a column that it was not shown is there."""
-        rows = len(frame)
-        usual = np.ones((1, len(self._codec.layout.fields)), np.int32)
-        scores = np.zeros((1, len(self._codec.layout.scored)), np.float32)
-        filled = self._codec.decode(Encoded(states=usual, scores=scores))
-        arrays = []
-        for column in self._codec.schema:
-            if column.learned:
-                arrays.append(_from_sdv(frame[column.name], column))
-                continue
-            gone = frame[column.name].isna() if column.name in frame else np.zeros(rows, np.bool_)
-            arrays.append(
-                filled.column(column.name).take(pa.array(np.zeros(rows, np.int64), mask=np.array(gone)))
-            )
-        return self._codec.encode(pa.Table.from_arrays(arrays, schema=self._codec.schema.arrow))
+        fields = len(self._codec.layout.fields)
+        states = np.ones((len(frame), fields), np.int32)
+        for i, c in zip(self._at, self._columns, strict=True):
+            if not _is_number(c):
+                states[:, i] = pd.to_numeric(frame[c.name]).fillna(0).to_numpy(np.int32)
+        scores = np.zeros((len(frame), len(self._codec.layout.scored)), np.float32)
+        table = self._codec.decode(Encoded(states=states, scores=scores))
+        for i, c in enumerate(self._codec.schema):
+            if _is_number(c):
+                table = table.set_column(i, table.schema.field(i), _from_numbers(frame[c.name], c.arrow_type))
+        return self._codec.encode(table)
 
 
 def _codec_of(layout: Layout) -> Codec:
@@ -349,52 +349,55 @@ def _codec_of(layout: Layout) -> Codec:
 def _is_number(column: Column) -> bool:
     """Whether SDV sees a number; times are numbers, too."""
     kind = column.arrow_type
-    words = (
-        column.kind in ("categorical", "boolean", "constant") or is_text(kind) or pa.types.is_boolean(kind)
+    return column.kind in ("numerical", "datetime", "duration") and not (
+        is_text(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)
     )
-    return column.learned and not words
 
 
-def _for_sdv(array: pa.ChunkedArray, column: Column) -> pd.Series:
-    """A column as SDV sees it: float64, or strings; of one that is not learned only whether it is there."""
-    gone = array.is_null().to_numpy()
-    if not column.learned:
-        return pd.Series(gone).map({True: None, False: "there"})
-    kind = column.arrow_type
-    if not _is_number(column):
-        plain = array.cast(kind.value_type) if pa.types.is_dictionary(kind) else array
-        return pd.Series(plain.cast(pa.string()).to_numpy())
+def _words(states: NDArray[np.int32]) -> pd.Series:
+    """States as words; missing is missing."""
+    words = np.array([None, *map(str, range(1, int(states.max(initial=0)) + 1))], object)
+    return pd.Series(words[states])
+
+
+def _numbers(array: pa.ChunkedArray) -> pd.Series:
+    """Numbers and times as float64, which holds 53 bits of them."""
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        return _numbers(array.cast(kind.value_type))
     if pa.types.is_temporal(kind):
         array = array.cast(pa.int32() if kind.bit_width == 32 else pa.int64()).cast(pa.int64())
     return pd.Series(array.cast(pa.float64(), safe=False).to_numpy())
 
 
-def _from_sdv(values: pd.Series, column: Column) -> pa.Array:
-    """The inverse of `_for_sdv` for a column that is learned, in the schema's type."""
-    kind = column.arrow_type
-    if not _is_number(column):
-        words = pa.array(values.where(values.notna(), None), pa.string())
-        return (
-            words.cast(kind.value_type).dictionary_encode().cast(kind)
-            if pa.types.is_dictionary(kind)
-            else words.cast(kind)
-        )
+def _from_numbers(values: pd.Series, kind: pa.DataType) -> pa.Array:
+    """The inverse of `_numbers`."""
+    if pa.types.is_dictionary(kind):
+        return _from_numbers(values, kind.value_type).dictionary_encode().cast(kind)
     numbers = values.to_numpy(np.float64, na_value=np.nan)
     gone = np.isnan(numbers)
     if pa.types.is_floating(kind):
         return pa.array(numbers, mask=gone).cast(kind)
     if pa.types.is_decimal(kind):
         return pa.array(np.round(numbers, kind.scale), mask=gone).cast(kind, safe=False)
-    whole = np.clip(np.rint(np.where(gone, 0, numbers)), -(2.0**63), 2.0**63 - 1024).astype(np.int64)
-    counts = pa.array(whole, mask=gone)
+    numbers = np.rint(np.where(gone, 0, numbers))
+    if pa.types.is_uint64(kind):
+        return pa.array(np.clip(numbers, 0, 2.0**64 - 2048).astype(np.uint64), mask=gone)
+    counts = pa.array(np.clip(numbers, -(2.0**63), 2.0**63 - 1024).astype(np.int64), mask=gone)
     if pa.types.is_temporal(kind) and kind.bit_width == 32:
-        counts = counts.cast(pa.int32())
+        counts = counts.cast(pa.int32(), safe=False)
     return counts.cast(kind, safe=False)
 
 
 def _without_needless(model: Any) -> Any:
     """The model without what it does not need in order to draw: which rows had which category, dates of its making."""
     model._synthesizer_id, model._creation_date, model._fitted_date = "", "", ""
+    normalizer = getattr(model, "_gaussian_normalizer_hyper_transformer", None)
+    for transformer in (model._data_processor._hyper_transformer, normalizer):
+        # They come in the order of sets of words, which differs from process to process.
+        for name in ("field_sdtypes", "field_transformers"):
+            if transformer is not None:
+                setattr(transformer, name, dict(sorted(getattr(transformer, name).items())))
     model._data_processor._transformers_by_sdtype = {}
     inner = model._model
     if hasattr(inner, "set_device"):
@@ -428,107 +431,44 @@ def _numpy_seeded(seed: int) -> Iterator[None]:
         np.random.set_state(before)
 
 
-PARTS: dict[str, tuple[str, ...]] = {
-    "builtins": ("slice",),
-    "collections": ("OrderedDict",),
-    "copulas.multivariate.gaussian": ("GaussianMultivariate",),
-    "copulas.univariate.beta": ("BetaUnivariate",),
-    "copulas.univariate.gamma": ("GammaUnivariate",),
-    "copulas.univariate.gaussian": ("GaussianUnivariate",),
-    "copulas.univariate.gaussian_kde": ("GaussianKDE",),
-    "copulas.univariate.student_t": ("StudentTUnivariate",),
-    "copulas.univariate.truncated_gaussian": ("TruncatedGaussian",),
-    "copulas.univariate.uniform": ("UniformUnivariate",),
-    "ctgan.data_sampler": ("DataSampler",),
-    "ctgan.data_transformer": ("ColumnTransformInfo", "DataTransformer", "SpanInfo"),
-    "ctgan.synthesizers.ctgan": ("CTGAN", "Generator", "Residual"),
-    "ctgan.synthesizers.tvae": ("Decoder", "TVAE"),
-    "numpy": ("dtype", "ndarray"),
-    "numpy._core.multiarray": ("_reconstruct", "scalar"),
-    "numpy.random.mtrand": ("RandomState",),
-    "pandas._libs.internals": ("_unpickle_block",),
-    "pandas.core.frame": ("DataFrame",),
-    "pandas.core.indexes.base": ("Index", "_new_Index"),
-    "pandas.core.indexes.range": ("RangeIndex",),
-    "pandas.core.internals.managers": ("BlockManager", "SingleBlockManager"),
-    "pandas.core.series": ("Series",),
-    "rdt.hyper_transformer": ("HyperTransformer",),
-    "rdt.transformers.categorical": ("OneHotEncoder", "UniformEncoder"),
-    "rdt.transformers.null": ("NullTransformer",),
-    "rdt.transformers.numerical": ("ClusterBasedNormalizer", "FloatFormatter", "GaussianNormalizer"),
-    "scipy.stats._kde": ("gaussian_kde",),
-    "sdv.data_processing.data_processor": ("DataProcessor",),
-    "sdv.data_processing.numerical_formatter": ("NumericalFormatter",),
-    "sdv.metadata._single_table": ("_SingleTableMetadata",),
-    "sdv.metadata.metadata": ("Metadata",),
-    "sdv.single_table.copulagan": ("CopulaGANSynthesizer",),
-    "sdv.single_table.copulas": ("GaussianCopulaSynthesizer",),
-    "sdv.single_table.ctgan": ("CTGANSynthesizer", "TVAESynthesizer"),
-    "sklearn.mixture._bayesian_mixture": ("BayesianGaussianMixture",),
-    "torch": ("device",),
-    "torch.nn.modules.activation": ("ReLU",),
-    "torch.nn.modules.batchnorm": ("BatchNorm1d",),
-    "torch.nn.modules.container": ("Sequential",),
-    "torch.nn.modules.linear": ("Linear",),
-}
-"""All that SDV's fitted models are made of, by module."""
-
-
-class _Pickler(pickle.Pickler):
-    """Writes a model without its tensors, which are stored beside it, and without the states of its generators.
-
-    Those are set anew for every draw.
-
-    Attributes:
-        tensors: what was left out, in order.
-    """
-
-    def __init__(self, file: io.BytesIO) -> None:
-        super().__init__(file, protocol=4)
-        self.tensors: list[Tensor] = []
-
-    def persistent_id(self, obj: object) -> tuple[int, bool] | None:
-        """The number of a tensor, and whether it is a parameter."""
-        if not isinstance(obj, Tensor):
-            return None
-        self.tensors.append(obj.detach().cpu())
-        return len(self.tensors) - 1, isinstance(obj, torch.nn.Parameter)
-
-    def reducer_override(self, obj: object) -> Any:
-        """How a generator is written; everything else in its own way."""
-        return (np.random.RandomState, (0,)) if isinstance(obj, np.random.RandomState) else NotImplemented
-
-
-def _stored(model: Any) -> dict[str, Tensor]:
-    """A model of SDV's as tensors."""
-    written = io.BytesIO()
-    pickler = _Pickler(written)
-    pickler.dump(model)
-    numbered = {f"tensor.{i}": tensor.clone() for i, tensor in enumerate(pickler.tensors)}
-    return {"pickle": torch.frombuffer(bytearray(written.getvalue()), dtype=torch.uint8), **numbered}
-
-
-class _Unpickler(pickle.Unpickler):
-    """Reads what SDV's models are made of, and nothing else: an ordinary unpickler calls whatever a file names."""
-
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        super().__init__(io.BytesIO(tensors["pickle"].numpy().tobytes()))
-        self._tensors = tensors
-
-    def persistent_load(self, pid: tuple[int, bool]) -> Tensor:
-        """The tensor of a number."""
-        number, is_parameter = pid
-        tensor = self._tensors[f"tensor.{number}"]
-        return torch.nn.Parameter(tensor) if is_parameter else tensor
-
-    def find_class(self, module: str, name: str) -> Any:
-        """One of `PARTS`.
-
-        Raises:
-            ValueError: it is none of them.
-        """
-        if name not in PARTS.get(module, ()):
-            raise ValueError(
-                f"a model of SDV's must be made of SDV's parts, however: it names {module}.{name}"
-            )
-        return super().find_class(module, name)
+PARTS = (
+    "copulas.multivariate.gaussian:GaussianMultivariate",
+    "copulas.univariate.beta:BetaUnivariate",
+    "copulas.univariate.gamma:GammaUnivariate",
+    "copulas.univariate.gaussian:GaussianUnivariate",
+    "copulas.univariate.gaussian_kde:GaussianKDE",
+    "copulas.univariate.student_t:StudentTUnivariate",
+    "copulas.univariate.truncated_gaussian:TruncatedGaussian",
+    "copulas.univariate.uniform:UniformUnivariate",
+    "ctgan.data_sampler:DataSampler",
+    "ctgan.data_transformer:ColumnTransformInfo",
+    "ctgan.data_transformer:DataTransformer",
+    "ctgan.data_transformer:SpanInfo",
+    "ctgan.synthesizers.ctgan:CTGAN",
+    "ctgan.synthesizers.ctgan:Generator",
+    "ctgan.synthesizers.ctgan:Residual",
+    "ctgan.synthesizers.tvae:Decoder",
+    "ctgan.synthesizers.tvae:TVAE",
+    "rdt.hyper_transformer:HyperTransformer",
+    "rdt.transformers.categorical:OneHotEncoder",
+    "rdt.transformers.categorical:UniformEncoder",
+    "rdt.transformers.null:NullTransformer",
+    "rdt.transformers.numerical:ClusterBasedNormalizer",
+    "rdt.transformers.numerical:FloatFormatter",
+    "rdt.transformers.numerical:GaussianNormalizer",
+    "scipy.stats._kde:gaussian_kde",
+    "sdv.data_processing.data_processor:DataProcessor",
+    "sdv.data_processing.numerical_formatter:NumericalFormatter",
+    "sdv.metadata._single_table:_SingleTableMetadata",
+    "sdv.metadata.metadata:Metadata",
+    "sdv.single_table.copulagan:CopulaGANSynthesizer",
+    "sdv.single_table.copulas:GaussianCopulaSynthesizer",
+    "sdv.single_table.ctgan:CTGANSynthesizer",
+    "sdv.single_table.ctgan:TVAESynthesizer",
+    "sklearn.mixture._bayesian_mixture:BayesianGaussianMixture",
+    "torch.nn.modules.activation:ReLU",
+    "torch.nn.modules.batchnorm:BatchNorm1d",
+    "torch.nn.modules.container:Sequential",
+    "torch.nn.modules.linear:Linear",
+)
+"""All classes that SDV's fitted models are made of."""

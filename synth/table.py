@@ -92,8 +92,13 @@ class TableModel(Generic[Frame]):
             ConditionError: a condition names what does not exist or has no probability.
         """
         _at_least(0, rows=rows, seed=seed, first_row=first_row)
+        if given is not None and not isinstance(given, Mapping):
+            raise UsageError(
+                f"given must be columns and their values, however: it is {type(given).__name__}; "
+                "write given={'column': value}"
+            )
         parts = self._drawn(rows, np.random.PCG64DXSM(seed), given, first_row, f"{seed}")
-        table = pa.concat_tables(parts)
+        table = pa.concat_tables(parts).unify_dictionaries()
         for name, value in (given or {}).items():
             i = table.schema.get_field_index(name)
             kind = table.schema.field(i).type
@@ -223,8 +228,14 @@ class TableModel(Generic[Frame]):
         return self._model
 
     def save(self, folder: Path | str) -> None:
-        """Writes `model.safetensors` and `model.json` into a folder, which is made if it is not there."""
+        """Writes `model.safetensors` and `model.json` into a folder, which is made if it is not there.
+
+        Raises:
+            UsageError: the folder is a file.
+        """
         target = Path(folder)
+        if target.exists() and not target.is_dir():
+            raise UsageError(f"a model must be stored in a folder, however: {target} is a file; name another")
         target.mkdir(parents=True, exist_ok=True)
         (target / "model.safetensors").write_bytes(self._weights)
         (target / "model.json").write_text(self._describe(), "utf-8")
@@ -283,7 +294,7 @@ def fit(
 
     Args:
         frame: pandas or Arrow.
-        synthesizer_name: a name from `synth.registry.SYNTHESIZERS`, or `auto`.
+        synthesizer_name: a name from `synth.registry.ALL`, or `auto`.
         schema: what is known of the columns; without it, it is inferred from the frame.
         seed: of the start of the fit.
         at_least: values that fewer units share are pooled; 0 turns this off.
@@ -404,6 +415,8 @@ def load(folder: Path | str) -> TableModel[Any]:
 
 def _at_least(least: int, **numbers: int) -> None:
     for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise UsageError(f"{name} must be a whole number, however: it is {value!r}")
         if value < least:
             raise UsageError(f"{name} must be at least {least}, however: it is {value}")
 
@@ -433,7 +446,8 @@ def _readable(dtype: str) -> bool:
 def _arrow(frame: pd.DataFrame | pa.Table) -> pa.Table:
     if not isinstance(frame, pa.Table | pd.DataFrame):
         raise InputError(
-            f"a table must be a pandas DataFrame or an Arrow Table, however: {type(frame).__name__}"
+            f"a table must be a pandas DataFrame or an Arrow Table, however: {type(frame).__name__}; "
+            "read a file first, e.g. with pandas.read_parquet"
         )
     names = [str(n) for n in (frame.column_names if isinstance(frame, pa.Table) else frame.columns)]
     twice = [n for n, times in Counter(names).items() if times > 1]

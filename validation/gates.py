@@ -262,7 +262,7 @@ def _missing(column: "ColumnFidelity", fidelity: "Fidelity", rules: GateRules) -
         value=abs(q - p), limit=rules.missing_points / 100 + ERRORS * error,
         message=f"a missing rate must be within {rules.missing_points:g} points of the training rows', "
         f"however: {column.name!r} has {_percent(q)} missing, not {_percent(p)}; "
-        f"check its kind and `nullable` in the schema, or fit more components",
+        f"check its kind and `nullable` in the schema, or learn longer or with a larger model",
     )  # fmt: skip
 
 
@@ -277,7 +277,7 @@ def _association(column: "ColumnFidelity", fidelity: "Fidelity", rules: GateRule
         limit=(1 - kept) * real + 2 / math.sqrt(fidelity.rows_synthetic),
         message=f"a column must keep {_percent(kept)} of its strongest association, however: {column.name!r} "
         f"with {column.strongest!r} falls from {real:.2f} to {column.association_synthetic:.2f}; "
-        f"fit more components, or another synthesizer",
+        f"learn longer or with a larger model, or choose another synthesizer",
     )  # fmt: skip
 
 
@@ -290,7 +290,7 @@ def _trends(fidelity: "Fidelity", rules: GateRules) -> Iterator[Measure]:
             value=pair.trend_ceiling - pair.trend, limit=rules.trend_points / 100,
             message=f"a pair's trend should come within {rules.trend_points:g} points of its ceiling, "
             f"however: {pair.first!r} with {pair.second!r} scores {100 * pair.trend:.1f} of "
-            f"{100 * pair.trend_ceiling:.1f}; fit more components, or another synthesizer",
+            f"{100 * pair.trend_ceiling:.1f}; learn longer or with a larger model, or choose another synthesizer",
         )  # fmt: skip
 
 

@@ -66,3 +66,10 @@ def test_a_release_goes_on_from_what_was_tried(recipe: Recipe, folder: Path, tri
 def test_a_name_that_is_none_is_refused_before_anything_is_read(recipe: Recipe, folder: Path) -> None:
     with pytest.raises(RecipeError, match="did you mean 'gmm'"):
         attempt(recipe, folder, ["circuit", "gmn"])
+
+
+def test_options_that_reach_nobody_are_refused(recipe: Recipe, folder: Path) -> None:
+    with pytest.raises(
+        RecipeError, match="they are for gmm, the recipe's own; try it as well, or say --synthe"
+    ):
+        attempt(recipe, folder, ["circuit"])

@@ -19,19 +19,19 @@ tables = of_numpy.arrays(
 
 def shares_of(tables: Tables, size: int, columns: int) -> Floats:
     """The probabilities that the parts of equal probability give each value: (S, K)."""
-    stays, way = (a.reshape(columns, size) for a in (tables._stays, tables._way))
+    stays, way = (a.reshape(columns, size).astype(float) for a in (tables._stays, tables._way))
     shares = stays / size
     for k in range(columns):
-        np.add.at(shares[k], np.arange(size) + way[k], (1 - stays[k]) / size)
+        np.add.at(shares[k], np.arange(size) + way[k].astype(int), (1 - stays[k]) / size)
     return shares.T
 
 
 @settings(max_examples=200, deadline=None)
 @given(tables)
-def test_the_parts_have_exactly_the_probabilities_of_the_table(table: Floats) -> None:
+def test_the_parts_have_the_probabilities_of_the_table(table: Floats) -> None:
     shares = shares_of(Tables(table), *table.shape)
-    np.testing.assert_allclose(shares, table / table.sum(0), atol=1e-12)
-    assert (shares[table == 0] < 1e-12).all()
+    np.testing.assert_allclose(shares, table / table.sum(0), atol=1e-6)
+    assert (shares[table == 0] == 0).all()
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 300, Tables.MOST + 1])

@@ -185,6 +185,20 @@ def test_a_table_that_is_not_what_the_schema_says_is_refused_by_column() -> None
         fitted(table, schema=wrong)
 
 
+def test_what_is_no_number_no_condition_and_no_folder_is_refused(
+    model: TableModel[pd.DataFrame], tmp_path: Path
+) -> None:
+    for rows in ("5", 1.5, True):
+        with pytest.raises(UsageError, match="rows must be a whole number, however: it is"):
+            model.sample(rows)  # type: ignore[arg-type]
+    for wrong in ("size", [{"size": "S"}], pd.DataFrame({"size": ["S"]})):
+        with pytest.raises(UsageError, match="given must be columns and their values"):
+            model.sample(1, given=wrong)  # type: ignore[arg-type]
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="file is a file; name another"):
+        model.save(tmp_path / "file")
+
+
 @pytest.mark.parametrize(
     "ask",
     [
@@ -251,7 +265,7 @@ def test_identifiers_go_on_from_shard_to_shard_and_from_part_to_part(wide: Table
     assert [len(part) for part in rest] == [PART_ROWS, 40_000 - PART_ROWS]
 
 
-def test_parts_of_a_draw_differ_and_a_longer_draw_begins_like_a_shorter_one(
+def test_parts_of_a_draw_differ_and_a_longer_draw_begins_with_the_same_whole_parts(
     model: TableModel[pd.DataFrame],
 ) -> None:
     rows = model.sample(2 * PART_ROWS, seed=3)
