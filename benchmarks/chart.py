@@ -87,6 +87,7 @@ STYLE = (
     "text{font-size:11px;fill:#333}.title{font-size:13px;font-weight:600}.tick{fill:#777;font-size:10px}"
     ".grid{stroke:#e3e3e3;fill:none}circle.ours{fill:#0b6e4f}text.ours{fill:#0b6e4f;font-weight:600}"
     "circle.theirs{fill:#b8683a}text.theirs{fill:#8a4a24}"
+    "text.ours,text.theirs{paint-order:stroke;stroke:#fff;stroke-width:3px}"
 )
 WIDE, HIGH, LEFT, TOP, BOTTOM = 330, 250, 46, 34, 34
 
@@ -108,7 +109,7 @@ def chart(found: Found) -> str:
 
         def across(seconds: float, x0: float = x0) -> float:
             place = (math.log10(max(seconds, 0.1)) - left) / (right - left)
-            return x0 + LEFT + place * (WIDE - LEFT - 20)
+            return x0 + LEFT + place * (WIDE - LEFT - 34)
 
         def up(error: float, y0: float = y0) -> float:
             return (
@@ -126,7 +127,7 @@ def chart(found: Found) -> str:
             panels.append(f'<text {place} class="tick">{10**power:,} s</text>')
         for error in (0.5, 1, 2, 5, 10, 20, 50):
             if low <= math.log10(error) <= high:
-                panels.append(f'<path class="grid" d="M{x0 + LEFT} {up(error):.1f}H{x0 + WIDE - 20}"/>')
+                panels.append(f'<path class="grid" d="M{x0 + LEFT} {up(error):.1f}H{x0 + WIDE - 34}"/>')
                 place = f'x="{x0 + LEFT - 5}" y="{up(error) + 4:.1f}" text-anchor="end"'
                 panels.append(f'<text {place} class="tick">{error:g}</text>')
         own = sorted((p for p in points if p[0] == table), key=lambda p: up(p[3]))
