@@ -14,7 +14,7 @@ from privacy.certificate import without_guarantee
 from synth.em import FEWEST_STEPS, STEP_ROWS, visits_of
 from synth.registry import resolve, synthesizer
 from synth.schema import Schema
-from synth.train import FEWEST_BATCH_ROWS, FEWEST_BATCHES
+from synth.train import batch_of
 
 BASE_BYTES = 700_000_000
 """Resident memory of the imports and of one batch."""
@@ -137,14 +137,11 @@ def _seconds(recipe: Recipe, schema: Schema, rows: int, fitted: int, released: i
     name, cells = resolve(recipe.synthesizer), len(schema) / 1e6
     evidence = min(rows, recipe.evidence_rows)
     given = synthesizer(recipe.synthesizer).options.model_validate(recipe.options)
-    epochs, batch = (
-        getattr(given, "epochs", None),
-        getattr(given, "batch_rows", getattr(given, "batch_size", None)),
-    )
-    if epochs is not None and batch is not None:
-        most = getattr(given, "max_steps", math.inf)
-        if hasattr(given, "batch_rows"):
-            batch = max(FEWEST_BATCH_ROWS, min(batch, fitted / FEWEST_BATCHES))
+    said: dict[str, Any] = given.model_dump()
+    if "epochs" in said:
+        # Ours have smaller batches for few rows, and an end; SDV's take both as they are said.
+        batch = batch_of(said["batch_rows"], fitted) if "batch_rows" in said else said["batch_size"]
+        epochs, most = said["epochs"], said.get("max_steps", math.inf)
         each = STEP_SECONDS.get(name, max(STEP_SECONDS.values())) * (0.5 + len(schema) / 40)
         fit = min(most, epochs * max(1.0, fitted / batch)) * each
     else:

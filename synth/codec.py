@@ -244,13 +244,13 @@ class Codec:
                 raise ConditionError(
                     f"a condition must name a column, however: {name!r} is none{nearest(name, self.schema.names)}"
                 )
-            column = self.schema[name]
+            at = self.schema.names.index(name)
+            column, codec = self.schema.columns[at], self._columns[at]
             if value is not None and not column.learned and column.kind != "empty":
                 raise ConditionError(
                     f"a condition must be on a column that is learned, however: {name!r} is kind: {column.kind}, "
                     "whose values are made anew; leave it out"
                 )
-            codec = self._columns[self.schema.names.index(name)]
             key = codec.condition(value)
             row[name] = key
             if not codec.gives(key)[0]:

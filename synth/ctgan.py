@@ -25,7 +25,7 @@ from privacy.curator import Batch, Curator, Floats, Strata
 from synth.bins import Bins, bins_from, bins_of, cuts_of, values_of
 from synth.codec import UNKNOWN, Encoded, Layout
 from synth.em import encoded_of, slices
-from synth.layers import Width, correct_rates, filled, seeded, training_device, under
+from synth.layers import Width, correct_rates, filled, over, seeded, training_device, under
 from synth.rows import EncodedStore
 from synth.train import train
 from synth.vectors import Vectors
@@ -155,8 +155,7 @@ class Ctgan:
 
     def tensors(self) -> dict[str, Tensor]:
         """What must be stored; the inverse is `restore`."""
-        network = {f"network.{name}": t for name, t in self._network.state_dict().items()}
-        return {**network, **cuts_of(self._network.bins)}
+        return {**over("network.", self._network.state_dict()), **cuts_of(self._network.bins)}
 
     @classmethod
     def restore(cls, layout: Layout, tensors: Mapping[str, Tensor]) -> "Ctgan":

@@ -1,9 +1,23 @@
 """Draws from tables of probabilities, many at once and from one generator."""
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
 from privacy.curator import Floats
+
+
+@contextlib.contextmanager
+def numpy_seeded(seed: int) -> Iterator[None]:
+    """NumPy's global generator, which libraries of others draw from, seeded inside of the block and then put back."""
+    before = np.random.get_state()
+    np.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        np.random.set_state(before)
 
 
 def from_tables(rng: np.random.Generator, table: Floats, column: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -19,10 +33,7 @@ def from_tables(rng: np.random.Generator, table: Floats, column: NDArray[np.int6
     Returns:
         int64 (n,) in [0, S).
     """
-    at = np.searchsorted(_on_a_line(table), column + rng.random(len(column)), side="right") - column * len(
-        table
-    )
-    return np.asarray(np.clip(at, 0, len(table) - 1), np.int64)
+    return _looked_up(_on_a_line(table), len(table), column, rng.random(len(column)))
 
 
 def _on_a_line(table: Floats) -> Floats:
@@ -30,6 +41,14 @@ def _on_a_line(table: Floats) -> Floats:
     cumulative = np.cumsum(table, 0)
     cumulative = cumulative / np.maximum(cumulative[-1], 1e-300)
     return np.asarray((cumulative + np.arange(table.shape[1])).T.ravel())
+
+
+def _looked_up(
+    line: Floats, size: int, column: NDArray[np.int64], luck: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Where luck, uniform in [0, 1), falls on the stretch of each distribution, in [0, size): int64 (n,)."""
+    at = np.searchsorted(line, column + luck, side="right") - column * size
+    return np.asarray(np.clip(at, 0, size - 1), np.int64)
 
 
 class Tables:
@@ -61,8 +80,7 @@ class Tables:
         """
         luck = rng.random(len(column))
         if self._line is not None:
-            at = np.searchsorted(self._line, column + luck, side="right") - column * self._size
-            return np.asarray(np.clip(at, 0, self._size - 1), np.int64)
+            return _looked_up(self._line, self._size, column, luck)
         luck *= self._size
         part = luck.astype(np.int64)
         luck -= part

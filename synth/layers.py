@@ -37,6 +37,11 @@ def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
+def over(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with a prefix before their names; the inverse of `under`."""
+    return {f"{prefix}{name}": t for name, t in tensors.items()}
+
+
 def filled(network: N, weights: Mapping[str, Tensor]) -> N:
     """The network with these weights, not in training.
 

@@ -26,6 +26,7 @@ from privacy.curator import Batch, Curator, Split
 from privacy.errors import ConditionError, InputError, RecipeError, UsageError
 from synth.absence import unfolded
 from synth.codec import UNKNOWN, Codec, Encoded, Layout
+from synth.draws import numpy_seeded
 from synth.em import encoded_of
 from synth.keys import is_text
 from synth.layers import Width, seeded
@@ -156,7 +157,7 @@ class Baseline:
         values = _Values(_codec_of(layout))
         rows = Encoded.joined([encoded_of(batch) for batch in curator.rows("train")])
         try:
-            with _quietly(), seeded(seed), _numpy_seeded(seed):
+            with _quietly(), seeded(seed), numpy_seeded(seed):
                 model = self.maker(Metadata.load_from_dict(values.metadata()), **chosen)
                 model.fit({TABLE: values.frame(rows)})
                 stored = written(_without_needless(model), PARTS)
@@ -392,12 +393,13 @@ def _from_numbers(values: pd.Series, kind: pa.DataType) -> pa.Array:
 def _without_needless(model: Any) -> Any:
     """The model without what it does not need in order to draw: which rows had which category, dates of its making."""
     model._synthesizer_id, model._creation_date, model._fitted_date = "", "", ""
-    normalizer = getattr(model, "_gaussian_normalizer_hyper_transformer", None)
-    for transformer in (model._data_processor._hyper_transformer, normalizer):
+    transformers = [model._data_processor._hyper_transformer]
+    if hasattr(model, "_gaussian_normalizer_hyper_transformer"):
+        transformers.append(model._gaussian_normalizer_hyper_transformer)
+    for transformer in transformers:
         # They come in the order of sets of words, which differs from process to process.
-        for name in ("field_sdtypes", "field_transformers"):
-            if transformer is not None:
-                setattr(transformer, name, dict(sorted(getattr(transformer, name).items())))
+        transformer.field_sdtypes = dict(sorted(transformer.field_sdtypes.items()))
+        transformer.field_transformers = dict(sorted(transformer.field_transformers.items()))
     model._data_processor._transformers_by_sdtype = {}
     inner = model._model
     if hasattr(inner, "set_device"):
@@ -418,17 +420,6 @@ def _quietly() -> Iterator[None]:
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
-
-
-@contextlib.contextmanager
-def _numpy_seeded(seed: int) -> Iterator[None]:
-    """NumPy's global generator, which SDV's parts use, starts from a seed inside of the block, and is put back."""
-    before = np.random.get_state()
-    np.random.seed(seed % 2**32)
-    try:
-        yield
-    finally:
-        np.random.set_state(before)
 
 
 PARTS = (

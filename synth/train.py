@@ -99,8 +99,7 @@ def train(
     sides = {side: float(curator.total(of="rows", split=side).value) for side in ("fit", "select", "train")}
     judged = min(sides["fit"], sides["select"]) >= 1
     rows = sides["fit"] if judged else sides["train"]
-    # A small table needs many small steps, as a large one does.
-    batch_rows = max(FEWEST_BATCH_ROWS, min(batch_rows, int(rows / FEWEST_BATCHES)))
+    batch_rows = batch_of(batch_rows, rows)
     rate = min(1.0, batch_rows / max(rows, 1.0))
     steps = min(max_steps, math.ceil(epochs / rate))
     every = max(1, steps // LOOKS)
@@ -109,6 +108,7 @@ def train(
     kept = copy.deepcopy(learner.module.state_dict())
     troubles = number = 0
     side: Split = "fit" if judged else "train"
+    players = (learner, *followers)
     walk = curator.descend(learner, followers, steps=steps, rate=rate, strata=strata, split=side)
     for number, step in enumerate(walk, 1):
         if math.isfinite(step.loss) and average.add():
@@ -116,13 +116,13 @@ def train(
         else:
             troubles += 1
             average.restore()
-            for player in (learner, *followers):
+            for player in players:
                 _forget(player.optimizer)
             if troubles > MOST_TROUBLES:
                 break
         if number % every and number != steps:
             continue
-        for player in (learner, *followers):
+        for player in players:
             _without_denormals(player.optimizer)
         with average.in_place():
             score = _mean_score(curator, learner, columns) if judged else float(number)
@@ -138,6 +138,11 @@ def train(
     learner.module.load_state_dict(kept)
     learner.module.eval()
     return Trained(steps=number, best=best.best, score=best.score)
+
+
+def batch_of(batch_rows: int, rows: float) -> int:
+    """Rows of a step for so many rows: a small table needs many small steps, as a large one does."""
+    return max(FEWEST_BATCH_ROWS, min(batch_rows, int(rows / FEWEST_BATCHES)))
 
 
 def _forget(optimizer: torch.optim.Optimizer) -> None:

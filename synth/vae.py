@@ -37,6 +37,7 @@ from synth.layers import (
     hidden_layers,
     log_likelihoods,
     log_present,
+    over,
     seeded,
     training_device,
     under,
@@ -196,9 +197,8 @@ class Vae:
 
     def tensors(self) -> dict[str, Tensor]:
         """What must be stored; the inverse is `restore`."""
-        network = {f"network.{name}": t for name, t in self._network.state_dict().items()}
-        prior = {f"prior.{name}": t for name, t in self._prior.tensors().items()}
-        return {**network, **prior, **cuts_of(self._bins)}
+        network, prior = self._network.state_dict(), self._prior.tensors()
+        return {**over("network.", network), **over("prior.", prior), **cuts_of(self._bins)}
 
     @classmethod
     def restore(cls, layout: Layout, tensors: Mapping[str, Tensor]) -> "Vae":

@@ -6,7 +6,6 @@ rows, its ceiling. What is measured reads private rows, so a `Fidelity` is evide
 units: what is named or cut then comes from one drawn row of each unit.
 """
 
-import contextlib
 import json
 import warnings
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from synth.draws import numpy_seeded
 from synth.schema import Column, Kind, Schema
 
 Floats = npt.NDArray[np.float64]
@@ -379,7 +379,7 @@ def _quality(learned: list[Cells], *, side: str, rows: tuple[int, int], seed: in
         return _Quality(shapes={}, trends={})
     shapes: dict[int, float | None] = {}
     trends: dict[tuple[int, int], float | None] = {}
-    with _seeded(seed), warnings.catch_warnings():
+    with numpy_seeded(seed), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for group in _groups(len(learned), seed=seed):
             found = _report([learned[i] for i in group], side)
@@ -454,17 +454,6 @@ def _groups(columns: int, *, seed: int) -> list[list[int]]:
     order = np.random.default_rng(seed).permutation(columns)
     parts = np.array_split(order, -(-columns // GROUP))
     return [sorted(part.tolist()) for part in parts]
-
-
-@contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """NumPy's global generator, which SDMetrics uses, seeded and then put back."""
-    before = np.random.get_state()
-    np.random.seed(seed % 2**32)
-    try:
-        yield
-    finally:
-        np.random.set_state(before)
 
 
 def _score(value: float) -> float | None:
