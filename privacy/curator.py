@@ -11,6 +11,7 @@ Splits are drawn here as well, by a keyed hash of the unit, so that all rows of 
 
 import hashlib
 import itertools
+import math
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -130,6 +131,63 @@ class Shared:
     noise_std: float = 0.0
 
 
+class Marginal(Protocol):
+    """A partition of rows into cells by a public function of one row at a time.
+
+    Each row lies in one cell, or in none, so one row moves the counts by at most 1 in a single cell, which a curator
+    checks.
+    """
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the batches that it reads."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of cells along each axis."""
+        ...
+
+    def cell(self, batch: Batch) -> NDArray[np.int64]:
+        """The cell of each row, counted in row-major order: int64 (n,) in [−1, cells), −1 for none."""
+        ...
+
+
+def count(marginal: Marginal, batch: Batch) -> Floats:
+    """Rows of the batch in each cell: float64 of the marginal's shape.
+
+    Raises:
+        ValueError: rows do not lie in one cell each.
+    """
+    cells, size = marginal.cell(batch), math.prod(marginal.shape)
+    if cells.shape != (len(batch),) or (len(cells) and not -1 <= cells.min() <= cells.max() < size):
+        raise ValueError("a marginal must give each row one cell, however: it does not")
+    return np.bincount(cells[cells >= 0], minlength=size).reshape(marginal.shape).astype(np.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Misfit:
+    """How far a marginal's counts lie from what somebody expects: weight · (Σ |count − expected| − allowance).
+
+    One row moves it by at most `weight`.
+
+    Attributes:
+        marginal: what is counted.
+        expected: counts, float64 of its shape.
+        weight: positive.
+        allowance: what would be no surprise, for instance what noise alone adds.
+    """
+
+    marginal: Marginal
+    expected: Floats
+    weight: float = 1.0
+    allowance: float = 0.0
+
+    def of(self, counts: Floats) -> float:
+        """The misfit of these counts."""
+        return float(self.weight * (np.abs(counts - self.expected).sum() - self.allowance))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cells:
     """One marginal over declared cells of one or more raw columns.
@@ -159,13 +217,12 @@ class Cells:
         """Number of cells along each column."""
         return tuple(len(e) + 2 for e in self.edges)
 
-    def count(self, batch: Batch) -> Floats:
-        """Rows of the batch in each cell: float64 of `shape`."""
+    def cell(self, batch: Batch) -> NDArray[np.int64]:
+        """The cell of each row: int64 (n,)."""
         flat = np.zeros(len(batch), np.int64)
         for name, edges, size in zip(self.columns, self.edges, self.shape, strict=True):
             flat = flat * size + cell_of(batch.columns[name], edges)
-        counts = np.bincount(flat, minlength=int(np.prod(self.shape)))
-        return counts.reshape(self.shape).astype(np.float64)
+        return flat
 
 
 def cell_of(keys: NDArray[np.generic], edges: Keys) -> NDArray[np.int64]:
@@ -309,7 +366,7 @@ class Descended:
     loss: float
 
 
-Question = Cells | Statistic
+Question = Marginal | Statistic
 """What `price` can be asked about."""
 
 Counted = Literal["rows", "units", "lowest", "highest"]
@@ -331,7 +388,7 @@ class Curator(Protocol):
         ...
 
     def histogram(
-        self, cells: Sequence[Cells], *, of: Counted = "rows", split: Split = "train", share: float = 0.0
+        self, cells: Sequence[Marginal], *, of: Counted = "rows", split: Split = "train", share: float = 0.0
     ) -> tuple[Answer, ...]:
         """Counts in each cell of one or many marginals, in one pass.
 
@@ -349,6 +406,10 @@ class Curator(Protocol):
         share: float = 0.0,
     ) -> Answer:
         """Σ f(row), shape (d,). `rows_hint` allows an exact curator to cover about that many rows only."""
+        ...
+
+    def choose(self, candidates: Sequence[Misfit], *, split: Split = "train", share: float = 0.0) -> int:
+        """The place of the largest misfit, or under privacy of one that is likely among the largest."""
         ...
 
     def descend(
@@ -430,7 +491,7 @@ class ExactCurator:
         return tuple(tally.shared(at_least) for tally in tallies.values())
 
     def histogram(
-        self, cells: Sequence[Cells], *, of: Counted = "rows", split: Split = "train", share: float = 0.0
+        self, cells: Sequence[Marginal], *, of: Counted = "rows", split: Split = "train", share: float = 0.0
     ) -> tuple[Answer, ...]:
         """Counts in each cell."""
         columns = sorted({n for c in cells for n in c.columns})
@@ -441,7 +502,7 @@ class ExactCurator:
         for batch in batches:
             for total, c in zip(counts, cells, strict=True):
                 if c.columns[0] in batch.columns:
-                    total += c.count(batch)
+                    total += count(c, batch)
         return tuple(Answer(value=total) for total in counts)
 
     def sum(
@@ -461,12 +522,21 @@ class ExactCurator:
             for batch in self.rows(split):
                 total += statistic.of(batch).weighted(None)
             return Answer(value=total)
-        seen, rows = 0, self._count(split)
-        while seen < min(rows_hint, rows):
-            following = self._next(split, rows_hint, at_most=rows - seen)
-            total += statistic.of(following).weighted(None)
-            seen += len(following)
-        return Answer(value=total, part=seen / rows if rows else 1.0)
+        rows = self._count(split)
+        parts: list[Batch] = []
+        wanted = min(rows_hint, rows)
+        while wanted > 0:
+            parts.append(self._next(split, rows_hint, at_most=wanted))
+            wanted -= len(parts[-1])
+        # In one piece: a split leaves out rows of each batch, and two small pieces cost nearly twice one.
+        if parts:
+            total += statistic.of(joined(parts)).weighted(None)
+        return Answer(value=total, part=min(rows_hint, rows) / rows if rows else 1.0)
+
+    def choose(self, candidates: Sequence[Misfit], *, split: Split = "train", share: float = 0.0) -> int:
+        """The place of the largest misfit; the first of equals."""
+        counts = self.histogram([c.marginal for c in candidates], split=split)
+        return int(np.argmax([c.of(answer.value) for c, answer in zip(candidates, counts, strict=True)]))
 
     def descend(
         self,
