@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,6 +131,7 @@ class Shared:
     noise_std: float = 0.0
 
 
+@runtime_checkable
 class Marginal(Protocol):
     """A partition of rows into cells by a public function of one row at a time.
 
@@ -472,6 +473,11 @@ class ExactCurator:
         self._keep = keep
         self._stream: dict[Split, Iterator[Batch]] = {}
         self._counts: dict[Split, int] = {}
+
+    @property
+    def source(self) -> Rows:
+        """Where the rows are streamed from."""
+        return self._rows
 
     def total(self, *, of: Literal["units", "rows"], split: Split = "train", share: float = 0.0) -> Answer:
         """How many units or rows the split has."""

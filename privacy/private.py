@@ -1,0 +1,521 @@
+"""PrivateCurator: the questions of a curator, answered under differential privacy.
+
+Guarantee: all answers together are ρ-zCDP but for a probability delta, for neighbours that differ by one privacy unit
+added or removed, where at most `unit_rows` rows of a unit are kept. `spent` says what they cost so far. It rests on:
+
+- every row's split, and which rows of a unit are kept, being drawn by a key that nobody outside knows; given the
+  key, one unit moves only the answers about its own rows;
+- statistics, marginals and codes being public functions of one row at a time (the contract suite checks it);
+- noise being drawn for whole numbers. A sum of floats is rounded to a grid first: what rounding and summation may
+  add to a unit's influence is part of the sensitivity, but a statistic that itself computes in float32 may differ
+  between neighbours by more than float64 summation does; the certificate says so.
+
+It would be void if the key, or the answers' noise, were known, or if somebody looked at rows and chose questions by
+what was seen.
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from privacy.accounting import Loss
+from privacy.curator import (
+    Answer,
+    Batch,
+    Contribution,
+    Counted,
+    Descended,
+    ExactCurator,
+    Floats,
+    Follower,
+    Marginal,
+    Misfit,
+    Question,
+    Reader,
+    Rows,
+    Shared,
+    Split,
+    Statistic,
+    Store,
+    Strata,
+    draw,
+)
+from privacy.errors import BudgetRefused, ReleaseError, UsageError
+from privacy.mechanisms import LARGEST, Noise, SystemNoise
+
+_GRID = 2.0**-20
+"""Step of the grid that sums of floats are rounded to, in units of the statistic's bound over √d."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Charge:
+    """What one answer cost.
+
+    Attributes:
+        question: the kind of question, and about how much.
+        rho: zero-concentrated cost.
+        delta: probability outside of it.
+        noise_std: of each entry of the answer; for a choice the scale of the noise on its scores.
+        sensitivity: how far one unit moves the answer: L2, for a choice L∞.
+    """
+
+    question: str
+    rho: float
+    noise_std: float
+    sensitivity: float
+    delta: float = 0.0
+
+
+class Journal:
+    """Charges and answers in the order in which they were made; what a run that is resumed replays.
+
+    A charge is on the disk before its noise is drawn, the answer before anybody sees it.
+
+    Args:
+        folder: where they are kept; None keeps them in memory.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._charges: list[Charge] = []
+        self._answers: list[list[Floats] | None] = []
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._load(folder)
+
+    def __len__(self) -> int:
+        return len(self._charges)
+
+    @property
+    def charges(self) -> tuple[Charge, ...]:
+        """All so far, those whose draw was lost included."""
+        return tuple(self._charges)
+
+    def answer(self, place: int) -> list[Floats] | None:
+        """The answer at a place; None where the run ended before it was kept."""
+        return self._answers[place]
+
+    def charge(self, charge: Charge) -> None:
+        """Keeps a charge, before anything is drawn."""
+        if self._folder is not None:
+            text = json.dumps(asdict(charge), sort_keys=True).encode()
+            _write(self._folder / f"{len(self):06d}.json", lambda handle: handle.write(text))
+        self._charges.append(charge)
+        self._answers.append(None)
+
+    def keep(self, arrays: list[Floats]) -> None:
+        """Keeps the answer to the last charge."""
+        place = len(self) - 1
+        if self._folder is not None:
+            named = {f"{i:06d}": a for i, a in enumerate(arrays)}
+            _write(
+                self._folder / f"{place:06d}.npz",
+                lambda handle: np.savez(handle, **named),  # type: ignore[arg-type]
+            )
+        self._answers[place] = arrays
+
+    def _load(self, folder: Path) -> None:
+        try:
+            for place, file in enumerate(sorted(folder.glob("??????.json"))):
+                if int(file.stem) != place:
+                    raise ValueError("a charge is missing")
+                self._charges.append(Charge(**json.loads(file.read_text("utf-8"))))
+                kept = file.with_suffix(".npz")
+                self._answers.append(None)
+                if kept.exists():
+                    with np.load(kept, allow_pickle=False) as arrays:
+                        self._answers[place] = [arrays[name] for name in sorted(arrays.files)]
+        except (OSError, ValueError, TypeError, KeyError, EOFError) as e:
+            raise ReleaseError(
+                f"a journal of answers must be whole, however: {folder}: {type(e).__name__}; what it held stays "
+                "charged; remove the run's folder and release anew, at a new charge"
+            ) from None
+
+
+def _write(path: Path, fill: Callable[..., object]) -> None:
+    part = path.with_name(f".{path.name}.part")
+    with part.open("wb") as handle:
+        fill(handle)
+        handle.flush()
+        os.fsync(handle.fileno())
+    part.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+class Account:
+    """A budget, what was taken from it, and the answers that were given for that.
+
+    A draw that was lost when a run ended stays charged, so all that follows has less; a run that is resumed finds
+    it in the journal, and comes to the same figures.
+
+    Args:
+        rho: the budget, in zero-concentrated differential privacy.
+        delta: probability that all selections of values together may fail with, on top.
+        journal: what was answered before; a question that stands there is answered by it, at no new charge.
+    """
+
+    def __init__(self, *, rho: float, delta: float = 0.0, journal: Journal | None = None) -> None:
+        if not (math.isfinite(rho) and rho > 0):
+            raise ValueError(f"rho must be finite and > 0, however: rho={rho}")
+        if not 0 <= delta < 1:
+            raise ValueError(f"delta must be in [0, 1), however: delta={delta}")
+        self.rho, self.delta = rho, delta
+        self._journal = Journal() if journal is None else journal
+        self._place = 0
+        self._used = 0.0
+        self._left = 1.0
+
+    @property
+    def charges(self) -> tuple[Charge, ...]:
+        """All charges so far, in their order."""
+        return self._journal.charges
+
+    @property
+    def spent(self) -> Loss:
+        """What all charges cost so far."""
+        return Loss.zcdp(sum(c.rho for c in self.charges), sum(c.delta for c in self.charges))
+
+    def rho_of(self, share: float) -> float:
+        """What a question may cost that has this share of the budget.
+
+        Raises:
+            ValueError: it has none.
+        """
+        if not 0 < share <= 1:
+            raise ValueError(f"a private question must say its share of the budget, however: share={share}")
+        self._pass_lost()
+        return share * self.rho * self._left
+
+    def answered(self, charge: Charge, answer: Callable[[], list[Floats]]) -> list[Floats]:
+        """The answer that stands in the journal, or a new one at a new charge.
+
+        Raises:
+            BudgetRefused: the budget does not allow it.
+            ReleaseError: the journal holds the answer to another question.
+        """
+        self._pass_lost()
+        if self._place < len(self._journal):
+            kept = self._journal.answer(self._place)
+            if kept is None or self.charges[self._place] != charge:
+                raise ReleaseError(
+                    "a resumed run must ask what it asked before, however: it asks something else; remove the "
+                    "run's folder and release anew, at a new charge"
+                )
+            self._take(charge)
+            return kept
+        if self._used + charge.rho > self.rho * (1 + 1e-9) or self.spent.delta + charge.delta > self.delta * (
+            1 + 1e-9
+        ):
+            raise BudgetRefused(
+                f"questions must stay within their budget, however: of rho {self.rho:.4g} and delta "
+                f"{self.delta:.4g} there are {self._used:.4g} and {self.spent.delta:.4g} spent, and "
+                f"{charge.question} asks for {charge.rho:.4g} and {charge.delta:.4g}"
+            )
+        self._journal.charge(charge)
+        self._take(charge)
+        found = answer()
+        self._journal.keep(found)
+        return found
+
+    def _take(self, charge: Charge) -> None:
+        self._place += 1
+        self._used += charge.rho
+
+    def _pass_lost(self) -> None:
+        while self._place < len(self._journal) and self._journal.answer(self._place) is None:
+            before = self.rho - self._used
+            self._take(self.charges[self._place])
+            self._left *= max(0.0, self.rho - self._used) / before if before > 0 else 0.0
+
+
+class PrivateCurator:
+    """Answers with noise. Each question says the `share` of the budget that it may use; all shares make 1 at most.
+
+    Args:
+        rows: the private rows.
+        account: what the answers are charged to.
+        key: 16 bytes or more that nobody outside knows; the same key draws the same splits.
+        unit_rows: rows of a unit that are kept at most.
+        holdout: share of the units that are held out; ignored for rows whose source says it itself.
+        keep: share of the units that are looked at at all.
+        noise: where randomness comes from.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        account: Account,
+        *,
+        key: bytes,
+        unit_rows: int = 1,
+        holdout: float = 0.0,
+        keep: float = 1.0,
+        noise: Noise | None = None,
+    ) -> None:
+        if unit_rows < 1:
+            raise ValueError(f"unit_rows must be at least 1, however: unit_rows={unit_rows}")
+        self._account = account
+        self._unit_rows = 1 if rows.unit_is_row else unit_rows
+        self._key, self._holdout = key, holdout
+        self._noise = SystemNoise() if noise is None else noise
+        bounded = rows if rows.unit_is_row else _Bounded(rows, unit_rows, key)
+        self._exact = ExactCurator(bounded, key=key, holdout=holdout, keep=keep)
+
+    def total(self, *, of: Literal["units", "rows"], split: Split = "train", share: float = 0.0) -> Answer:
+        """How many units or rows the split has, with discrete Gaussian noise."""
+        unit = 1.0 if of == "units" else float(self._unit_rows)
+
+        def counted() -> list[Floats]:
+            return [np.atleast_1d(self._exact.total(of=of, split=split).value)]
+
+        values, std = self._noised(f"total of {of}", counted, sensitivity=unit, share=share)
+        return Answer(value=values[0].reshape(()), noise_std=std)
+
+    def values(
+        self, columns: Sequence[str], *, at_least: int, split: Split = "train", share: float = 0.0
+    ) -> tuple[Shared, ...]:
+        """Values whose noised count exceeds a threshold that a value of one unit alone passes with probability delta.
+
+        A unit brings at most `unit_rows` values, none of them with more rows; the threshold lies so far above
+        that all columns together fail with probability `delta` of the curator (noisy threshold: Korolova et al.
+        2009; Desfontaines, Voss & Gipson 2022, arXiv 2006.03684). The tail of discrete Gaussian noise from m on is
+        no heavier than the continuous one's from m − 1 on (Canonne et al. 2020, fact 19). `others` is not known.
+        """
+        delta = self._account.delta
+        if delta <= 0:
+            raise UsageError(
+                f"values may only be learned where some of delta is left for it, however: none is for "
+                f'{", ".join(columns)}; declare the categories in the schema, with `facts: "declared: ..."`'
+            )
+        k, each = self._unit_rows, delta / max(1, len(columns))
+        scale = self._scale_of(k * math.sqrt(len(columns)), share)
+        threshold = max(at_least, k + 1 + math.ceil(scale * -float(ndtri(each / k)) if each < k else 1))
+        found: list[NDArray[np.int64]] = []
+
+        def counted() -> list[Floats]:
+            shared = self._exact.values(columns, at_least=1, split=split)
+            found.extend(s.keys for s in shared)
+            return [s.counts for s in shared]
+
+        def passing(noised: list[Floats]) -> list[Floats]:
+            kept = [n >= threshold for n in noised]
+            # Keys leave as two halves, so that a float holds each exactly.
+            return [
+                np.stack([keys[k] >> 32, keys[k] & 0xFFFFFFFF, n[k]]).astype(np.float64)
+                for keys, n, k in zip(found, noised, kept, strict=True)
+            ]
+
+        answers, std = self._noised(
+            f"values of {len(columns)} columns",
+            counted,
+            sensitivity=k * math.sqrt(len(columns)),
+            share=share,
+            delta=delta,
+            then=passing,
+        )
+        return tuple(
+            Shared(
+                keys=(a[0].astype(np.int64) << 32) | a[1].astype(np.int64),
+                counts=a[2],
+                others=math.nan,
+                noise_std=std,
+            )
+            for a in answers
+        )
+
+    def histogram(
+        self, cells: Sequence[Marginal], *, of: Counted = "rows", split: Split = "train", share: float = 0.0
+    ) -> tuple[Answer, ...]:
+        """Counts with discrete Gaussian noise; a unit moves m marginals of rows by unit_rows·√m, of units by √m."""
+
+        def counted() -> list[Floats]:
+            return [a.value for a in self._exact.histogram(cells, of=of, split=split)]
+
+        values, std = self._noised(
+            f"{len(cells)} marginals of {of}, {sum(math.prod(c.shape) for c in cells)} cells",
+            counted,
+            sensitivity=self._unit_moves(of) * math.sqrt(len(cells)),
+            share=share,
+        )
+        return tuple(
+            Answer(value=v.reshape(c.shape), noise_std=std) for v, c in zip(values, cells, strict=True)
+        )
+
+    def sum(
+        self,
+        statistic: Statistic,
+        *,
+        split: Split = "train",
+        rows_hint: int | None = None,
+        share: float = 0.0,
+    ) -> Answer:
+        """Σ f(row) over all rows of the split, each clipped to `bound` over the rows of a unit, on a grid."""
+        grid = _grid_of(statistic)
+
+        def counted() -> list[Floats]:
+            total = np.zeros(statistic.size)
+            for batch in self._exact.rows(split):
+                total += _clipped(statistic.of(batch), statistic.bound / self._unit_rows)
+            return [np.rint(total / grid)]
+
+        values, std = self._noised(
+            f"sum of {statistic.size} entries",
+            counted,
+            sensitivity=self._moves(statistic) / grid,
+            share=share,
+        )
+        return Answer(value=values[0] * grid, noise_std=std * grid)
+
+    def choose(self, candidates: Sequence[Misfit], *, split: Split = "train", share: float = 0.0) -> int:
+        """A misfit among the largest, by the exponential mechanism; one unit moves each by weight · unit_rows."""
+        sensitivity = self._unit_rows * max(c.weight for c in candidates)
+        scale = self._scale_of(sensitivity, share)
+
+        def chosen() -> list[Floats]:
+            counts = self._exact.histogram([c.marginal for c in candidates], split=split)
+            scores = np.array([c.of(a.value) for c, a in zip(candidates, counts, strict=True)])
+            return [np.array([self._noise.largest(scores, scale=scale)], np.float64)]
+
+        charge = Charge(
+            question=f"choice among {len(candidates)}",
+            rho=self._account.rho_of(share),
+            noise_std=scale,
+            sensitivity=sensitivity,
+        )
+        return int(self._account.answered(charge, chosen)[0][0])
+
+    def descend(
+        self,
+        reader: Reader,
+        followers: Sequence[Follower] = (),
+        *,
+        steps: int,
+        rate: float,
+        strata: Strata | None = None,
+        split: Split = "train",
+        share: float = 0.0,
+    ) -> Iterator[Descended]:
+        """Not answered yet.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            "a synthesizer under privacy must learn by sums or counts, however: this one learns by gradients, which "
+            "are not noised yet; choose `marginals`, `gmm` or `circuit`"
+        )
+
+    def price(self, question: Question, *, share: float = 0.0) -> float:
+        """The standard deviation of the noise that an answer would carry, for this share."""
+        moves = float(self._unit_rows) if isinstance(question, Marginal) else self._moves(question)
+        return self._scale_of(moves, share)
+
+    def recode(
+        self, code: Callable[[Batch], Mapping[str, NDArray[np.generic]]], store: Store
+    ) -> "PrivateCurator":
+        """The same rows behind another code, with what is left of the same budget."""
+        recoded = self._exact.recode(code, store)
+        return PrivateCurator(
+            recoded.source,
+            self._account,
+            key=self._key,
+            unit_rows=self._unit_rows,
+            holdout=self._holdout,
+            noise=self._noise,
+        )
+
+    def _unit_moves(self, of: Counted) -> float:
+        return float(self._unit_rows) if of == "rows" else 1.0
+
+    def _moves(self, statistic: Statistic) -> float:
+        """How far one unit moves a statistic's rounded sum, L2, in the statistic's own units.
+
+        Clipping bounds the unit by `bound`; rounding moves each of d entries by half a step of the grid on either
+        side; and summing n numbers in float64 errs by at most n·2⁻⁵³ of their absolute sum, of which n = 2²² rows of
+        norm `bound` are provided for.
+        """
+        rounding = _grid_of(statistic) * math.sqrt(statistic.size)
+        return statistic.bound * (1 + 2.0**-9) + rounding
+
+    def _scale_of(self, sensitivity: float, share: float) -> float:
+        return sensitivity / math.sqrt(2 * self._account.rho_of(share))
+
+    def _noised(
+        self,
+        question: str,
+        counted: Callable[[], list[Floats]],
+        *,
+        sensitivity: float,
+        share: float,
+        delta: float = 0.0,
+        then: Callable[[list[Floats]], list[Floats]] | None = None,
+    ) -> tuple[list[Floats], float]:
+        """Charges, counts, adds noise to whole numbers, and keeps what comes of it."""
+        scale = self._scale_of(sensitivity, share)
+
+        def noised() -> list[Floats]:
+            exact = counted()
+            flat = np.concatenate([a.ravel() for a in exact]) if exact else np.empty(0)
+            if np.abs(flat).max(initial=0.0) > LARGEST:
+                raise ValueError("sums must stay below 2^52 steps of their grid, however: one does not")
+            drawn = self._noise.gaussian(np.rint(flat).astype(np.int64), scale=scale).astype(np.float64)
+            ends = np.cumsum([a.size for a in exact])[:-1]
+            parts = np.split(drawn, ends)
+            return parts if then is None else then(parts)
+
+        charge = Charge(
+            question=question,
+            rho=self._account.rho_of(share),
+            noise_std=scale,
+            sensitivity=sensitivity,
+            delta=delta,
+        )
+        return self._account.answered(charge, noised), charge.noise_std
+
+
+def _grid_of(statistic: Statistic) -> float:
+    return _GRID * statistic.bound / math.sqrt(statistic.size)
+
+
+def _clipped(part: Contribution, most: float) -> Floats:
+    """Σ of the rows' vectors, each cut to a norm of at most `most`."""
+    norms = part.norms()
+    over = norms > most
+    return part.weighted(np.where(over, most / np.maximum(norms, most), 1.0) if over.any() else None)
+
+
+class _Bounded:
+    """Rows of which each unit has at most so many; which ones is drawn by a key, whatever they say."""
+
+    def __init__(self, rows: Rows, most: int, key: bytes) -> None:
+        self._rows = rows
+        units = [b.unit for b in rows.batches(())]
+        unit = np.concatenate(units) if units else np.empty(0, np.uint64)
+        luck = draw(np.arange(len(unit), dtype=np.uint64), key, "rows of a unit")
+        order = np.lexsort((luck, unit))
+        first = np.append(True, np.diff(unit[order]) != 0)[: len(order)]
+        starts = np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))
+        self._kept = np.zeros(len(unit), np.bool_)
+        self._kept[order[np.arange(len(order)) - starts < most]] = True
+
+    @property
+    def unit_is_row(self) -> bool:
+        return False
+
+    def batches(self, columns: Sequence[str] | None = None, *, size: int | None = None) -> Iterator[Batch]:
+        start = 0
+        for batch in self._rows.batches(columns, size=size):
+            yield batch.where(self._kept[start : start + len(batch)])
+            start += len(batch)
