@@ -367,7 +367,7 @@ def _profile_inputs(run: Run) -> dict[str, str]:
 def _profile(run: Run) -> tuple[list[Path], dict[str, Any]]:
     """Asks the curator about each column, and encodes the rows once."""
     from synth.codec import Codec
-    from synth.profile import learn
+    from synth.learn import learn
     from synth.rows import EncodedStore
     from synth.table import labels_of
 

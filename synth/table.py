@@ -23,7 +23,8 @@ from synth.codec import Codec, Encoded
 from synth.em import slices
 from synth.infer import infer_table
 from synth.keys import NOT_CONVERTED, one
-from synth.profile import Labels, Profile, learn
+from synth.learn import learn
+from synth.profile import Labels, Profile
 from synth.registry import Coded, Dense, Model, check_options, synthesizer
 from synth.rows import EncodedStore, RawRows, table_source
 from synth.schema import Schema

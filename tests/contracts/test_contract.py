@@ -35,7 +35,7 @@ from privacy.curator import (
 )
 from privacy.errors import ConditionError, InputError, RecipeError, ReleaseError, UsageError
 from synth.codec import UNKNOWN, Codec, Encoded
-from synth.profile import learn
+from synth.learn import learn
 from synth.registry import SYNTHESIZERS, Model, synthesizer
 from synth.rows import EncodedStore, RawRows, table_source
 from synth.table import TableModel, fit_encoded, labels_of

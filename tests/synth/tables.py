@@ -9,7 +9,8 @@ import pyarrow as pa
 from privacy.curator import Batch, ExactCurator
 from synth.codec import Codec, Encoded
 from synth.infer import infer_table
-from synth.profile import ColumnProfile, Profile, learn
+from synth.learn import learn
+from synth.profile import ColumnProfile, Profile
 from synth.rows import RawRows, table_source
 from synth.schema import Schema
 from synth.table import labels_of

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from privacy.curator import MISSING
 from privacy.errors import InputError, SchemaError
 from synth.keys import from_keys, to_keys
-from synth.profile import ATOM_SHARE, ColumnProfile, Profile
+from synth.learn import ATOM_SHARE
+from synth.profile import ColumnProfile, Profile
 from tests.synth.tables import Learned, learned, mixed, mixed_schema, schema_for
 
 RNG_SEEDS = st.integers(0, 2**32 - 1)
