@@ -5,6 +5,7 @@ floats, times before 1970 and strings. Integers, times and unscaled decimals are
 the order-preserving reading of their bits; strings map to codes, whose dictionary stays with the rows.
 """
 
+from collections.abc import Sequence
 from decimal import Context, Decimal
 
 import numpy as np
@@ -24,11 +25,15 @@ _UINT64_OFFSET = np.uint64((1 << 63) - 1)
 
 
 class Dictionary:
-    """Codes for strings, given in the order in which the strings are first met. It stays inside."""
+    """Codes for strings: of known ones their places, of others the order in which they are first met. It stays inside.
 
-    def __init__(self) -> None:
-        self._codes: dict[str, int] = {}
-        self._labels: list[str] = []
+    Args:
+        known: strings that are public.
+    """
+
+    def __init__(self, known: Sequence[str] = ()) -> None:
+        self._labels: list[str] = list(known)
+        self._codes: dict[str, int] = {label: code for code, label in enumerate(known)}
 
     def codes(self, array: pa.Array) -> Keys:
         """The codes of an array of strings, int64 (n,), `MISSING` for nulls; new strings get new codes."""

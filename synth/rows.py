@@ -38,7 +38,7 @@ class RawRows:
         self._schema = schema
         self._source = source
         self._marked = marked
-        self._dictionaries = {c.name: Dictionary() for c in schema if is_text(c.arrow_type)}
+        self._dictionaries = {c.name: Dictionary(_public(c)) for c in schema if is_text(c.arrow_type)}
 
     @property
     def unit_is_row(self) -> bool:
@@ -190,6 +190,11 @@ def table_source(table: pa.Table, *, batch_rows: int = 65_536) -> Source:
         yield from table.select(names).to_batches(max_chunksize=batch_rows)
 
     return source
+
+
+def _public(column: Column) -> list[str]:
+    """Strings that are declared, so that their codes say nothing of the rows."""
+    return [str(c) for c in column.categories or ()] if column.declared else []
 
 
 _NO_UNIT = np.uint64(0xA5A5_0000_0000_0000)
