@@ -21,6 +21,7 @@ COMMANDS = {
     "release": "Release: ingest, profile, fit, sample, validate, gate, publish.",
     "resume": "Go on with a run that was interrupted.",
     "verify": "Check a release: checksums, and the data against its own schema.",
+    "budget": "Show, set or check the privacy budgets of datasets.",
     "metadata": "Write a schema as SDV metadata JSON, to stdout.",
     "doctor": "Check this installation: versions, licences, telemetry, disk.",
 }

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from cyclopts import Parameter
@@ -37,6 +37,7 @@ class Changes:
         shard_rows: rows of one file.
         evidence_rows: rows of each side of the evidence at most.
         workers: processes that write shards.
+        privacy: a formal guarantee, as --privacy.epsilon 1 --privacy.delta 1e-6.
         gate: thresholds, as --gate.copies_z 5.
         to: root of the releases.
     """
@@ -56,6 +57,7 @@ class Changes:
     shard_rows: int | None = None
     evidence_rows: int | None = None
     workers: int | None = None
+    privacy: dict[str, str] | None = None
     gate: dict[str, str] | None = None
     to: str | None = None
 
@@ -65,7 +67,12 @@ class Changes:
         for field in ("rows", "holdout"):
             if field in changes:
                 changes[field] = _value(field, changes[field])
-        for field, now in (("options", recipe.options), ("gate", recipe.gate.model_dump(mode="json"))):
+        now_private = {} if recipe.privacy is None else recipe.privacy.model_dump(mode="json")
+        for field, now in (
+            ("options", recipe.options),
+            ("privacy", now_private),
+            ("gate", recipe.gate.model_dump(mode="json")),
+        ):
             if field in changes:
                 given = {k.replace("-", "_"): _value(f"{field}.{k}", v) for k, v in changes[field].items()}
                 changes[field] = {**now, **given}
@@ -213,6 +220,42 @@ def verify(release: Path, /, *, json: Flag = False) -> None:
         f"{release}: {found.files} files as listed, {found.rows:,} rows as their schema says; "
         f"signature: {found.signature}"
     )
+
+
+def budget(
+    action: Literal["show", "set", "history", "verify", "void"] = "show",
+    dataset: str | None = None,
+    /,
+    *,
+    epsilon: float | None = None,
+    delta: float | None = None,
+    by: str | None = None,
+    release: Annotated[tuple[Path, ...], Parameter(negative="", show_default=False)] = (),
+    json: Flag = False,
+) -> None:
+    """Show, set or check the privacy budgets of datasets, in the ledger of this folder or UNDERSTUDY_LEDGER.
+
+    Args:
+        action: show what is spent; set a lifetime; list a dataset's history; verify the chain of all entries; void
+            reservations that touched no row and whose process has ended.
+        dataset: its name, as in the recipe; for show, all of them without it.
+        epsilon: the lifetime that is set.
+        delta: the delta of that.
+        by: who sets it.
+        release: releases whose certificates the ledger must know, for verify.
+        json: print one JSON object.
+    """
+    from pipelines import budget as actions
+
+    found = actions.ACTIONS[action](
+        actions.Asked(
+            dataset=dataset, epsilon=epsilon, delta=delta, by=by, releases=release, folder=Path.cwd()
+        )
+    )
+    if json:
+        console.say_json(found.data)
+    else:
+        console.say("\n".join(found.lines))
 
 
 def metadata(schema: Path, /) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pipelines import ingest as reading
+from pipelines import private
 from pipelines.recipe import Recipe
-from pipelines.steps import ENCODED_BYTES, STEPS, Run, check, inputs_of
+from pipelines.steps import ENCODED_BYTES, STEPS, Run, check, inputs_of, synthesizer_of
 from privacy.certificate import without_guarantee
 from synth.em import FEWEST_STEPS, STEP_ROWS, visits_of
-from synth.registry import resolve, synthesizer
+from synth.registry import synthesizer
 from synth.schema import Schema
 from synth.train import batch_of
 
@@ -94,14 +95,20 @@ def estimate(run: Run) -> Plan:
         columns=len(schema),
         learned_columns=learned,
         rows=released,
-        synthesizer=resolve(recipe.synthesizer),
+        synthesizer=synthesizer_of(recipe),
         seconds=_seconds(recipe, schema, rows, fitted, released),
         memory_bytes=BASE_BYTES + 2 * fitted * (8 * len(schema) + 9),
-        privacy=f"{without_guarantee(recipe.at_least)[0]} Cost to a privacy budget: none is kept.",
+        privacy=_privacy(run, schema),
         cached=tuple(_kept(run)),
         run=str(run.workspace.path),
         release_root=str(run.release_root),
     )
+
+
+def _privacy(run: Run, schema: Schema) -> str:
+    if run.recipe.privacy is not None:
+        return private.describe(run.recipe, schema, run.stated, run.folder)
+    return f"{without_guarantee(run.recipe.at_least)[0]} Cost to a privacy budget: none is kept."
 
 
 def _kept(run: Run) -> Iterator[str]:
@@ -125,7 +132,7 @@ def rows_of(source: reading.Source) -> int:
     return total
 
 
-FIT_SECONDS = {"gmm": 0.8, "circuit": 2.5, "sdv-gaussian-copula": 0.4}
+FIT_SECONDS = {"gmm": 0.8, "circuit": 2.5, "sdv-gaussian-copula": 0.4, "marginals": 2.5}
 """Seconds of a fit, its search for a size included, for each million cells that thirty passes look at."""
 
 STEP_SECONDS = {"vae": 0.005, "ctgan": 0.02, "sdv-ctgan": 0.02, "sdv-tvae": 0.01, "sdv-copula-gan": 0.02}
@@ -134,9 +141,9 @@ STEP_SECONDS = {"vae": 0.005, "ctgan": 0.02, "sdv-ctgan": 0.02, "sdv-tvae": 0.01
 
 def _seconds(recipe: Recipe, schema: Schema, rows: int, fitted: int, released: int) -> dict[str, float]:
     """Seconds of each step on two cores of 2020s make: measured on 10 to 80 columns, good to a factor 2."""
-    name, cells = resolve(recipe.synthesizer), len(schema) / 1e6
+    name, cells = synthesizer_of(recipe), len(schema) / 1e6
     evidence = min(rows, recipe.evidence_rows)
-    given = synthesizer(recipe.synthesizer).options.model_validate(recipe.options)
+    given = synthesizer(name).options.model_validate(recipe.options)
     said: dict[str, Any] = given.model_dump()
     if "epochs" in said:
         # Ours have smaller batches for few rows, and an end; SDV's take both as they are said.

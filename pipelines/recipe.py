@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -21,6 +21,7 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     WrapValidator,
     field_validator,
+    model_validator,
 )
 
 from privacy.errors import RecipeError
@@ -43,6 +44,49 @@ def _or_say(rule: str) -> WrapValidator:
             raise ValueError(rule) from None
 
     return WrapValidator(check)
+
+
+class Shares(BaseModel):
+    """How the budget is divided; what one part leaves goes to the next."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    profile: Annotated[Share, Field(description="columns one by one")] = 0.3
+    model: Annotated[Share, Field(description="the synthesizer")] = 0.7
+
+    @model_validator(mode="after")
+    def _within_one(self) -> Self:
+        total = self.profile + self.model
+        if total > 1 + 1e-9:
+            raise ValueError(f"shares must make 1 at most, however: they make {total:g}")
+        return self
+
+
+class Target(BaseModel):
+    """A budget: (epsilon, delta)-differential privacy."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epsilon: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False, description="privacy loss at most")]
+    delta: Annotated[
+        float, Field(gt=0, lt=1, allow_inf_nan=False, description="probability that the loss is larger")
+    ]
+
+
+class Privacy(Target):
+    """A formal guarantee: whoever adds or removes one unit changes what is published by hardly more than epsilon."""
+
+    unit: Annotated[
+        str | None, Field(description="column whose equal values mean one person; none: each row is a unit")
+    ] = None
+    max_rows_per_unit: Annotated[
+        Whole, Field(ge=1, le=1_000_000, description="rows of a unit that are kept, drawn at random")
+    ] = 1
+    shares: Shares = Shares()
+    lifetime: Annotated[
+        Target | None, Field(description="budget of the dataset for ever; none: that of its first release")
+    ] = None
+    edition: Annotated[str, Field(description="a new word fits anew, at a new charge")] = ""
 
 
 class Recipe(BaseModel):
@@ -87,6 +131,9 @@ class Recipe(BaseModel):
         Whole, Field(ge=100, description="rows of each side that the evidence is computed from at most")
     ] = 50_000
     workers: Annotated[Whole, Field(ge=1, le=256, description="processes that write shards")] = 1
+    privacy: Annotated[
+        Privacy | None, Field(description="a formal guarantee; none: disclosure control alone")
+    ] = None
     gate: GateRules = GateRules()
     to: Annotated[str, Field(description="root of the releases")] = "releases"
 

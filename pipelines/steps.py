@@ -23,16 +23,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import ingest as reading
+from pipelines import private
 from pipelines.publish import publish as publish_files
 from pipelines.recipe import Recipe, canonical, resolve_input
 from pipelines.workspace import Record, Workspace, digest_of, sha256, write_atomic
-from privacy.certificate import Certificate, without_guarantee
+from privacy.certificate import Certificate, with_guarantee, without_guarantee
 from privacy.errors import GateRefused, SchemaError, UnderstudyError
 from synth.keys import is_text
 from synth.schema import REPLACED, Schema
 
 if TYPE_CHECKING:
-    from privacy.curator import ExactCurator
+    from numpy.typing import NDArray
+
+    from privacy.curator import Curator, ExactCurator, Rows
     from privacy.inside import Exact
     from synth.rows import RawRows
     from synth.table import TableModel
@@ -95,7 +98,13 @@ class Run:
 
     @property
     def schema(self) -> Schema:
-        """The schema that the recipe names.
+        """The schema that the recipe names; under privacy, what of it may be believed."""
+        privacy = self.recipe.privacy
+        return self.stated if privacy is None else self.stated.public(unit=privacy.unit)
+
+    @property
+    def stated(self) -> Schema:
+        """The schema as it is written.
 
         Raises:
             SchemaError: it is not there or breaks a rule.
@@ -178,17 +187,24 @@ def perform(run: Run, name: str) -> Record:
     inputs = inputs_of(run, name)
     found = run.workspace.finished(name, inputs)
     if found is not None:
-        run.watch.ended(name, found, cached=True)
+        run.watch.ended(name, _told(run, name, found), cached=True)
         return found
     began = time.perf_counter()
     outputs, facts = step.act(run)
     record = run.workspace.commit(name, inputs, outputs, facts, time.perf_counter() - began)
-    run.watch.ended(name, record, cached=False)
+    run.watch.ended(name, _told(run, name, record), cached=False)
     return record
+
+
+def _told(run: Run, name: str, record: Record) -> Record:
+    """What may be said of a step outside the workspace: under privacy not how many rows there are."""
+    return replace(record, facts={}) if run.recipe.privacy is not None and name == "ingest" else record
 
 
 def inputs_of(run: Run, name: str) -> dict[str, str]:
     """What a step depends on: its own inputs, our code, and the packages that the numbers depend on."""
+    if run.recipe.privacy is not None and name in private.KEPT:
+        return private.kept_inputs(run.recipe, run.schema)
     return {**STEPS[name].inputs(run), "code": code_digest(), "versions": digest_of(versions())}
 
 
@@ -247,11 +263,23 @@ def check(run: Run) -> None:
     Raises:
         UsageError: recipe, schema or options break a rule.
     """
-    from synth.registry import check_options
+    from synth.registry import check_options, check_private
 
-    check_options(run.recipe.synthesizer, run.recipe.options)
+    name = synthesizer_of(run.recipe)
+    check_options(name, run.recipe.options)
+    if run.recipe.privacy is not None:
+        check_private(name)
+        private.check_private(run.recipe, run.schema)
+        private.dataset_of(run.recipe)
     for look in (run.source, run.holdout_source, lambda: run.schema):
         look()
+
+
+def synthesizer_of(recipe: Recipe) -> str:
+    """The synthesizer that a recipe means: `auto` follows from whether answers are noised."""
+    from synth.registry import resolve
+
+    return resolve(recipe.synthesizer, private=recipe.privacy is not None)
 
 
 def outcome(run: Run, before: Mapping[str, Record]) -> Outcome:
@@ -285,6 +313,8 @@ def _ingest(run: Run) -> tuple[list[Path], dict[str, Any]]:
     from synth.rows import HELD_OUT
 
     schema = run.schema
+    if run.recipe.privacy is not None:
+        private.reserve(run.workspace, run.folder, run.recipe, schema)
     held = run.holdout_source()
     target = run.workspace.path / ROWS
     part = target.with_name(f".{ROWS}.part")
@@ -302,9 +332,24 @@ def _ingest(run: Run) -> tuple[list[Path], dict[str, Any]]:
                 rows += batch.num_rows
             counts.append(rows)
     part.replace(target)
+    if run.recipe.privacy is not None:
+        private.identify(run.workspace, run.folder, _units(run))
     run.watch.wrote("ingest", target)
     facts = {"rows": counts[0], "columns": len(schema)}
     return [target], facts if held is None else {**facts, "holdout_rows": counts[1]}
+
+
+def _units(run: Run) -> Iterator["NDArray[np.uint64]"]:
+    """A digest of each unit, or of each row's content where rows are units."""
+    import pandas as pd
+
+    if run.schema.unit is not None:
+        yield from (b.unit for b in raw_rows(run).batches(()))
+        return
+    with pq.ParquetFile(run.workspace.path / ROWS) as file:
+        for batch in file.iter_batches(batch_size=65_536, columns=list(run.schema.names), use_threads=False):
+            frame = batch.to_pandas(types_mapper=pd.ArrowDtype)
+            yield pd.util.hash_pandas_object(frame, index=False).to_numpy().astype(np.uint64)
 
 
 def _needed(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
@@ -343,13 +388,29 @@ def curator_of(run: Run, rows: "RawRows", *, at_most: int) -> "ExactCurator":
     facts = run.workspace.records()["ingest"].facts
     total = max(1, facts["rows"] + facts.get("holdout_rows", 0))
     holdout = run.recipe.holdout
-    key = hashlib.blake2b(f"split {run.recipe.seed}".encode(), digest_size=16).digest()
     return ExactCurator(
         rows,
-        key=key,
+        key=split_key(run),
         holdout=holdout if isinstance(holdout, float) else 0.0,
         keep=min(1.0, at_most / total),
     )
+
+
+def split_key(run: Run) -> bytes:
+    """What splits are drawn by: the recipe's seed, under privacy a secret."""
+    if run.recipe.privacy is not None:
+        return private.secret_of(run.workspace)
+    return hashlib.blake2b(f"split {run.recipe.seed}".encode(), digest_size=16).digest()
+
+
+def _answering(run: Run, rows: "Rows", part: str) -> "Curator":
+    """The curator of a part of a private run, who charges that part's account."""
+    recipe, schema = run.recipe, run.schema
+    assert recipe.privacy is not None
+    account = private.account_of(run.workspace, private.budget_of(recipe.privacy, schema), part)
+    about = (schema.units_about or 1) * recipe.privacy.max_rows_per_unit
+    keep = min(1.0, recipe.fit_rows / about) if part == "profile" else 1.0
+    return private.curator_of(rows, account, recipe, schema, key=split_key(run), keep=keep)
 
 
 # --- profile
@@ -375,7 +436,12 @@ def _profile(run: Run) -> tuple[list[Path], dict[str, Any]]:
     rows = raw_rows(run)
     # A row takes four bytes for each state and score, and nine for its unit and split.
     fit_in_memory = ENCODED_BYTES // (8 * len(schema) + 9)
-    curator = curator_of(run, rows, at_most=min(run.recipe.fit_rows, fit_in_memory))
+    most = min(run.recipe.fit_rows, fit_in_memory)
+    curator: Curator = (
+        curator_of(run, rows, at_most=most)
+        if run.recipe.privacy is None
+        else _answering(run, rows, "profile")
+    )
     profile = learn(schema, curator, labels_of(rows), at_least=run.recipe.at_least)
     path = run.workspace.path / PROFILE
     write_atomic(path, profile.to_json().encode())
@@ -414,11 +480,15 @@ def _fit(run: Run) -> tuple[list[Path], dict[str, Any]]:
     profile = Profile.from_json((run.workspace.path / PROFILE).read_text("utf-8"))
     codec = Codec(schema, profile)
     encoded = open_store(run.workspace.path / ENCODED, unit_is_row=schema.unit is None)
-    key = hashlib.blake2b(f"split {recipe.seed}".encode(), digest_size=16).digest()
+    curator: Curator = (
+        ExactCurator(encoded, key=split_key(run))
+        if recipe.privacy is None
+        else _answering(run, encoded, "model")
+    )
     model = fit_encoded(
-        ExactCurator(encoded, key=key),
+        curator,
         codec,
-        recipe.synthesizer,
+        synthesizer_of(recipe),
         recipe.options,
         seed=recipe.seed,
         threads=recipe.threads,
@@ -446,6 +516,10 @@ def released_rows(run: Run) -> int:
     """How many rows the release has."""
     if run.recipe.rows != "source":
         return run.recipe.rows
+    if run.recipe.privacy is not None:
+        # As many as the noised profile saw, and those that were held out beside them.
+        held = run.recipe.holdout if isinstance(run.recipe.holdout, float) else 0.0
+        return max(1, round(int(run.workspace.records()["profile"].facts["rows"]) / (1 - held)))
     return int(run.workspace.records()["ingest"].facts["rows"])
 
 
@@ -473,14 +547,13 @@ def sample_shard(run: Run, number: int, rows: int) -> Path:
     torch.set_num_threads(1)
     model: TableModel[pa.Table] = load(run.workspace.path / MODEL)
     digest = run.workspace.records()["fit"].facts["digest"]
-    statement, _ = without_guarantee(run.recipe.at_least)
     parts = model.shard(number, rows, seed=run.recipe.seed, first_row=number * run.recipe.shard_rows)
     about = {
         "synthetic": "true",
         "generator": f"understudy {versions()['understudy']}",
         "recipe_digest": run.recipe.digest(),
         "model_digest": digest,
-        "privacy": statement,
+        "privacy": promise_of(run.recipe),
     }
     path = shard_path(run, number)
     part = path.with_name(f".{path.name}.part")
@@ -490,6 +563,14 @@ def sample_shard(run: Run, number: int, rows: int) -> Path:
             writer.write_table(table, row_group_size=max(1, len(table)))
     part.replace(path)
     return path
+
+
+def promise_of(recipe: Recipe) -> str:
+    """What is promised, as a shard says it."""
+    if recipe.privacy is None:
+        return without_guarantee(recipe.at_least)[0]
+    target = f"epsilon {recipe.privacy.epsilon:g}, delta {recipe.privacy.delta:g}"
+    return f"differential privacy: {target}; see certificate.json"
 
 
 def _sample(run: Run) -> tuple[list[Path], dict[str, Any]]:
@@ -536,14 +617,17 @@ def _validate(run: Run) -> tuple[list[Path], dict[str, Any]]:
     from synth.codec import Codec
     from synth.profile import Profile
     from validation.expectations import check, observe
+    from validation.fitted import fitted
 
     profile = Profile.from_json((run.workspace.path / PROFILE).read_text("utf-8"))
     released = Codec(run.schema, profile).released_schema()
     schema_path = run.workspace.path / SCHEMA
     write_atomic(schema_path, released.to_json().encode())
-    evidence = exact_evidence(run)
-    # The workspace is inside: exact evidence may lie here whatever the release promises.
-    fidelity = evidence.open(formal_guarantee=False)
+    fidelity = (
+        exact_evidence(run).open(formal_guarantee=False)
+        if run.recipe.privacy is None
+        else fitted(run.schema, profile, _head(run, run.recipe.evidence_rows))
+    )
     evidence_path = run.workspace.path / EVIDENCE
     write_atomic(evidence_path, json.dumps(fidelity.to_dict(), ensure_ascii=False).encode())
     run.watch.wrote("validate", evidence_path)
@@ -615,6 +699,8 @@ def _gate(run: Run) -> tuple[list[Path], dict[str, Any]]:
     from validation.expectations import Check
     from validation.gates import verdict
 
+    if run.recipe.privacy is not None:
+        private.settle(run.workspace, run.folder)
     checks = [Check(**{**c, "columns": tuple(c["columns"])}) for c in _read_json(run, CHECKS)]
     found = verdict(fidelity_of(run), checks, run.recipe.gate)
     found = replace(found, findings=(*found.findings, *_personal(run.schema)))
@@ -706,7 +792,6 @@ def _publish(run: Run) -> tuple[list[Path], dict[str, Any]]:
 
 def release_files(run: Run) -> dict[str, bytes | Path]:
     """Everything that a release holds, by its path in it."""
-    from privacy.inside import Exact
     from validation import card, report
 
     shards = {f"{DATA}/{shard_path(run, n).name}": shard_path(run, n) for n, _ in shards_of(run)}
@@ -714,7 +799,7 @@ def release_files(run: Run) -> dict[str, bytes | Path]:
     schema = Schema.parse(schema_path.read_text("utf-8"), source=SCHEMA)
     verdict = verdict_of(run)
     promised = certificate(run, warnings=len(verdict.findings))
-    fidelity = Exact(fidelity_of(run)).open(formal_guarantee=promised.formal_guarantee is not None)
+    fidelity = published_fidelity(run)
     page = report.render(
         title=run.recipe.name,
         fidelity=fidelity,
@@ -740,13 +825,26 @@ def release_files(run: Run) -> dict[str, bytes | Path]:
     }
 
 
+def published_fidelity(run: Run) -> "Fidelity":
+    """The figures that a release shows: exact ones, or under privacy those that follow from noised answers."""
+    from privacy.inside import Exact
+
+    if run.recipe.privacy is not None:
+        return fidelity_of(run)
+    return Exact(fidelity_of(run)).open(formal_guarantee=False)
+
+
 def certificate(run: Run, *, warnings: int) -> Certificate:
     """What may be promised about this run's release."""
     facts = run.workspace.records()
     statement, control = without_guarantee(run.recipe.at_least)
+    guarantee = None
+    if run.recipe.privacy is not None:
+        guarantee = private.guarantee_of(run.workspace, run.folder, run.recipe, run.schema)
+        statement, control = with_guarantee(guarantee), None
     return Certificate(
         statement=statement,
-        formal_guarantee=None,
+        formal_guarantee=guarantee,
         disclosure_control=control,
         synthesizer=facts["fit"].facts["synthesizer"],
         model_digest=facts["fit"].facts["digest"],

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from dp_accounting.rdp import compute_epsilon
-from dp_accounting.rdp.rdp_privacy_accountant import DEFAULT_RDP_ORDERS
 
-ORDERS: tuple[float, ...] = (*(float(o) for o in DEFAULT_RDP_ORDERS), 2048.0, 4096.0, 8192.0, 16384.0)
-"""Orders of every curve; the last ones serve budgets far below epsilon 0.1."""
+ORDERS: tuple[float, ...] = (
+    *(1 + x / 10 for x in range(1, 100)),
+    *(float(x) for x in range(11, 64)),
+    *(2.0**x for x in range(7, 15)),
+)
+"""Orders of every curve: dp-accounting's, and larger ones, which serve budgets far below epsilon 0.1."""
 
 _LARGEST_RHO = 1e5
 
@@ -62,6 +64,9 @@ class Loss:
         Args:
             delta: in (0, 1), in all: what is outside the curve is taken off first.
         """
+        # It takes most of a second to import, which commands that spend nothing need not wait for.
+        from dp_accounting.rdp import compute_epsilon
+
         left = delta - self.delta
         if left <= 0:
             return math.inf

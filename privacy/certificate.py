@@ -1,6 +1,7 @@
 """Certificate: what may be promised about a release, as data."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -61,3 +62,69 @@ def without_guarantee(at_least: int) -> tuple[str, dict[str, Any] | None]:
         f"at the value of rank {at_least}."
     )
     return f"{formal} {control}", {"at_least": at_least, "pooled": "rare values", "cut": "extremes"}
+
+
+def formal(
+    *,
+    epsilon: float,
+    delta: float,
+    spent_epsilon: float,
+    curve: Mapping[str, float],
+    failure_delta: float,
+    unit: str | None,
+    unit_rows: int,
+    mechanisms: Sequence[Mapping[str, Any]],
+    declared: Mapping[str, str],
+    lifetime: Mapping[str, Any],
+    versions: Mapping[str, str],
+) -> dict[str, Any]:
+    """The parameters of a formal guarantee, after NIST SP 800-226 and the OpenDP deployments registry.
+
+    Args:
+        epsilon: what is promised, at `delta`.
+        delta: probability that the loss is larger.
+        spent_epsilon: what the answers cost together, at `delta`.
+        curve: Rényi divergence by order.
+        failure_delta: part of delta that finding categories may fail with.
+        unit: the column that names a unit; None where each row is one.
+        unit_rows: rows of a unit that were kept at most.
+        mechanisms: every answer with its noise and cost.
+        declared: columns whose facts were taken as public, and the source that was named.
+        lifetime: the dataset's budget, and the head of its ledger.
+        versions: of the packages that account and draw.
+    """
+    return {
+        "model": "central differential privacy",
+        "epsilon": epsilon,
+        "delta": delta,
+        "spent_epsilon": spent_epsilon,
+        "neighbours": "one privacy unit added or removed",
+        "unit": "a row" if unit is None else f"all rows of one {unit}, at most {unit_rows} of them kept",
+        "renyi_curve": dict(curve),
+        "failure_delta": failure_delta,
+        "mechanisms": [dict(m) for m in mechanisms],
+        "accountant": f"Rényi differential privacy, dp-accounting {versions['dp-accounting']}, add or remove one",
+        "randomness": f"discrete Gaussian and Gumbel noise by OpenDP {versions['opendp']}, seeded by the operating "
+        "system; the split of rows by a secret of the run",
+        "floating_point": "counts are whole numbers; sums of floats are rounded to a grid, whose step and summation "
+        "error are part of the sensitivity; a statistic that computes in float32 may differ by more",
+        "public_by_declaration": dict(declared),
+        "not_covered": [
+            "facts of the schema that were declared, whoever looked at the rows to declare them",
+            "the time a run took, and whether it was refused",
+            "the run's workspace, which is inside and must stay there",
+        ],
+        "lifetime": dict(lifetime),
+        "audit": None,
+    }
+
+
+def with_guarantee(guarantee: Mapping[str, Any]) -> str:
+    """The promise of a release under differential privacy, in plain words."""
+    return (
+        f"Differential privacy with epsilon {guarantee['epsilon']:g} and delta {guarantee['delta']:g}, for "
+        f"{guarantee['unit']}: whatever somebody could learn about one unit from this release, he could have learned "
+        f"nearly as well if that unit had never been in the table; no probability is changed by more than a factor "
+        f"of {math.exp(guarantee['epsilon']):.3g}, but for one chance in {1 / guarantee['delta']:,.0f}. Everything in "
+        "it is public by declaration, synthetic, or computed from noised answers that were charged."
+    )

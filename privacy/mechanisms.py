@@ -4,11 +4,10 @@ Noise is drawn exactly (Canonne, Kamath & Steinke 2020, arXiv 2004.00010), so no
 it, and never from a seed that somebody could know. The only file that imports opendp.
 """
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Protocol
 
 import numpy as np
-import opendp.prelude as dp
 from numpy.typing import NDArray
 
 from privacy.curator import Floats
@@ -17,8 +16,6 @@ Whole = NDArray[np.int64]
 
 LARGEST = 2**52
 """Whole numbers stay below this, so that they are exact as floats as well."""
-
-dp.enable_features("contrib")
 
 
 class Noise(Protocol):
@@ -47,8 +44,18 @@ class SystemNoise:
         return int(_largest(scale)(scores))
 
 
+@cache
+def _opendp() -> Any:
+    # It takes a second to import, which commands that draw nothing need not wait for.
+    import opendp.prelude
+
+    opendp.prelude.enable_features("contrib")
+    return opendp.prelude
+
+
 @lru_cache(maxsize=64)
 def _gaussian(scale: float) -> Any:
+    dp = _opendp()
     space = dp.vector_domain(dp.atom_domain(T="i64")), dp.l2_distance(T="f64")
     return dp.m.make_gaussian(*space, scale=scale)
 
@@ -57,5 +64,6 @@ def _gaussian(scale: float) -> Any:
 def _largest(scale: float) -> Any:
     # Gumbel noise of scale 2Δ/ε is the exponential mechanism, whose ε-bounded range is ε²/8-zCDP (Cesar & Rogers
     # 2021, arXiv 2004.07223), so Δ²/(2·scale²).
+    dp = _opendp()
     space = dp.vector_domain(dp.atom_domain(T="f64", nan=False)), dp.linf_distance(T="f64")
     return dp.m.make_noisy_max(*space, dp.zero_concentrated_divergence(), scale=scale)

@@ -106,6 +106,7 @@ class Circuit:
 
     name = "circuit"
     exact = True
+    private = False
     options = Options
 
     def __init__(self, layout: Layout, bins: Sequence[Bins], parameters: Parameters) -> None:

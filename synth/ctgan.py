@@ -91,6 +91,7 @@ class Ctgan:
 
     name = "ctgan"
     exact = False
+    private = False
     options = Options
 
     def __init__(self, layout: Layout, network: "Generator", conditions: "Conditions") -> None:

@@ -67,6 +67,7 @@ class Gmm:
 
     name = "gmm"
     exact = True
+    private = False
     options = Options
 
     def __init__(self, layout: Layout, parameters: Parameters) -> None:

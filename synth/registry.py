@@ -77,6 +77,11 @@ class Synthesizer(Protocol):
         ...
 
     @property
+    def private(self) -> bool:
+        """Whether it says its shares of a budget, so that a private curator can answer it."""
+        ...
+
+    @property
     def options(self) -> type[BaseModel]:
         """The strict model of what a recipe may say under `options`."""
         ...
@@ -109,18 +114,18 @@ BASELINES: dict[str, str] = {
 
 ALL = {**SYNTHESIZERS, **BASELINES}
 
-DEFAULT = "circuit"
-"""What `auto` means for a table."""
+DEFAULT, PRIVATE = "circuit", "marginals"
+"""What `auto` means for a table, and under privacy."""
 
 
-def resolve(name: str) -> str:
-    """The name of the synthesizer that a recipe's word means.
+def resolve(name: str, *, private: bool = False) -> str:
+    """The name of the synthesizer that a recipe's word means, where answers are noised or not.
 
     Raises:
         RecipeError: no synthesizer has that name.
     """
     if name == "auto":
-        return DEFAULT
+        return PRIVATE if private else DEFAULT
     if name not in ALL:
         known = ", ".join(("auto", *ALL))
         raise RecipeError(f"a synthesizer must be one of {known}, however: {name!r}{nearest(name, ALL)}")
@@ -137,6 +142,25 @@ def synthesizer(name: str) -> Synthesizer:
     module, _, cls = ALL[resolve(name)].partition(":")
     found: Synthesizer = getattr(import_module(module), cls)
     return found
+
+
+def check_private(name: str) -> None:
+    """Refuses a synthesizer that cannot learn from noised answers, before anything is spent.
+
+    Raises:
+        RecipeError: it needs the rows, or many exact answers.
+    """
+    able = [n for n in SYNTHESIZERS if synthesizer(n).private]
+    if resolve(name) not in able:
+        why = (
+            "it needs the rows themselves"
+            if name in BASELINES
+            else "it asks for more exact answers than a budget allows"
+        )
+        raise RecipeError(
+            f"a synthesizer under privacy must learn from noised answers ({', '.join(able)}), however: {name!r} does "
+            f"not: {why}; choose another, or leave `synthesizer: auto`"
+        )
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:

@@ -68,6 +68,10 @@ class Column(BaseModel):
         str | None, Field(description="form of an identifier: literals, [a-z] classes, {n}")
     ] = None
     action: Annotated[Literal["replace"] | None, Field(description="what is done with a text")] = None
+    learn: Annotated[
+        Literal["none"] | None,
+        Field(description="none: under privacy, bounds and categories must be declared, not learned"),
+    ] = None
     note: Annotated[str | None, Field(description="a remark for the reader, e.g. a warning of init")] = None
 
     @field_validator("type")
@@ -98,10 +102,38 @@ class Column(BaseModel):
         """Whether the facts are public by declaration, and so bind."""
         return self.facts != "observed"
 
+    def check_public(self) -> None:
+        """Refuses a column that must not be learned by noisy answers, and would have to be.
+
+        Raises:
+            SchemaError: `learn: none`, without declared bounds or categories.
+        """
+        if self.learn is None or not self.learned or self.kind == "boolean":
+            return
+        known = self.categories is not None or (self.min is not None and self.max is not None)
+        if not (self.declared and known):
+            raise SchemaError(
+                f"a column with `learn: none` must be declared, however: {self.name!r} has no declared bounds or "
+                'categories; write them with `facts: "declared: <source>"`, or leave `learn` out'
+            )
+
     @property
     def learned(self) -> bool:
         """Whether the values are learned from rows, not only the missing pattern."""
         return self.kind in LEARNED
+
+
+_FORGOTTEN = {
+    "nullable": True,
+    "min": None,
+    "max": None,
+    "digits": None,
+    "step": None,
+    "categories": None,
+    "pattern": None,
+    "note": None,
+}
+"""Facts of a column that are not declared, so taken from rows."""
 
 
 class Schema(BaseModel):
@@ -146,6 +178,24 @@ class Schema(BaseModel):
         raise SchemaError(
             f"a column must exist, however: there is no column {name!r}{nearest(name, self.names)}"
         )
+
+    def public(self, *, unit: str | None) -> "Schema":
+        """What may be believed under differential privacy: what was taken from rows is forgotten.
+
+        Args:
+            unit: the column that names the privacy unit; None keeps the schema's own.
+
+        Raises:
+            SchemaError: that column does not exist or is learned, or a column that says `learn: none` lacks what
+                would have to be learned.
+        """
+        for column in self.columns:
+            column.check_public()
+        changed = [c if c.declared else c.model_copy(update=_FORGOTTEN) for c in self.columns]
+        try:
+            return Schema(columns=tuple(changed), unit=unit or self.unit, units_about=self.units_about)
+        except ValidationError as e:
+            raise SchemaError(e.errors()[0]["msg"].removeprefix("Value error, ")) from None
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -132,6 +132,7 @@ class Baseline:
     options: type[BaseModel]
 
     exact = False
+    private = False
 
     def fit(
         self, curator: Curator, layout: Layout, options: Mapping[str, Any], *, seed: int
@@ -187,6 +188,7 @@ class BaselineModel:
     """A fitted synthesizer of SDV's."""
 
     exact = False
+    private = False
 
     def __init__(self, name: str, layout: Layout, model: Any, stored: dict[str, Tensor]) -> None:
         self.name = name

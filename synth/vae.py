@@ -83,6 +83,7 @@ class Vae:
 
     name = "vae"
     exact = False
+    private = False
     options = Options
 
     def __init__(self, layout: Layout, bins: Sequence[Bins], network: "Network", prior: Gmm) -> None:

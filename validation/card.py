@@ -170,6 +170,13 @@ def _notes(column: Column, measured: ColumnFidelity | None, *, unit: bool) -> It
 
 
 def _quality(fidelity: Fidelity) -> Iterator[str]:
+    if fidelity.noised:
+        yield (
+            f"Column shapes score {_score(fidelity.shape)} of 100, measured on {fidelity.rows_synthetic:,} synthetic "
+            "rows against the noised counts that the model was fitted to. Exact figures stay with those who hold the "
+            "real table."
+        )
+        return
     yield (
         f"Scores from 0 to 100, measured on {fidelity.rows_synthetic:,} synthetic rows against "
         f"{fidelity.rows_train:,} real rows that the model learned from. The ceiling is what "

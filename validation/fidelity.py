@@ -143,6 +143,7 @@ class Fidelity:
             moved by one step: what chance gives where held-out rows cannot have a training value. None where
             there is no such column.
         copies_rare_moved: the same for rare training rows.
+        noised: whether the real side is what noised answers said (`validation.fitted`), so not rows.
         columns: one for each column of the schema, in order.
         pairs: one for each two learned columns.
         overlays: for the learned columns that can be drawn.
@@ -164,6 +165,7 @@ class Fidelity:
     copies_rare_holdout: float | None = None
     copies_moved: float | None = None
     copies_rare_moved: float | None = None
+    noised: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values that JSON can hold, without loss."""
@@ -306,7 +308,7 @@ def _cells(column: Column, tables: tuple[pa.Table, ...], drawn: Codes | None = N
     by_side[DRAWN] = by_side["train"] if drawn is None else by_side["train"][drawn]
     if not column.learned or column.kind not in CONTINUOUS:
         return Cells(column=column, codes=by_side, numbers=None, values=dictionary)
-    numbers = dict(zip(SIDES, np.split(_numbers(values), cuts), strict=True))
+    numbers = dict(zip(SIDES, np.split(as_numbers(values), cuts), strict=True))
     numbers[DRAWN] = numbers["train"] if drawn is None else numbers["train"][drawn]
     return Cells(column=column, codes=by_side, numbers=numbers, values=pa.nulls(0))
 
@@ -344,7 +346,7 @@ def _encode(values: pa.ChunkedArray) -> tuple[Codes, pa.Array]:
     return codes, encoded.dictionary
 
 
-def _numbers(values: pa.ChunkedArray) -> Floats:
+def as_numbers(values: pa.ChunkedArray) -> Floats:
     """Values as float64, times and durations in seconds; missing and infinite ones are NaN."""
     kind, per_second = values.type, 1.0
     if pa.types.is_timestamp(kind) or pa.types.is_duration(kind) or pa.types.is_time(kind):

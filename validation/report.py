@@ -197,6 +197,7 @@ def _verdict_section(fidelity: Fidelity, verdict: Verdict, certificate: Mapping[
             fidelity.shape_ceiling,
             "How well each column keeps its distribution.",
             _worst_column(fidelity.columns),
+            "Beside the noised counts that the model was fitted to." if fidelity.noised else None,
         ),
         _reason_card(
             "Faithful, pair by pair",
@@ -204,6 +205,7 @@ def _verdict_section(fidelity: Fidelity, verdict: Verdict, certificate: Mapping[
             fidelity.trend_ceiling,
             "How well columns keep depending on each other.",
             _worst_pair(fidelity.pairs),
+            "Not published: exact figures stay inside under privacy." if fidelity.noised else None,
         ),
         _private_card(fidelity, certificate),
     )
@@ -224,7 +226,15 @@ def _seal(passed: bool) -> Html:
     )
 
 
-def _reason_card(heading: str, score: float | None, ceiling: float | None, meaning: str, worst: Html) -> Html:
+def _reason_card(
+    heading: str,
+    score: float | None,
+    ceiling: float | None,
+    meaning: str,
+    worst: Html,
+    instead: str | None = None,
+) -> Html:
+    beside = "" if instead is not None else f" of {points(ceiling)}"
     return element(
         "article",
         {"class": "card"},
@@ -233,10 +243,10 @@ def _reason_card(heading: str, score: float | None, ceiling: float | None, meani
             "p",
             {"class": "figure"},
             element("strong", {}, points(score)),
-            element("span", {}, f" of {points(ceiling)}"),
+            element("span", {}, beside),
         ),
         _gauge(score, ceiling),
-        element("p", {"class": "beside"}, _beside(score, ceiling)),
+        element("p", {"class": "beside"}, instead or _beside(score, ceiling)),
         element("p", {"class": "meaning"}, meaning, " ", worst),
     )
 
@@ -272,6 +282,20 @@ def _worst_pair(pairs: Sequence[PairFidelity]) -> Html:
 
 def _private_card(fidelity: Fidelity, certificate: Mapping[str, Any]) -> Html:
     statement = certificate.get("statement") or "The certificate makes no statement about privacy."
+    guarantee = certificate.get("formal_guarantee")
+    if isinstance(guarantee, Mapping) and "epsilon" in guarantee:
+        return element(
+            "article",
+            {"class": "card"},
+            element("h3", {}, "Private"),
+            element(
+                "p",
+                {"class": "figure"},
+                element("strong", {}, f"ε {guarantee['epsilon']:g}"),
+                element("span", {}, f" δ {guarantee['delta']:g}"),
+            ),
+            element("p", {"class": "meaning"}, cut(str(statement), 1_000)),
+        )
     copies, chance = fidelity.copies, fidelity.copies_holdout
     scale = 1.25 * max(copies or 0.0, chance or 0.0) or 1.0
     return element(
@@ -394,13 +418,15 @@ def _columns_section(fidelity: Fidelity, schema: Schema, anchors: Mapping[str, s
     return section(
         "columns",
         "Columns",
-        paragraph(
+        paragraph(_NOISED)
+        if fidelity.noised
+        else paragraph(
             "Shape is 100 when a column is distributed as in the training rows. Its ceiling is what real "
             f"rows score that were held out: {fidelity.rows_train:,} rows trained, "
             f"{fidelity.rows_holdout:,} held out, {fidelity.rows_synthetic:,} synthetic rows compared. Plots "
             "show shares: of the values that are present for numbers and times, of all rows for categories."
         ),
-        element("div", {"class": "tools"}, _search(len(schema)), _legend()),
+        element("div", {"class": "tools"}, _search(len(schema)), _legend(fidelity)),
         table,
     )
 
@@ -417,12 +443,24 @@ def _search(columns: int) -> Html:
     )
 
 
-def _legend() -> Html:
+_NOISED = (
+    "Shape is 100 when a column is distributed as the noised counts say that the model was fitted to. These were "
+    "charged to the privacy budget; nothing here was computed from rows without noise. So the score shows what the "
+    "model lost of what it was told, and not what noise took from that."
+)
+
+
+def _legend(fidelity: Fidelity) -> Html:
     def key(name: str, label: str) -> Html:
         swatch = element("span", {"class": f"swatch {name}", "aria-hidden": "true"})
         return element("li", {}, swatch, label)
 
-    return element("ul", {"class": "legend"}, key("real", "real rows"), key("synthetic", "synthetic rows"))
+    return element(
+        "ul",
+        {"class": "legend"},
+        key("real", "noised counts" if fidelity.noised else "real rows"),
+        key("synthetic", "synthetic rows"),
+    )
 
 
 def _column_row(
@@ -540,6 +578,9 @@ _HEAT_LEFT, _HEAT_TOP = 104, 100
 
 def _pairs_section(fidelity: Fidelity, schema: Schema) -> Html:
     names = _heat_names(fidelity.pairs, schema)
+    if fidelity.noised:
+        text = "Exact figures of pairs stay inside under privacy, and noised ones were not asked for."
+        return section("pairs", "Pairs of columns", paragraph(text))
     if len(names) < 2:
         return section("pairs", "Pairs of columns", paragraph("There are no two columns to compare."))
     pairs = {frozenset((p.first, p.second)): p for p in fidelity.pairs}
@@ -707,6 +748,9 @@ def _making_section(certificate: Mapping[str, Any]) -> Html:
         paragraph(
             "From the certificate of the release. The same recipe, seed and versions on the same type of "
             "processor give the same bytes."
+            if certificate.get("formal_guarantee") is None
+            else "From the certificate of the release. The same model and seed give the same rows; the model itself "
+            "was fitted with noise that nobody can draw again."
         ),
         element("dl", {"class": "facts-list"}, *items),
     )

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from pipelines.commands import Changes
-from pipelines.recipe import Recipe, load, resolve_input, slug
+from pipelines.recipe import Privacy, Recipe, load, resolve_input, slug
 from privacy.errors import RecipeError
 from synth.schema import Schema
 
@@ -165,7 +165,7 @@ def test_the_digest_of_a_recipe_stays_what_it_is() -> None:
         "name": "flights", "input": "flights.csv", "schema": "schema.yaml", "dataset": None,
         "synthesizer": "auto", "options": {}, "rows": "source", "holdout": 0.2, "seed": 0, "threads": 2,
         "at_least": 10, "fit_rows": 1_000_000, "shard_rows": 250_000, "evidence_rows": 50_000, "workers": 1,
-        "to": "releases",
+        "to": "releases", "privacy": None,
     }  # fmt: skip
 
 
@@ -174,6 +174,7 @@ def test_every_field_that_a_byte_of_the_release_depends_on_moves_the_digest(fiel
     other: dict[str, Any] = {
         "options": {"components": 3}, "rows": 5, "holdout": 0.3, "seed": 1, "threads": 1, "at_least": 5,
         "fit_rows": 200, "shard_rows": 10, "evidence_rows": 200, "workers": 2, "gate": {"copies_z": 3},
+        "privacy": {"epsilon": 1, "delta": 1e-6},
     }  # fmt: skip
     recipe = Recipe.model_validate(MINIMAL)
     moved = recipe.with_fields({field: other.get(field, "other")}).digest() != recipe.digest()
@@ -195,8 +196,17 @@ def test_any_field_of_a_recipe_is_an_option_of_the_command() -> None:
 
 
 def test_options_of_the_command_mean_what_they_would_in_the_recipe() -> None:
-    changes = Changes(rows="500", holdout="0.3", options={"max-components": "8"}, gate={"copies_z": "5"})
+    changes = Changes(
+        rows="500",
+        holdout="0.3",
+        options={"max-components": "8"},
+        gate={"copies_z": "5"},
+        privacy={"epsilon": "2", "delta": "1e-6", "max-rows-per-unit": "3"},
+    )
     recipe = changes.apply(Recipe.model_validate({**MINIMAL, "options": {"passes": 3}}))
+    assert recipe.privacy == Privacy(epsilon=2, delta=1e-6, max_rows_per_unit=3)
+    again = Changes(privacy={"epsilon": "1"}).apply(recipe)
+    assert again.privacy == Privacy(epsilon=1, delta=1e-6, max_rows_per_unit=3)
     assert (recipe.rows, recipe.holdout, recipe.gate.copies_z) == (500, 0.3, 5.0)
     assert recipe.options == {"passes": 3, "max_components": 8}
     assert Changes(rows="source", holdout="test.csv").apply(recipe).holdout == "test.csv"
@@ -298,3 +308,25 @@ def test_the_published_json_schema_takes_what_the_recipe_takes() -> None:
     for wrong in ({"rows": 0}, {"sead": 1}, {"name": "../up"}, {"holdout": 1.5}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(MINIMAL | wrong, schema)
+
+
+@pytest.mark.parametrize(
+    ("privacy", "said"),
+    [
+        ({"epsilon": 0, "delta": 1e-6}, "epsilon"),
+        ({"epsilon": -1, "delta": 1e-6}, "epsilon"),
+        ({"epsilon": math.inf, "delta": 1e-6}, "epsilon"),
+        ({"epsilon": math.nan, "delta": 1e-6}, "epsilon"),
+        ({"epsilon": 1}, "delta"),
+        ({"epsilon": 1, "delta": 0}, "delta"),
+        ({"epsilon": 1, "delta": 1}, "delta"),
+        ({"epsilon": 1, "delta": math.nan}, "delta"),
+        ({"epsilon": 1, "delta": 1e-6, "max_rows_per_unit": 0}, "max_rows_per_unit"),
+        ({"epsilon": 1, "delta": 1e-6, "shares": {"profile": 0.5, "model": 0.6}}, "shares must make 1"),
+        ({"epsilon": 1, "delta": 1e-6, "lifetime": {"epsilon": 1}}, "delta"),
+        ({"epsilon": 1, "delta": 1e-6, "noise": 3}, "noise"),
+    ],
+)
+def test_a_budget_that_is_none_is_refused(privacy: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        parse(yaml.safe_dump({**MINIMAL, "privacy": privacy}))

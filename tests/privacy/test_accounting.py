@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from dp_accounting.rdp.rdp_privacy_accountant import DEFAULT_RDP_ORDERS
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_ndtr, ndtr
@@ -59,6 +60,11 @@ def test_the_order_that_is_best_is_never_the_last() -> None:
 def test_delta_that_is_spent_outside_the_curve_is_taken_off_first() -> None:
     assert Loss.zcdp(0.01, 4e-7).epsilon(1e-6) == pytest.approx(Loss.zcdp(0.01).epsilon(6e-7))
     assert Loss.zcdp(0.01, 1e-6).epsilon(1e-6) == math.inf
+
+
+def test_orders_are_those_of_the_accountant_and_larger_ones() -> None:
+    assert ORDERS[: len(DEFAULT_RDP_ORDERS)] == tuple(DEFAULT_RDP_ORDERS)
+    assert list(ORDERS) == sorted(ORDERS)
 
 
 def test_nothing_costs_nothing() -> None:
