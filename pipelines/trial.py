@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.recipe import Recipe
-from pipelines.steps import Run, Watch, check, fidelity_of, open_run, perform, verdict_of
+from pipelines.steps import Run, Watch, check, fidelity_of, open_run, perform, synthesizer_of, verdict_of
 from pipelines.workspace import write_atomic
 from privacy.errors import GateRefused, RecipeError, UnderstudyError
-from synth.registry import SYNTHESIZERS, resolve
+from synth.registry import SYNTHESIZERS, resolve, synthesizer
 from validation.comparison import Comparison, Entry, describe, render
 
 BEFORE_GATE = ("ingest", "profile", "fit", "sample", "validate")
@@ -37,6 +37,8 @@ def attempt(
 ) -> Tried:
     """Fits each synthesizer, draws, and measures; all split the rows alike, since the recipe's seed does.
 
+    Under privacy every fit is charged to the dataset's lifetime like a release, and splits by a secret of its own.
+
     Each has a run of its own, from which a release of the recipe with that synthesizer goes on.
 
     Args:
@@ -50,8 +52,10 @@ def attempt(
         RecipeError: a name is none, or the recipe is wrong.
         InputError: the table cannot be learned from.
     """
-    own = resolve(recipe.synthesizer)
-    names = list(dict.fromkeys(resolve(n) for n in synthesizers)) or list(SYNTHESIZERS)
+    own = synthesizer_of(recipe)
+    private = recipe.privacy is not None
+    able = [n for n in SYNTHESIZERS if synthesizer(n).private or not private]
+    names = list(dict.fromkeys(resolve(n, private=private) for n in synthesizers)) or able
     if recipe.options and own not in names:
         raise RecipeError(
             f"options must be for a synthesizer that is tried, however: they are for {own}, the recipe's own; "

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from privacy.curator import Curator, ExactCurator, Floats
+from privacy.curator import Curator, ExactCurator, Floats, Keys
 from privacy.errors import InputError, RecipeError, ReleaseError, SchemaError, UsageError
 from synth.codec import Codec, Encoded
 from synth.em import slices
@@ -364,8 +364,17 @@ def fit_encoded(
 
 
 def labels_of(rows: RawRows) -> Labels:
-    """How a profile learns the strings of codes that may leave."""
-    return lambda column, codes: rows.dictionaries[column].labels(codes)
+    """The strings of codes, from the dictionaries of these rows."""
+
+    def labels(column: str, codes: Keys) -> list[str]:
+        known = rows.dictionaries[column]
+        if len(codes) and int(codes.max()) >= len(known):
+            # The answer that named these codes was replayed, so the rows have not been read in this process.
+            for _ in rows.batches([column]):
+                pass
+        return known.labels(codes)
+
+    return labels
 
 
 def load(folder: Path | str) -> TableModel[Any]:
