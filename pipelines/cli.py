@@ -22,6 +22,7 @@ COMMANDS = {
     "resume": "Go on with a run that was interrupted.",
     "verify": "Check a release: checksums, and the data against its own schema.",
     "budget": "Show, set or check the privacy budgets of datasets.",
+    "audit": "Try to catch a private recipe breaking its promise, on made-up rows.",
     "metadata": "Write a schema as SDV metadata JSON, to stdout.",
     "doctor": "Check this installation: versions, licences, telemetry, disk.",
 }

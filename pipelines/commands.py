@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from pipelines import console
 from pipelines.recipe import Recipe
 from pipelines.recipe import load as load_recipe
-from privacy.errors import RecipeError, UnderstudyError, UsageError
+from privacy.errors import RecipeError, ReleaseError, UnderstudyError, UsageError
 
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 Roots = Annotated[tuple[Path, ...], Parameter(name="--root", negative="", show_default=False)]
@@ -256,6 +256,34 @@ def budget(
         console.say_json(found.data)
     else:
         console.say("\n".join(found.lines))
+
+
+def audit(
+    recipe: Path, /, *, canaries: int = 1_000, rows: int = 10_000, root: Roots = (), json: Flag = False
+) -> None:
+    """Bound a private recipe's epsilon from below, on rows that are made up from the schema; nothing is charged.
+
+    Args:
+        recipe: the recipe.
+        canaries: rows that are put in or left out by a coin.
+        rows: rows beside them.
+        root: a folder that inputs may lie in, besides the recipe's own.
+        json: print one JSON object.
+    """
+    from pipelines.audit import examine
+    from pipelines.steps import open_run
+
+    if canaries < 10 or rows < 100:
+        raise UsageError(
+            f"an audit needs 10 canaries and 100 rows at least, however: {canaries} and {rows}; give more"
+        )
+    found = examine(open_run(load_recipe(recipe), recipe.parent, roots=root), rows=rows, canaries=canaries)
+    if json:
+        console.say_json({**found.found.to_dict(), "promised": found.epsilon, "broken": found.broken})
+    else:
+        console.say(found.describe())
+    if found.broken:
+        raise ReleaseError("an audit must not contradict what is promised, however: it does; publish nothing")
 
 
 def metadata(schema: Path, /) -> None:

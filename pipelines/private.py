@@ -312,8 +312,10 @@ def settle(workspace: Workspace, folder: Path) -> None:
 # --- what is promised
 
 
-def guarantee_of(workspace: Workspace, folder: Path, recipe: Recipe, schema: Schema) -> dict[str, Any]:
-    """The formal part of a certificate.
+def guarantee_of(
+    workspace: Workspace, folder: Path, recipe: Recipe, schema: Schema, *, audit: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The formal part of a certificate; `audit` is the last one of this configuration.
 
     Raises:
         ReleaseError: what was answered costs more than was reserved, or was not settled.
@@ -343,6 +345,7 @@ def guarantee_of(workspace: Workspace, folder: Path, recipe: Recipe, schema: Sch
             for c in _charges(workspace, part)
         ],
         declared=_declared(schema),
+        audit=audit,
         lifetime={
             "dataset": held["dataset"],
             "epsilon": None if lifetime.lifetime is None else lifetime.lifetime.epsilon,

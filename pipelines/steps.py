@@ -840,7 +840,11 @@ def certificate(run: Run, *, warnings: int) -> Certificate:
     statement, control = without_guarantee(run.recipe.at_least)
     guarantee = None
     if run.recipe.privacy is not None:
-        guarantee = private.guarantee_of(run.workspace, run.folder, run.recipe, run.schema)
+        from pipelines import audit
+
+        guarantee = private.guarantee_of(
+            run.workspace, run.folder, run.recipe, run.schema, audit=audit.last(run)
+        )
         statement, control = with_guarantee(guarantee), None
     return Certificate(
         statement=statement,

@@ -1,10 +1,10 @@
 """Audit: a lower bound on epsilon from one run, to find promises that are broken.
 
-Canaries, rows that somebody made up, are put into the table or left out by fair coins. The mechanism runs
-once; an attacker who sees what it published scores each canary, guesses the highest to be in and the lowest to be out,
-and keeps silent about the others. Under (epsilon, delta)-differential privacy he can be right only so often (Steinke, Nasr
-& Jagielski 2023, arXiv 2305.08846, theorem 5.2 and its code in appendix D). A bound above what is promised shows
-that the promise is broken; one below it proves nothing.
+Canaries, rows that somebody made up, are put into the table or left out by fair coins. The mechanism runs once; an
+attacker who sees what it published scores each canary, guesses the highest to be in and the lowest to be out, and
+keeps silent about the others. Under (epsilon, delta)-differential privacy he can be right only so often (Steinke,
+Nasr & Jagielski 2023, arXiv 2305.08846, theorem 5.2 and its code in appendix D). A bound above what is promised
+shows that the promise is broken; one below it proves nothing.
 """
 
 import math

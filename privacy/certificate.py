@@ -76,6 +76,7 @@ def formal(
     mechanisms: Sequence[Mapping[str, Any]],
     declared: Mapping[str, str],
     lifetime: Mapping[str, Any],
+    audit: Mapping[str, Any] | None,
     versions: Mapping[str, str],
 ) -> dict[str, Any]:
     """The parameters of a formal guarantee, after NIST SP 800-226 and the OpenDP deployments registry.
@@ -91,6 +92,7 @@ def formal(
         mechanisms: every answer with its noise and cost.
         declared: columns whose facts were taken as public, and the source that was named.
         lifetime: the dataset's budget, and the head of its ledger.
+        audit: the last lower bound on epsilon for this configuration, on made-up rows; None where there was none.
         versions: of the packages that account and draw.
     """
     return {
@@ -115,7 +117,7 @@ def formal(
             "the run's workspace, which is inside and must stay there",
         ],
         "lifetime": dict(lifetime),
-        "audit": None,
+        "audit": None if audit is None else dict(audit),
     }
 
 

@@ -423,13 +423,16 @@ class PrivateCurator:
         return self._scale_of(moves, share)
 
     def recode(
-        self, code: Callable[[Batch], Mapping[str, NDArray[np.generic]]], store: Store
+        self,
+        code: Callable[[Batch], Mapping[str, NDArray[np.generic]]],
+        store: Store,
+        account: Account | None = None,
     ) -> "PrivateCurator":
-        """The same rows behind another code, with what is left of the same budget."""
+        """The same rows behind another code, charged to another account; None keeps the same."""
         recoded = self._exact.recode(code, store)
         return PrivateCurator(
             recoded.source,
-            self._account,
+            self._account if account is None else account,
             key=self._key,
             unit_rows=self._unit_rows,
             holdout=self._holdout,

@@ -1,0 +1,210 @@
+"""audit: a private recipe on made-up rows, some of which are canaries; no private row is read and nothing is charged.
+
+The same code learns profile and model under the same budget, from a surrogate that follows from the schema alone. Then
+an attacker who holds the model tells the canaries that were in from those that were not.
+"""
+
+import hashlib
+import json
+import string
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipelines import private
+from pipelines.steps import Run, check, synthesizer_of
+from pipelines.workspace import digest_of, write_atomic
+from privacy.audit import Audit
+from privacy.audit import audit as bound_of
+from privacy.curator import Floats
+from privacy.errors import RecipeError
+from privacy.private import Account, PrivateCurator
+from synth.codec import Codec, Encoded
+from synth.keys import from_keys, is_real, is_text
+from synth.learn import learn
+from synth.profile import declared_bounds, key_of
+from synth.registry import Dense, Model
+from synth.rows import EncodedStore, RawRows, table_source
+from synth.schema import Column, Schema
+from synth.table import fit_encoded, labels_of
+
+ROWS, CANARIES = 10_000, 1_000
+
+SPAN = 1_000_000
+"""Numbers without declared bounds lie between 0 and this."""
+
+COMPARED = 5_000
+"""Drawn rows that a canary is compared with where the model knows no densities."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audited:
+    """A bound, the promise that it is held against, and where it is kept."""
+
+    found: Audit
+    epsilon: float
+    path: Path
+
+    @property
+    def broken(self) -> bool:
+        """Whether the promise is broken."""
+        return self.found.epsilon > self.epsilon
+
+    def describe(self) -> str:
+        """For a person."""
+        verdict = (
+            "The promise is broken: publish nothing, and report it."
+            if self.broken
+            else "Nothing contradicts it."
+        )
+        return (
+            f"epsilon is at least {self.found.epsilon:.3g} (confidence {self.found.confidence:.0%}, delta "
+            f"{self.found.delta:g}); {self.epsilon:g} is promised. {verdict}\n"
+            f"{self.found.correct} of {self.found.guesses} guesses about {self.found.canaries} canaries were right. "
+            f"A lower bound is no proof.\n  kept in {self.path}"
+        )
+
+
+def examine(run: Run, *, rows: int = ROWS, canaries: int = CANARIES) -> Audited:
+    """Audits a recipe once.
+
+    Raises:
+        RecipeError: it has no privacy section, or breaks a rule.
+    """
+    recipe, schema = run.recipe, run.schema
+    if recipe.privacy is None:
+        raise RecipeError("an audit needs a promise, however: the recipe has no `privacy` section; add one")
+    check(run)
+    rng = np.random.default_rng()
+    odd = surrogate(schema, canaries, rng, odd=True)
+    included = rng.random(canaries) < 0.5
+    table = pa.concat_tables([surrogate(schema, rows, rng, odd=False), odd.filter(pa.array(included))])
+    codec, model = _fitted(run, table, rng)
+    scores = scores_of(model, codec, odd, rng)
+    found = bound_of(scores, included, delta=recipe.privacy.delta)
+    path = kept_at(run)
+    write_atomic(path, (json.dumps({**found.to_dict(), "configuration": path.stem}) + "\n").encode())
+    return Audited(found=found, epsilon=recipe.privacy.epsilon, path=path)
+
+
+def kept_at(run: Run) -> Path:
+    """Where the last audit of a configuration is kept."""
+    recipe = run.recipe
+    assert recipe.privacy is not None
+    promise = recipe.privacy.model_dump(exclude={"lifetime", "edition"})
+    about = [synthesizer_of(recipe), recipe.options, promise, run.schema.to_json()]
+    return run.folder / ".understudy" / "audits" / f"{digest_of(about)[:16]}.json"
+
+
+def last(run: Run) -> dict[str, Any] | None:
+    """The last audit of a run's configuration, or None."""
+    path = kept_at(run)
+    found: dict[str, Any] | None = json.loads(path.read_text("utf-8")) if path.exists() else None
+    return found
+
+
+def _fitted(run: Run, table: pa.Table, rng: np.random.Generator) -> tuple[Codec, Model]:
+    recipe, schema = run.recipe, run.schema
+    assert recipe.privacy is not None
+    budget = private.budget_of(recipe.privacy, schema)
+    rows = RawRows(schema, table_source(table))
+    key = rng.bytes(32)
+    unit_rows = recipe.privacy.max_rows_per_unit
+    account = Account(rho=budget.profile, delta=budget.delta)
+    curator = PrivateCurator(rows, account, key=key, unit_rows=unit_rows)
+    profile = learn(schema, curator, labels_of(rows), at_least=recipe.at_least)
+    codec = Codec(schema, profile)
+    encoded = curator.recode(
+        lambda batch: codec.code(batch, rows.dictionaries),
+        EncodedStore(None, unit_is_row=rows.unit_is_row),
+        Account(rho=budget.model + budget.profile - sum(c.rho for c in account.charges)),
+    )
+    seed = int(rng.integers(2**31))
+    model = fit_encoded(
+        encoded, codec, synthesizer_of(recipe), recipe.options, seed=seed, threads=recipe.threads
+    )
+    return codec, model
+
+
+def scores_of(model: Model, codec: Codec, rows: pa.Table, rng: np.random.Generator) -> Floats:
+    """How likely each row is under the model, or how near it comes to a drawn one: float64 (n,)."""
+    encoded = codec.encode(rows)
+    if isinstance(model, Dense):
+        return model.log_prob(encoded)
+    drawn = model.draw(COMPARED, rng)
+    return np.array([_nearest(drawn, encoded, i) for i in range(len(encoded))])
+
+
+def _nearest(drawn: Encoded, rows: Encoded, row: int) -> float:
+    """Cells that the nearest drawn row shares with a row, less how far its scores are."""
+    same = (drawn.states == rows.states[row]).sum(1)
+    apart = np.abs(drawn.scores - rows.scores[row]).sum(1) if drawn.scores.shape[1] else 0.0
+    return float((same - 0.1 * apart).max())
+
+
+# --- made-up rows
+
+
+def surrogate(schema: Schema, rows: int, rng: np.random.Generator, *, odd: bool) -> pa.Table:
+    """Rows that follow from the schema alone.
+
+    Args:
+        schema: the columns.
+        rows: how many.
+        rng: draws them.
+        odd: whether values are all alike likely, or mostly among the first of their column.
+    """
+    arrays = [_values(column, rows, rng, odd=odd) for column in schema]
+    table = pa.Table.from_arrays(arrays, names=list(schema.names))
+    if schema.unit is not None:
+        units = pa.array([f"{'canary' if odd else 'row'} {i}" for i in range(rows)])
+        at = schema.names.index(schema.unit)
+        table = table.set_column(at, schema.unit, _as_unit(units, schema[schema.unit].arrow_type))
+    return table.cast(schema.arrow)
+
+
+def _as_unit(units: pa.Array, kind: pa.DataType) -> pa.Array:
+    if is_text(kind):
+        return units.cast(kind)
+    digests = [
+        int.from_bytes(hashlib.blake2b(u.encode(), digest_size=3).digest(), "big") for u in units.to_pylist()
+    ]
+    return pa.array(digests).cast(kind)
+
+
+def _values(column: Column, rows: int, rng: np.random.Generator, *, odd: bool) -> pa.Array:
+    # The square makes small places common; canaries take all places alike.
+    luck = rng.random(rows) if odd else rng.random(rows) ** 3
+    kind = column.arrow_type
+    if not column.learned:
+        return pa.array(["x"] * rows).cast(kind) if is_text(kind) else pa.nulls(rows, kind)
+    if is_text(kind):
+        known = [str(c) for c in column.categories or string.ascii_lowercase[:8]]
+        return pa.array(known, pa.string()).take(_places(luck, len(known))).cast(kind)
+    if column.kind == "boolean":
+        return pa.array(luck > 0.5).cast(kind)
+    if column.declared and column.categories:
+        keys = np.array([key_of(column, c) for c in column.categories], np.int64)
+        return from_keys(keys[_places(luck, len(keys)).to_numpy()], kind)
+    low, high = (
+        declared_bounds(column) if column.min is not None and column.max is not None else _span(column)
+    )
+    return from_keys(low + (luck * min(high - low, 2**62)).astype(np.int64), kind)
+
+
+def _span(column: Column) -> tuple[int, int]:
+    if is_real(column.arrow_type):
+        low, high = (key_of(column, v) for v in (1.0, float(SPAN)))
+        return low, high
+    return (
+        0,
+        100 if column.arrow_type.bit_width == 8 else SPAN if column.arrow_type.bit_width > 16 else 10_000,
+    )
+
+
+def _places(luck: NDArray[np.float64], size: int) -> pa.Array:
+    return pa.array(np.minimum((luck * size).astype(np.int64), size - 1))
