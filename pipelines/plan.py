@@ -29,10 +29,10 @@ class Plan:
     """What a release would be.
 
     Attributes:
-        source_rows: rows of the source; a guess from the size for CSV.
+        source_rows: rows of the source; a guess from the size for CSV; None under privacy, which tells no such thing.
         columns: number of columns.
         learned_columns: of these the ones whose values are learned.
-        rows: rows to release.
+        rows: rows to release; None where that follows from a noised count.
         synthesizer: the model.
         seconds: estimated, by step.
         memory_bytes: estimated resident memory.
@@ -42,10 +42,10 @@ class Plan:
         release_root: where the release goes.
     """
 
-    source_rows: int
+    source_rows: int | None
     columns: int
     learned_columns: int
-    rows: int
+    rows: int | None
     synthesizer: str
     seconds: Mapping[str, float]
     memory_bytes: int
@@ -63,9 +63,10 @@ class Plan:
         ahead = {name: s for name, s in self.seconds.items() if name not in self.cached}
         steps = ", ".join(f"{name} {s:.0f}" for name, s in ahead.items() if s >= 0.5)
         lines = {
-            "source": f"about {self.source_rows:,} rows, {self.columns} columns, "
-            f"{self.learned_columns} learned",
-            "release": f"{self.rows:,} rows, to {self.release_root}",
+            "source": ("" if self.source_rows is None else f"about {self.source_rows:,} rows, ")
+            + f"{self.columns} columns, {self.learned_columns} learned",
+            "release": ("as many rows as a noised count says" if self.rows is None else f"{self.rows:,} rows")
+            + f", to {self.release_root}",
             "synthesizer": self.synthesizer,
             "seconds": f"about {sum(ahead.values()):.0f}" + (f" ({steps})" if steps else ""),
             "memory": f"about {self.memory_bytes / 1e9:.1f} GB",
@@ -88,13 +89,14 @@ def estimate(run: Run) -> Plan:
     rows = rows_of(run.source())
     released = rows if recipe.rows == "source" else recipe.rows
     learned = sum(c.learned for c in schema)
+    secret = recipe.privacy is not None
     wide = ENCODED_BYTES // (8 * len(schema) + 9)
     fitted = min(rows, recipe.fit_rows, wide)
     return Plan(
-        source_rows=rows,
+        source_rows=None if secret else rows,
         columns=len(schema),
         learned_columns=learned,
-        rows=released,
+        rows=None if secret and recipe.rows == "source" else released,
         synthesizer=synthesizer_of(recipe),
         seconds=_seconds(recipe, schema, rows, fitted, released),
         memory_bytes=BASE_BYTES + 2 * fitted * (8 * len(schema) + 9),
