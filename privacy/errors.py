@@ -7,6 +7,7 @@
     │   └── ConditionError              a condition that no row can meet
     ├── InputError             exit 1   the data cannot be read, or is not what the schema says
     ├── ReleaseError           exit 1   a release or a workspace that is damaged
+    ├── LedgerError            exit 1   a ledger, its key or its clock that cannot be trusted
     ├── LeakRefused            exit 1   exact evidence was about to leave under a formal guarantee
     ├── GateRefused            exit 3   the evidence does not allow a release
     ├── BudgetRefused          exit 4   the privacy budget does not allow a release
@@ -55,6 +56,10 @@ class InputError(UnderstudyError):
 
 class ReleaseError(UnderstudyError):
     """A release or a workspace is damaged or not one of ours."""
+
+
+class LedgerError(UnderstudyError):
+    """A privacy ledger, its key or its clock cannot be trusted, so nothing may be charged to it."""
 
 
 class LeakRefused(UnderstudyError):
