@@ -1,0 +1,376 @@
+"""Ledger: the lifetime budget of datasets, which no crash can lose and no two runs together can exceed.
+
+A run reserves its worst case before it reads a private row, says that it touches rows before the first, and
+commits what it really cost. A run that dies after the touch costs what it reserved; a gate that fails refunds
+nothing; only a reservation that never touched a row can be given back. `book` says how rows compose, `chain`
+how they are kept: one transaction under one lock reads, checks and appends.
+
+The chain is checked whenever it is read. Each certificate carries its head, and `verify` looks for heads: so a
+ledger that lost its last rows, or was replaced by an older copy, is noticed as well.
+
+The guarantee over a lifetime is void where rows are read without a reservation, under another ledger, or under
+another dataset's name, which `identify` refuses as far as it can tell.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from privacy import fingerprint
+from privacy.accounting import Loss
+from privacy.book import BEFORE, Book, Budget, Event, Process, Remaining, Reservation, Row, Spent
+from privacy.chain import GENESIS, Chain, Session, tampered
+from privacy.errors import BudgetRefused, LedgerError, UsageError
+
+CLOCK_SECONDS = 300.0
+"""How far the clocks of those who share a ledger may lie apart."""
+
+ROUNDING = 1e-9
+"""By which share an actual loss may exceed its reservation: sums of floats in another order, nothing else."""
+
+KNOWN_SOURCE = 0.5
+"""From which share of common units on one dataset is taken for another."""
+
+
+class Ledger:
+    """The lifetime budgets in one SQLite file or one PostgreSQL schema.
+
+    Nothing is created before the first row is written.
+    """
+
+    def __init__(
+        self,
+        where: Path | str,
+        *,
+        key: Path | None = None,
+        clock: Callable[[], float] = time.time,
+        patience_seconds: float = 60.0,
+    ) -> None:
+        """Opens a ledger.
+
+        Args:
+            where: path of a SQLite file, or a SQLAlchemy URL (`sqlite:///…`, `postgresql+psycopg://…`).
+            key: file of the fingerprints' key. Beside a SQLite file it is `NAME.key` unless said otherwise. For
+                PostgreSQL it must be given where fingerprints are used: in the database the key would lie, and be
+                backed up, with the sketches that it opens. Members of a team need the same file.
+            clock: seconds since 1970, UTC.
+            patience_seconds: how long to wait for others who write.
+
+        Raises:
+            UsageError: the address is none, or its driver is missing.
+        """
+        self._chain = Chain(where, patience_seconds=patience_seconds)
+        beside = self._chain.file.with_suffix(".key") if self._chain.file else None
+        self._beside, self._key = beside, key or beside
+        self._clock = clock
+        self._book = Book()
+        self._seen = GENESIS
+        self._mutex = threading.RLock()
+
+    def set_budget(self, dataset: str, budget: Budget, *, by: str) -> None:
+        """Sets or changes a dataset's lifetime.
+
+        Raises:
+            BudgetRefused: more than this is spent or reserved.
+            LedgerError: the ledger cannot be trusted, or the clock.
+        """
+        with self._appending() as session:
+            spent = self._book.loss(dataset).epsilon(budget.delta)
+            if not spent <= budget.epsilon:
+                raise BudgetRefused(
+                    f"a lifetime must not lie below what is spent, however: releases of {dataset!r} have spent or "
+                    f"reserved epsilon {spent:.6g} at delta {budget.delta:g}, and {budget.epsilon:g} is asked for; "
+                    "set at least that"
+                )
+            self._append(session, replace(self._row(Event.BUDGET, dataset), budget=budget, by=by))
+
+    def reserve(
+        self, dataset: str, *, run: str, worst: Loss, asked: Budget, account: str = ""
+    ) -> Reservation:
+        """Takes a release's worst case from the budget of a dataset, before any of its rows is read.
+
+        The first release of a dataset without a lifetime makes what it asks for the lifetime.
+
+        Raises:
+            BudgetRefused: with all that was spent and reserved it would exceed the lifetime.
+            UsageError: the worst case exceeds what is asked for, or the dataset has no name.
+            LedgerError: the ledger cannot be trusted, or the clock.
+            Busy: others keep the ledger locked.
+        """
+        if not worst.epsilon(asked.delta) <= asked.epsilon:
+            raise UsageError(
+                f"a release's worst case must meet what it asks for, however: it is epsilon "
+                f"{worst.epsilon(asked.delta):.6g} at delta {asked.delta:g}, of {asked.epsilon:g}; calibrate it"
+            )
+        with self._appending() as session:
+            lifetime = self._book.budgets.get(dataset)
+            if lifetime is None:
+                lifetime = asked
+                first = self._row(Event.BUDGET, dataset)
+                self._append(session, replace(first, budget=asked, by=f"first release, run {run}"))
+            spent = self._book.loss(dataset)
+            if not (spent + worst).epsilon(lifetime.delta) <= lifetime.epsilon:
+                raise BudgetRefused(
+                    f"releases of {dataset!r} must together stay within epsilon {lifetime.epsilon:g} at delta "
+                    f"{lifetime.delta:g}, however: {spent.epsilon(lifetime.delta):.6g} is spent or reserved, and this "
+                    f"one makes it {(spent + worst).epsilon(lifetime.delta):.6g}; sample a published model, which "
+                    "costs nothing, ask for less, void reservations that touched nothing, or raise the lifetime"
+                )
+            row = self._row(Event.RESERVED, dataset)
+            row = self._append(session, replace(row, account=account, run=run, budget=asked, loss=worst))
+            return self._book.reservations[row.hash]
+
+    def touch(self, reservation: str) -> Reservation:
+        """Says that rows are read from now on; again from the same process, says nothing new.
+
+        Raises:
+            BudgetRefused: another process touched it, or it is committed or void: a run that reads rows anew
+                needs a reservation of its own.
+            LedgerError: the ledger cannot be trusted, or the clock, or there is no such reservation.
+            Busy: others keep the ledger locked.
+        """
+        with self._appending() as session:
+            held = self._find(reservation)
+            if held.state is Event.TOUCHED and held.process == Process.this():
+                return held
+            return self._move(session, held, Event.TOUCHED)
+
+    def commit(self, reservation: str, actual: Loss) -> Reservation:
+        """Replaces the worst case by what a release cost; the same again says nothing new.
+
+        Raises:
+            BudgetRefused: it exceeds what was reserved, no row was touched, or another loss is committed.
+            LedgerError: the ledger cannot be trusted, or the clock, or there is no such reservation.
+            Busy: others keep the ledger locked.
+        """
+        with self._appending() as session:
+            held = self._find(reservation)
+            if held.state is Event.COMMITTED and held.cost == actual:
+                return held
+            pairs = [*zip(actual.curve, held.worst.curve, strict=True), (actual.delta, held.worst.delta)]
+            if not all(cost <= most * (1 + ROUNDING) for cost, most in pairs):
+                raise BudgetRefused(
+                    f"a release may cost no more than it reserved, however: run {held.run!r} did, on "
+                    f"{held.dataset!r}; do not publish it, and report the fault"
+                )
+            return self._move(session, held, Event.COMMITTED, loss=actual)
+
+    def void(self, reservation: str) -> Reservation:
+        """Gives back what was reserved for a run that touched no row; again, says nothing new.
+
+        A run that is alive after all cannot touch a void reservation.
+
+        Raises:
+            BudgetRefused: rows were touched.
+            LedgerError: the ledger cannot be trusted, or the clock, or there is no such reservation.
+            Busy: others keep the ledger locked.
+        """
+        with self._appending() as session:
+            held = self._find(reservation)
+            if held.state is Event.VOID:
+                return held
+            return self._move(session, held, Event.VOID)
+
+    def identify(self, dataset: str, sketch: tuple[int, ...]) -> None:
+        """Remembers the units of a dataset, and refuses those that are known under another name.
+
+        Args:
+            dataset: may have grown since, or changed.
+            sketch: `fingerprint.sketch` of its units under this ledger's `key()`.
+
+        Raises:
+            BudgetRefused: at least `KNOWN_SOURCE` of the units are another dataset's, or the other way round.
+            LedgerError: the ledger or the key cannot be trusted, or the clock.
+            Busy: others keep the ledger locked.
+        """
+        key = self.key()
+        with self._appending() as session:
+            self._check_key(key)
+            known = [(row.dataset, fingerprint.unseal(row.sketch, key)) for row in self._book.identified()]
+            for other, units in known:
+                share = fingerprint.overlap(sketch, units)
+                if other != dataset and share >= KNOWN_SOURCE:
+                    raise BudgetRefused(
+                        f"one source must have one dataset's name, however: about {share:.0%} of the units of "
+                        f"{dataset!r} or of {other!r} are common to both; write `dataset: {other}` in the recipe, so "
+                        "that they share a budget"
+                    )
+            if (dataset, sketch) not in known:
+                sealed = fingerprint.seal(sketch, key)
+                row = self._row(Event.IDENTIFIED, dataset)
+                self._append(session, replace(row, key=fingerprint.name(key), sketch=sealed))
+
+    def key(self) -> bytes:
+        """The fingerprints' key; made at the first call.
+
+        Raises:
+            LedgerError: it is lost, damaged, or not the one of this ledger's fingerprints.
+            UsageError: there is no file to keep it in.
+        """
+        if self._key is None:
+            raise UsageError("fingerprints need a key, however: no file is named for it; name one")
+        if not self._key.exists():
+            self._make_key(self._key)
+        key = fingerprint.read_key(self._key)
+        with self._reading():
+            self._check_key(key)
+        return key
+
+    def head(self) -> str:
+        """The hash of the last row, which each certificate carries."""
+        with self._reading() as book:
+            return book.head
+
+    def verify(self, heads: Iterable[str] = ()) -> str:
+        """Reads the whole chain anew, and looks in it for the heads that certificates carry.
+
+        Returns:
+            The head.
+
+        Raises:
+            LedgerError: it says which row is wrong, or which head is missing.
+        """
+        with self._mutex:
+            self._book = Book()
+            with self._reading() as book:
+                for head in heads:
+                    if head not in book:
+                        raise LedgerError(
+                            f"a ledger must hold the head of each certificate, however: {self._chain.name} does not "
+                            f"hold {head}; rows were cut off it, or an older copy or another ledger is in its place: "
+                            "restore the right one"
+                        )
+                return book.head
+
+    def datasets(self) -> tuple[str, ...]:
+        """The names of those with a lifetime."""
+        with self._reading() as book:
+            return tuple(book.budgets)
+
+    def spent(self, dataset: str) -> Spent:
+        """What a dataset's releases cost together."""
+        with self._reading() as book:
+            lifetime, loss = book.budgets.get(dataset), book.loss(dataset)
+            return Spent(
+                lifetime=lifetime,
+                loss=loss,
+                epsilon=loss.epsilon(lifetime.delta) if lifetime else 0.0,
+                outstanding=book.outstanding(dataset),
+            )
+
+    def remaining(self, dataset: str) -> Remaining | None:
+        """What a dataset's lifetime leaves; None where it has no lifetime yet."""
+        spent = self.spent(dataset)
+        if spent.lifetime is None:
+            return None
+        return Remaining(
+            epsilon=max(0.0, spent.lifetime.epsilon - spent.epsilon),
+            delta=max(0.0, spent.lifetime.delta - spent.loss.delta),
+        )
+
+    def history(self, dataset: str) -> tuple[Row, ...]:
+        """All rows of a dataset."""
+        with self._reading() as book:
+            return tuple(row for row in book.rows if row.dataset == dataset)
+
+    def stale(self) -> tuple[Reservation, ...]:
+        """Reservations that touched no row and whose process has ended, on this machine: candidates for `void`."""
+        with self._reading() as book:
+            held = [r for r in book.reservations.values() if r.state is Event.RESERVED]
+        return tuple(r for r in held if r.process.gone())
+
+    def _find(self, reservation: str) -> Reservation:
+        if reservation not in self._book.reservations:
+            raise LedgerError(
+                f"a reservation must be in the ledger, however: {self._chain.name} does not hold {reservation}; it is "
+                "another ledger, or an older copy of it: restore the right one"
+            )
+        return self._book.reservations[reservation]
+
+    def _move(
+        self, session: Session, held: Reservation, event: Event, loss: Loss | None = None
+    ) -> Reservation:
+        if held.state is not BEFORE[event]:
+            raise BudgetRefused(
+                f"a reservation must be {BEFORE[event]} to become {event}, however: that of run {held.run!r} on "
+                f"{held.dataset!r} is {held.state}; another attempt needs a reservation of its own"
+            )
+        self._append(session, replace(self._row(event, held.dataset), reservation=held.id, loss=loss))
+        return self._book.reservations[held.id]
+
+    def _row(self, event: Event, dataset: str) -> Row:
+        if not dataset:
+            raise UsageError(
+                "a dataset must have a name, however: it is empty; write `dataset:` in the recipe"
+            )
+        now, book = self._clock(), self._book
+        if not now >= book.latest - CLOCK_SECONDS:
+            raise LedgerError(
+                f"the clock must not go backwards, however: it lies {book.latest - now:.0f} s before the last row of "
+                f"{self._chain.name}; set it right"
+            )
+        number = len(book.rows) + 1
+        return Row(number=number, at=now, event=event, dataset=dataset, process=Process.this())
+
+    def _append(self, session: Session, row: Row) -> Row:
+        return self._book.add(session.append(len(self._book.rows), self._book.head, row.body()))
+
+    @contextlib.contextmanager
+    def _appending(self) -> Iterator[Session]:
+        """A transaction beside which nobody else writes, with `_book` up to date."""
+        with self._following(), self._chain.writing() as session:
+            self._catch_up(session)
+            yield session
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[Book]:
+        """The book, up to date, which stays as it is meanwhile."""
+        with self._following(), self._chain.reading() as session:
+            self._catch_up(session)
+            yield self._book
+
+    @contextlib.contextmanager
+    def _following(self) -> Iterator[None]:
+        """Forgets the book if anything fails, so that it never runs ahead of the chain."""
+        with self._mutex:
+            try:
+                yield
+                self._seen = self._book.head
+            except BaseException:
+                self._book = Book()
+                raise
+
+    def _catch_up(self, session: Session) -> None:
+        book = self._book
+        if not session.exists and (self._seen != GENESIS or (self._beside and self._beside.exists())):
+            raise LedgerError(
+                f"a ledger must be kept as long as its datasets, however: {self._chain.name} is missing or empty, and "
+                "there was one; restore its last good copy (to begin anew after all, move its key away, too)"
+            )
+        for link in session.since(len(book.rows), book.head):
+            book.add(link)
+        if self._seen not in book:
+            raise tampered("it does not hold a row any longer that this process has read")
+
+    def _make_key(self, path: Path) -> None:
+        # In a transaction of its own, so that a key beside a ledger that is missing means that the ledger was lost.
+        with self._appending():
+            pass
+        with self._appending():
+            if self._book.identified():
+                raise LedgerError(
+                    f"the key of a ledger's fingerprints must be kept with it, however: {path} is missing; restore "
+                    "it, or copy it from a colleague"
+                )
+            if not path.exists():
+                fingerprint.make_key(path)
+
+    def _check_key(self, key: bytes) -> None:
+        if any(row.key != fingerprint.name(key) for row in self._book.identified()):
+            raise LedgerError(
+                f"all fingerprints of a ledger must have one key, however: {self._key} is not that of "
+                f"{self._chain.name}; restore the right key, or copy it from a colleague"
+            )
