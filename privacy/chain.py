@@ -113,7 +113,7 @@ class Session:
             rows = (tuple(row) for row in self._connection.execute(query))
         if number:
             known = next(rows, None)
-            if known is None or False:
+            if known is None or (known[0], known[2]) != (number, head):
                 raise tampered(f"row {number} is not what it was when this process read it")
         for found, body, digest in rows:
             number += 1
