@@ -1,6 +1,5 @@
 """init: looks at a table and writes the schema and the recipe that a person then reviews."""
 
-import hashlib
 import json
 import shlex
 from dataclasses import asdict, dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import ingest as reading
+from pipelines.private import dataset_for
 from pipelines.recipe import resolve_input, slug
 from privacy.errors import RecipeError, SchemaError, UsageError
 from synth.infer import infer
@@ -98,7 +98,7 @@ def initialize(
     text = RECIPE.format(
         name=name,
         input=_quoted(str(path.relative_to(folder.resolve()) if relative else path)),
-        dataset=f"{name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}",
+        dataset=dataset_for(path, name, folder),
     )
     outside = _outside(path, folder)
     root = f" --root {shlex.quote(str(path.parent))}" if outside else ""

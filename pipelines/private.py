@@ -161,9 +161,21 @@ def describe(recipe: Recipe, schema: Schema, stated: Schema, folder: Path) -> st
 
 def secret_of(workspace: Workspace) -> bytes:
     """What splits are drawn by: made once, known to nobody outside, and in no recipe."""
-    path = workspace.path / SECRET
+    return _secret_at(workspace.path / SECRET)
+
+
+def dataset_for(table: Path, name: str, folder: Path) -> str:
+    """A name for the dataset at a path, the same each time; its digest says nothing of the path without the key."""
+    digest = hashlib.blake2b(
+        str(table.resolve()).encode(), key=_secret_at(folder / ".understudy" / "names.key")
+    )
+    return f"{name}-{digest.hexdigest()[:8]}"
+
+
+def _secret_at(path: Path) -> bytes:
     if not path.exists():
-        part = path.with_name(f".{SECRET}.part")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.part")
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as handle:
             handle.write(secrets.token_bytes(32))
             handle.flush()
