@@ -46,6 +46,7 @@ from pipelines.steps import (
     perform,
     reopen_run,
     shards_of,
+    told,
 )
 from pipelines.workspace import Record
 from privacy.errors import Busy, InputError, UnderstudyError
@@ -154,7 +155,7 @@ def perform_step(workspace: str, step: str, progress: UUID) -> dict[str, Any] | 
     """
     run = reopen_run(Path(workspace))
     try:
-        return asdict(perform(replace(run, watch=Told(run, progress)), step))
+        return asdict(told(run, step, perform(replace(run, watch=Told(run, progress)), step)))
     except Exception as e:  # noqa: BLE001 - the last frame of ours: a traceback or a text may quote a row
         reason = _reason(e, workspace)
         return Failed(message=f"{step}: {reason}", data=reason)

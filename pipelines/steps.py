@@ -187,18 +187,20 @@ def perform(run: Run, name: str) -> Record:
     inputs = inputs_of(run, name)
     found = run.workspace.finished(name, inputs)
     if found is not None:
-        run.watch.ended(name, _told(run, name, found), cached=True)
+        run.watch.ended(name, told(run, name, found), cached=True)
         return found
     began = time.perf_counter()
     outputs, facts = step.act(run)
     record = run.workspace.commit(name, inputs, outputs, facts, time.perf_counter() - began)
-    run.watch.ended(name, _told(run, name, record), cached=False)
+    run.watch.ended(name, told(run, name, record), cached=False)
     return record
 
 
-def _told(run: Run, name: str, record: Record) -> Record:
-    """What may be said of a step outside the workspace: under privacy not how many rows there are."""
-    return replace(record, facts={}) if run.recipe.privacy is not None and name == "ingest" else record
+def told(run: Run, name: str, record: Record) -> Record:
+    """What may be said of a step outside the workspace: under privacy no number of rows, and no digest of them."""
+    if run.recipe.privacy is None or name not in private.KEPT:
+        return record
+    return replace(record, inputs={}, outputs={}, facts={} if name == "ingest" else record.facts)
 
 
 def inputs_of(run: Run, name: str) -> dict[str, str]:
