@@ -149,8 +149,9 @@ def attack(sides: Sides, rng: np.random.Generator) -> Attacks:
         copies, distance, membership, singling_out, linkability, inference
     )  # fmt: skip
     done = [a for act, luck in zip(quick, rng.spawn(len(quick)), strict=True) for a in act(sides, luck)]
-    missing = set(NAMES) - {a.name for a in done}
-    return Attacks(done=tuple(done), skipped={n: "too little to guess from" for n in NAMES if n in missing})
+    done.sort(key=lambda a: NAMES.index(a.name))
+    missing = [n for n in NAMES if all(a.name != n for a in done)]
+    return Attacks(done=tuple(done), skipped=dict.fromkeys(missing, "too little to guess from"))
 
 
 def _too_few(sides: Sides) -> str | None:
