@@ -452,7 +452,9 @@ class _Same:
         self._ordered = np.sort(known[~np.isnan(known)]) if number else known[:0]
 
     def __call__(self, guess: Floats, truth: Floats) -> Flags:
-        equal = (guess == truth) | (np.isnan(guess) & np.isnan(truth))
+        equal = np.asarray((guess == truth) | (np.isnan(guess) & np.isnan(truth)))
+        if not len(self._ordered):
+            return equal
         between = np.searchsorted(self._ordered, guess) - np.searchsorted(self._ordered, truth)
-        present = len(self._ordered) * ~np.isnan(guess) * ~np.isnan(truth)
-        return np.asarray(equal | (np.abs(between) <= NEAR * len(self._ordered)) & (present > 0))
+        present = ~np.isnan(guess) & ~np.isnan(truth)
+        return np.asarray(equal | (present & (np.abs(between) <= NEAR * len(self._ordered))))

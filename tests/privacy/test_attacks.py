@@ -21,6 +21,7 @@ from privacy.attacks import (
     membership,
     singling_out,
 )
+from privacy.attacks import _Same as same
 from privacy.attacks import _singled_out as singled_out
 from privacy.estimate import risk
 from privacy.metric import Metric, Records
@@ -92,6 +93,14 @@ def test_a_predicate_singles_out_what_one_row_meets(rows: list[tuple[int, float]
             if a == 1.0 and (np.isnan(b) if np.isnan(value) else tests[side](b, value))
         ]  # fmt: skip
         assert singled_out([predicate], values)[0] == (meeting[0] if len(meeting) == 1 else -1)
+
+
+def test_a_guess_is_right_within_a_twentieth_of_the_ranks_and_a_category_only_if_it_is_the_same() -> None:
+    nan, known = float("nan"), np.append(np.arange(100.0), np.full(20, np.nan))
+    guess, truth = np.array([50, 50, nan, nan, 7.0]), np.array([54, 57, nan, 1.0, nan])
+    assert same(known, number=True)(guess, truth).tolist() == [True, False, True, False, False]
+    assert same(known, number=False)(guess, truth).tolist() == [False, False, True, False, False]
+    assert same(known[100:], number=True)(guess, truth).tolist() == [False, False, True, False, False]
 
 
 def test_membership_claims_no_more_non_members_than_it_may() -> None:
