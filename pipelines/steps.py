@@ -35,6 +35,7 @@ from synth.schema import REPLACED, Schema
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from privacy.attacks import Attacks
     from privacy.curator import Curator, ExactCurator, Rows
     from privacy.inside import Exact
     from synth.rows import RawRows
@@ -48,6 +49,7 @@ ENCODED = "encoded"
 MODEL = "model"
 DATA = "data"
 EVIDENCE = "evidence.json"
+ATTACKS = "attacks.json"
 CHECKS = "checks.json"
 VERDICT = "verdict.json"
 SCHEMA = "schema.json"
@@ -633,26 +635,46 @@ def _validate(run: Run) -> tuple[list[Path], dict[str, Any]]:
     evidence_path = run.workspace.path / EVIDENCE
     write_atomic(evidence_path, json.dumps(fidelity.to_dict(), ensure_ascii=False).encode())
     run.watch.wrote("validate", evidence_path)
+    attacks_paths = [] if run.recipe.privacy is not None else [_write_attacks(run)]
     facts = observe(released_batches(run), released)
     head = _head(run, 20_000)
     checks = check(head, facts, fidelity, released, run.recipe.gate)
     checks_path = run.workspace.path / CHECKS
     write_atomic(checks_path, json.dumps([asdict(c) for c in checks], ensure_ascii=False).encode())
     failed = sum(not c.success for c in checks)
-    return [schema_path, evidence_path, checks_path], {"checks": len(checks), "failed": failed}
+    outputs = [schema_path, evidence_path, *attacks_paths, checks_path]
+    return outputs, {"checks": len(checks), "failed": failed}
+
+
+def _write_attacks(run: Run) -> Path:
+    path = run.workspace.path / ATTACKS
+    write_atomic(path, json.dumps(exact_attacks(run).open(formal_guarantee=False).to_dict()).encode())
+    run.watch.wrote("validate", path)
+    return path
 
 
 def exact_evidence(run: Run) -> "Exact[Fidelity]":
     """Compares real and synthetic rows through the door that is for evidence alone."""
     from validation.evidence import compare
 
+    rows, curator, synthetic = _compared(run)
+    return compare(curator, rows, synthetic, run.schema, at_least=run.recipe.at_least, seed=run.recipe.seed)
+
+
+def exact_attacks(run: Run) -> "Exact[Attacks]":
+    """Attacks the synthetic rows, through the same door."""
+    from validation.evidence import attacked
+
+    rows, curator, synthetic = _compared(run)
+    return attacked(curator, rows, synthetic, run.schema, seed=run.recipe.seed)
+
+
+def _compared(run: Run) -> "tuple[RawRows, ExactCurator, pa.Table]":
+    """The real rows, who splits them, and the synthetic rows, as many of each as the recipe allows."""
     rows = raw_rows(run)
     most = run.recipe.evidence_rows
     # Rows are drawn by unit from the whole source, so that a source in order of time gives a fair sample.
-    curator = curator_of(run, rows, at_most=int(most / _largest_side(run)))
-    return compare(
-        curator, rows, _head(run, most), run.schema, at_least=run.recipe.at_least, seed=run.recipe.seed
-    )
+    return rows, curator_of(run, rows, at_most=int(most / _largest_side(run))), _head(run, most)
 
 
 def _largest_side(run: Run) -> float:
@@ -704,7 +726,7 @@ def _gate(run: Run) -> tuple[list[Path], dict[str, Any]]:
     if run.recipe.privacy is not None:
         private.settle(run.workspace, run.folder)
     checks = [Check(**{**c, "columns": tuple(c["columns"])}) for c in _read_json(run, CHECKS)]
-    found = verdict(fidelity_of(run), checks, run.recipe.gate)
+    found = verdict(fidelity_of(run), checks, run.recipe.gate, attacks_of(run))
     found = replace(found, findings=(*found.findings, *_personal(run.schema)))
     path = run.workspace.path / VERDICT
     write_atomic(path, json.dumps(found.to_dict(), ensure_ascii=False).encode())
@@ -747,6 +769,15 @@ def fidelity_of(run: Run) -> "Fidelity":
     from validation.fidelity import Fidelity
 
     return Fidelity.from_dict(_read_json(run, EVIDENCE))
+
+
+def attacks_of(run: Run) -> "Attacks | None":
+    """What attackers achieved on a validated run: it belongs to the inside. Under privacy none is let near the rows."""
+    from privacy.attacks import Attacks
+
+    if run.recipe.privacy is not None:
+        return None
+    return Attacks.from_dict(_read_json(run, ATTACKS))
 
 
 def verdict_of(run: Run) -> "Verdict":
@@ -801,13 +832,14 @@ def release_files(run: Run) -> dict[str, bytes | Path]:
     schema = Schema.parse(schema_path.read_text("utf-8"), source=SCHEMA)
     verdict = verdict_of(run)
     promised = certificate(run, warnings=len(verdict.findings))
-    fidelity = published_fidelity(run)
+    fidelity, attacks = published_evidence(run)
     page = report.render(
         title=run.recipe.name,
         fidelity=fidelity,
         verdict=verdict,
         certificate=promised.to_dict(),
         schema=schema,
+        attacks=attacks,
     )
     names = sorted([*shards, "schema.json", "certificate.json", "report.html", "README.md", "SHA256SUMS"])
     text = card.render(
@@ -817,6 +849,7 @@ def release_files(run: Run) -> dict[str, bytes | Path]:
         verdict=verdict,
         schema=schema,
         files=names,
+        attacks=attacks,
     )
     return {
         **shards,
@@ -827,13 +860,14 @@ def release_files(run: Run) -> dict[str, bytes | Path]:
     }
 
 
-def published_fidelity(run: Run) -> "Fidelity":
+def published_evidence(run: Run) -> "tuple[Fidelity, Attacks | None]":
     """The figures that a release shows: exact ones, or under privacy those that follow from noised answers."""
     from privacy.inside import Exact
 
     if run.recipe.privacy is not None:
-        return fidelity_of(run)
-    return Exact(fidelity_of(run)).open(formal_guarantee=False)
+        return fidelity_of(run), None
+    sealed = Exact((fidelity_of(run), attacks_of(run)))
+    return sealed.open(formal_guarantee=False)
 
 
 def certificate(run: Run, *, warnings: int) -> Certificate:

@@ -11,7 +11,9 @@ from typing import Any
 
 import yaml
 
+from privacy.attacks import Attacks
 from synth.schema import Column, Schema
+from validation.exposure import TOLD, ends, share
 from validation.fidelity import ColumnFidelity, Fidelity
 from validation.gates import Verdict
 from validation.markup import cut
@@ -35,6 +37,7 @@ def render(
     verdict: Verdict,
     schema: Schema,
     files: Sequence[str],
+    attacks: Attacks | None = None,
 ) -> str:
     """The card: what the release is, how to load it, its columns, its quality, what is promised and what not.
 
@@ -45,6 +48,7 @@ def render(
         verdict: what the gate made of them.
         schema: the columns, in the order of the table.
         files: paths of the release's files, relative to it.
+        attacks: what attackers achieved; None: none was tried.
 
     Returns:
         Markdown text, equal for equal arguments.
@@ -59,7 +63,7 @@ def render(
         "## Columns\n\n" + "\n".join(_columns(schema, fidelity)),
         "## How faithful it is\n\n" + "\n".join(_quality(fidelity)),
         _findings(verdict),
-        "## What is promised about privacy\n\n" + _privacy(fidelity, certificate),
+        "## What is promised about privacy\n\n" + _privacy(fidelity, certificate, attacks),
         "## Limits\n\n" + _LIMITS,
         "## Files\n\n" + "\n".join(f"- {escape(f, 200)}" for f in files),
         f"## How to cite it\n\n{escape(citation(name, certificate), 600)}",
@@ -196,7 +200,7 @@ def _findings(verdict: Verdict) -> str:
     return f"The gate's verdict: {passed}.\n\n" + "\n".join(items)
 
 
-def _privacy(fidelity: Fidelity, certificate: Mapping[str, Any]) -> str:
+def _privacy(fidelity: Fidelity, certificate: Mapping[str, Any], attacks: Attacks | None) -> str:
     statement = certificate.get("statement")
     parts = [
         escape(str(statement), 2_000) if statement else "The certificate makes no statement about privacy."
@@ -206,7 +210,24 @@ def _privacy(fidelity: Fidelity, certificate: Mapping[str, Any]) -> str:
             f"{_percent(fidelity.copies)} of the synthetic rows equal a row that the model learned from; by "
             f"chance, {_percent(fidelity.copies_holdout)} of the real rows do that it did not learn from."
         )
+    if attacks is not None and attacks.done:
+        parts += [_ATTACKED, "\n".join(_attacks(attacks))]
     return "\n\n".join(parts)
+
+
+_ATTACKED = (
+    "What attackers achieve who have the synthetic rows: guesses about rows that the model learned from, beside the "
+    "same guesses about real rows that it never saw. What is right beyond those has leaked, 0 % for nothing and "
+    "100 % for everything; in brackets the 95 % interval. Small figures are no guarantee."
+)
+
+
+def _attacks(attacks: Attacks) -> Iterator[str]:
+    yield "| Attack | Right about training rows | Right about others | Beyond chance |"
+    yield "|---|---:|---:|---:|"
+    for attack in attacks.done:
+        beyond = f"{share(attack.risk.value)} ({ends(attack.risk)})"
+        yield f"| {TOLD[attack.name].title} | {share(attack.success)} | {share(attack.control)} | {beyond} |"
 
 
 def _score(value: float | None) -> str:

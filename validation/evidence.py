@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pyarrow as pa
 
+from privacy.attacks import Attacks, attack
 from privacy.curator import Batch, ExactCurator, Split
 from privacy.inside import Exact, Inside
 from synth.rows import RawRows
 from synth.schema import Schema
-from validation.fidelity import Fidelity, measure
+from validation.exposure import sides_of
+from validation.fidelity import Fidelity, measure, one_of_each
 
 
 def compare(
@@ -43,3 +45,30 @@ def compare(
         )
 
     return Inside(curator).look(evidence)
+
+
+def attacked(
+    curator: ExactCurator, rows: RawRows, synthetic: pa.Table, schema: Schema, *, seed: int
+) -> Exact[Attacks]:
+    """Tries what somebody who has the synthetic rows can learn of the training rows; never fits anything.
+
+    Args:
+        curator: who reads `rows` and says which are held out.
+        rows: the raw rows; of each unit one is drawn, so that guesses are about as many people.
+        synthetic: the synthetic rows.
+        schema: what the columns are.
+        seed: of what is drawn.
+    """
+
+    def evidence(split: Callable[[Split], Iterator[Batch]]) -> Attacks:
+        train, holdout = (_one_of_each(list(split(side)), rows, seed=seed) for side in ("train", "holdout"))
+        return attack(sides_of(train, holdout, synthetic, schema), np.random.default_rng(seed))
+
+    return Inside(curator).look(evidence)
+
+
+def _one_of_each(batches: list[Batch], rows: RawRows, *, seed: int) -> pa.Table:
+    table = rows.table(batches)
+    if rows.unit_is_row or not batches:
+        return table
+    return table.take(one_of_each(np.concatenate([b.unit for b in batches]), seed=seed))

@@ -224,8 +224,8 @@ def measure(
     if units is not None and len(units) != train.num_rows:
         raise ValueError(f"each training row must have a unit, however: {len(units)} for {train.num_rows}")
     tables = (train, holdout, synthetic)
-    drawn = _one_of_each(units, seed=seed) if units is not None else None
-    every = [_cells(column, tables, drawn) for column in schema]
+    drawn = one_of_each(units, seed=seed) if units is not None else None
+    every = [cells_of(column, tables, drawn) for column in schema]
     learned = [c for c in every if c.column.learned]
     against = {
         side: _quality(learned, side=side, rows=(train.num_rows, table.num_rows), seed=seed)
@@ -262,7 +262,7 @@ def measure(
     )
 
 
-def _one_of_each(units: npt.NDArray[np.uint64], *, seed: int) -> Codes:
+def one_of_each(units: npt.NDArray[np.uint64], *, seed: int) -> Codes:
     """Numbers of the rows that stand for their units, one drawn for each, ascending."""
     order = np.random.default_rng(seed).permutation(len(units))
     return np.sort(order[np.unique(units[order], return_index=True)[1]])
@@ -299,7 +299,8 @@ class Cells:
         return np.bincount(codes[codes >= 0], minlength=len(self.values)).astype(np.int64)
 
 
-def _cells(column: Column, tables: tuple[pa.Table, ...], drawn: Codes | None = None) -> Cells:
+def cells_of(column: Column, tables: tuple[pa.Table, ...], drawn: Codes | None = None) -> Cells:
+    """One column of the three `SIDES`; `drawn` are the rows of the first that stand for their units."""
     parts = [_read(table, column) for table in tables]
     values = pa.chunked_array([chunk for part in parts for chunk in part.chunks], type=parts[0].type)
     codes, dictionary = _encode(values)

@@ -13,12 +13,24 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 if TYPE_CHECKING:
+    from privacy.attacks import Attack, Attacks
     from validation.expectations import Check
     from validation.fidelity import ColumnFidelity, Fidelity
 
 Level = Literal["critical", "warning"]
 
-CRITICAL = ("schema", "copies", "category", "missing", "association")
+ATTACKS = {
+    "near copies": "near_copies",
+    "membership": "membership",
+    "membership, most exposed": "membership",
+    "singling out by one value": "singling_out",
+    "singling out by several values": "singling_out",
+    "linkability": "linkability",
+    "inference": "inference",
+}
+"""The rule that an attack is held to. Copies have a rule of their own; the distance is a smoke test."""
+
+CRITICAL = ("schema", "copies", *dict.fromkeys(ATTACKS.values()), "category", "missing", "association")
 """The rules that refuse a release unless a recipe says `warn_only`."""
 
 LISTED = 10
@@ -39,6 +51,17 @@ class GateRules(BaseModel):
     copies_z: Annotated[
         float, Field(gt=0, description="exact copies above chance, in standard errors; critical")
     ] = 4.0
+    leaked_share: Annotated[
+        float,
+        Field(ge=0, lt=1, description="near copies and members found beyond chance, as a share; critical"),
+    ] = 0.01
+    attack_risk: Annotated[
+        float,
+        Field(ge=0, lt=1, description="what other attacks win of what chance leaves, as a share; critical"),
+    ] = 0.05
+    membership_auc: Annotated[
+        float, Field(ge=0.5, lt=1, description="area under the curve of membership inference; critical")
+    ] = 0.6
     category_share: Annotated[
         float,
         Field(gt=0, le=1, description="a category of this share of the rows must not be lost; critical"),
@@ -77,7 +100,7 @@ class Measure:
     """A value and the limit that it must not pass: it holds where ``value <= limit``.
 
     Attributes:
-        rule: copies, category, missing, association, shape or trend.
+        rule: copies, one of `ATTACKS`, attacks, category, missing, association, shape or trend.
         level: what it means if it does not hold.
         columns: the columns that it is about; empty for the table.
         value: what was measured.
@@ -153,15 +176,22 @@ class Verdict:
         return cls(findings=tuple(Finding(**{**f, "columns": tuple(f["columns"])}) for f in data["findings"]))
 
 
-def verdict(fidelity: "Fidelity | None", checks: "Iterable[Check]", rules: GateRules) -> Verdict:
+def verdict(
+    fidelity: "Fidelity | None",
+    checks: "Iterable[Check]",
+    rules: GateRules,
+    attacks: "Attacks | None" = None,
+) -> Verdict:
     """What the evidence says of a release.
 
     Args:
         fidelity: how close the synthetic table is; None leaves the fidelity rules out.
         checks: what Great Expectations found; the failed ones count.
         rules: the thresholds.
+        attacks: what attackers achieved; None leaves their rules out.
     """
     held = measures(fidelity, rules) if fidelity is not None else ()
+    held = (*held, *exposures(attacks, rules)) if attacks is not None else held
     # The same rule for the same columns is said once: of rows and facts, the facts, which come later.
     said = {_what(f): f for f in (_checked(c) for c in checks if not c.success)}
     said |= {_what(f): f for f in (_finding(m) for m in held if not m.holds)}
@@ -192,6 +222,41 @@ def measures(fidelity: "Fidelity", rules: GateRules) -> tuple[Measure, ...]:
         *(m for c in fidelity.columns for m in _column(c, fidelity, rules)),
         *_trends(fidelity, rules),
     )
+
+
+def exposures(attacks: "Attacks", rules: GateRules) -> tuple[Measure, ...]:
+    """Every ceiling of an attack, with the lower end of what it won beyond chance, if it won anything for certain.
+
+    near_copies, membership: at most `leaked_share`; of the most exposed rows, which are few, at most `attack_risk`.
+        The area under the curve of membership is at most `membership_auc`.
+    singling_out, linkability, inference: at most `attack_risk`.
+    attacks: warn where none was tried.
+    """
+    if not attacks.done:
+        why = next(iter(attacks.skipped.values()), "none was tried")
+        message = f"a release should be attacked, however: {why}; hold out more rows"
+        return (Measure(rule="attacks", level="warning", columns=(), value=1.0, limit=0.0, message=message),)
+    return tuple(m for a in attacks.done if a.name in ATTACKS for m in _attack(a, rules))
+
+
+def _attack(attack: "Attack", rules: GateRules) -> Iterator[Measure]:
+    rule, remedy = (
+        ATTACKS[attack.name],
+        "raise `at_least`, or fit fewer steps or components, or a smaller model",
+    )
+    ceiling = rules.leaked_share if attack.name in ("near copies", "membership") else rules.attack_risk
+    yield Measure(
+        rule=rule, level="critical", columns=(), value=attack.risk.proven(0.0), limit=ceiling,
+        message=f"an attack may win {_percent(ceiling)} of what chance leaves, however: {attack.name} wins "
+        f"{_percent(attack.risk.value)}, at least {_percent(attack.risk.low)} by its 95 % interval; {remedy}",
+    )  # fmt: skip
+    if attack.auc is not None and attack.name == "membership":
+        yield Measure(
+            rule=rule, level="critical", columns=(), value=attack.auc.proven(0.5), limit=rules.membership_auc,
+            message=f"members may be told from others with an area under the curve of {rules.membership_auc:g}, "
+            f"however: {attack.name} has {attack.auc.value:.2f}, at least {attack.auc.low:.2f} by its 95 % interval; "
+            f"{remedy}",
+        )  # fmt: skip
 
 
 def _copies(fidelity: "Fidelity", rules: GateRules) -> Iterator[Measure]:

@@ -18,7 +18,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from privacy.attacks import Attacks
 from synth.schema import Column, Schema
+from validation import exposure
 from validation.fidelity import ColumnFidelity, Fidelity, Overlay, PairFidelity
 from validation.gates import Finding, Verdict
 from validation.markup import (
@@ -55,8 +57,9 @@ def render(
     verdict: Verdict,
     certificate: Mapping[str, Any],
     schema: Schema,
+    attacks: Attacks | None = None,
 ) -> str:
-    """The page: verdict, findings, columns, pairs, how it was made, how to cite.
+    """The page: verdict, findings, columns, pairs, attacks, how it was made, how to cite.
 
     Args:
         title: name of the release.
@@ -64,6 +67,7 @@ def render(
         verdict: what the gate made of them.
         certificate: what is promised and what the release was made from; unknown keys are shown as they are.
         schema: the columns, in the order of the table.
+        attacks: what attackers achieved; None: none was tried.
 
     Returns:
         HTML text, equal for equal arguments.
@@ -76,6 +80,7 @@ def render(
         _findings_section(verdict, anchors),
         _columns_section(fidelity, schema, anchors),
         _pairs_section(fidelity, schema),
+        _BOUNDED if fidelity.noised else exposure.render(attacks if attacks is not None else Attacks()),
         _making_section(certificate),
         _citing_section(title, certificate),
     )
@@ -134,7 +139,7 @@ def _masthead(title: str, fidelity: Fidelity, certificate: Mapping[str, Any], sc
         facts.append(f"synthesizer {cut(str(certificate['synthesizer']), NAME_WIDTH)}")
     links = (
         ("verdict", "Verdict"), ("findings", "Findings"), ("columns", "Columns"),
-        ("pairs", "Pairs"), ("making", "Making"), ("citing", "Citing"),
+        ("pairs", "Pairs"), ("attacks", "Attacks"), ("making", "Making"), ("citing", "Citing"),
     )  # fmt: skip
     items = (element("li", {}, element("a", {"href": f"#{anchor}"}, label)) for anchor, label in links)
     return element(
@@ -711,6 +716,16 @@ def _worst_pairs_table(pairs: Sequence[PairFidelity]) -> Html:
         element("tbody", {}, *rows),
     )
     return scrolling("Pairs with the lowest trend", table)
+
+
+_BOUNDED = section(
+    "attacks",
+    "What attackers learn",
+    paragraph(
+        "No attack was tried, since its figures would come from the rows themselves. The guarantee bounds every "
+        "attack, also those that nobody has thought of."
+    ),
+)
 
 
 # Making and citing ----------------------------------------------------------------------------------------

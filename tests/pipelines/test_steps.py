@@ -1,5 +1,6 @@
 import datetime
 import getpass
+import json
 import os
 import re
 import socket
@@ -19,6 +20,7 @@ from pipelines.steps import STEPS, Outcome, open_run, release, reopen_run
 from pipelines.verify import verify
 from privacy.errors import GateRefused, RecipeError, SchemaError
 from tests.pipelines.tables import QUICK, Ran, bytes_of, opened, prepare, write_table, write_visits
+from validation.exposure import TOLD, share
 
 ALONE = """
 import json, sys
@@ -269,6 +271,26 @@ def test_a_refused_release_publishes_nothing_and_keeps_its_run(tmp_path: Path) -
     assert not run.release_root.exists()
     assert "gate" not in run.workspace.records()
     assert (run.workspace.path / "verdict.json").exists()
+
+
+def test_a_release_that_attackers_learn_from_is_refused(tmp_path: Path) -> None:
+    # Without disclosure control times and amounts that one person has come out as they are.
+    run = opened(tmp_path, at_least=0)
+    with pytest.raises(GateRefused, match="singling out by one value wins"):
+        release(run)
+    assert not run.release_root.exists()
+    lenient = run.recipe.with_fields({"gate": {"warn_only": ["singling_out"]}})
+    assert "warning" in release(open_run(lenient, tmp_path)).verdict
+
+
+def test_a_release_says_what_attackers_achieve(done: Outcome) -> None:
+    inside = json.loads((done.run / "attacks.json").read_text("utf-8"))
+    assert {a["name"] for a in inside["done"]} >= {"copies", "membership", "linkability", "inference"}
+    page, card = ((done.release / name).read_text("utf-8") for name in ("report.html", "README.md"))
+    assert "What attackers learn" in page
+    for attack in inside["done"]:
+        assert TOLD[attack["name"]].title in page
+        assert f"| {TOLD[attack['name']].title} | {share(attack['success'])} |" in card
 
 
 # ---------------------------------------------------------------------------------------------------- outside

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -9,7 +10,7 @@ from privacy.curator import ExactCurator
 from privacy.errors import LeakRefused
 from synth.rows import RawRows, table_source
 from synth.schema import Schema
-from validation.evidence import compare
+from validation.evidence import attacked, compare
 
 
 @pytest.mark.parametrize("unit", [None, "patient"])
@@ -33,3 +34,32 @@ def test_a_category_of_one_unit_is_named_only_where_each_row_is_a_unit(unit: str
     found = sealed.open(formal_guarantee=False)
     assert found.rows_train == 470
     assert ("RAREDX" in json.dumps(found.to_dict())) == (unit is None)
+
+
+@pytest.mark.parametrize("unit", [None, "patient"])
+def test_attacks_are_sealed_and_guess_about_as_many_units_as_there_are(unit: str | None) -> None:
+    rng = np.random.default_rng(0)
+    patients = np.repeat(np.arange(600), 3)
+    table = pa.table(
+        {"patient": patients, "cost": rng.normal(size=1800), "ward": rng.choice(["n", "s"], 1800)}
+    )
+    schema = Schema.model_validate(
+        {
+            "columns": [
+                {"name": "patient", "kind": "identifier", "type": "int64"},
+                {"name": "cost", "kind": "numerical", "type": "double"},
+                {"name": "ward", "kind": "categorical", "type": "string"},
+            ],
+            "unit": unit,
+        }
+    )
+    rows = RawRows(schema, table_source(table, batch_rows=100))
+    curator = ExactCurator(rows, key=b"k" * 16, holdout=0.3)
+    sealed = attacked(curator, rows, table, schema, seed=0)
+    with pytest.raises(LeakRefused):
+        sealed.open(formal_guarantee=True)
+    found = {a.name: a for a in sealed.open(formal_guarantee=False).done}
+    people = 1800 if unit is None else 600
+    assert found["membership"].guesses == pytest.approx(0.7 * people, rel=0.1)
+    # Every row of everybody is among the synthetic ones, held-out rows too; there is nothing beyond that.
+    assert found["linkability"].risk.proven(0.0) <= 0

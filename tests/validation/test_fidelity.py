@@ -100,7 +100,7 @@ def cells(frame: dict[str, pa.Array], kinds: dict[str, str]) -> list[Cells]:
     out = []
     for name, kind in kinds.items():
         of = Column(name=name, kind=kind, type=str(table.schema.field(name).type))  # type: ignore[arg-type]
-        out.append(module._cells(of, (table, table, table)))
+        out.append(module.cells_of(of, (table, table, table)))
     return out
 
 
