@@ -109,7 +109,7 @@ def estimate(run: Run) -> Plan:
 
 def _privacy(run: Run, schema: Schema) -> str:
     if run.recipe.privacy is not None:
-        return private.describe(run.recipe, schema, run.stated, run.folder)
+        return private.describe(run)
     return f"{without_guarantee(run.recipe.at_least)[0]} Cost to a privacy budget: none is kept."
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.recipe import Privacy, Recipe
-from pipelines.workspace import Workspace, write_atomic
+from pipelines.workspace import write_atomic
 from privacy.accounting import ORDERS, Loss, rho_for
 from privacy.certificate import formal
 from privacy.errors import RecipeError, ReleaseError
@@ -30,6 +30,7 @@ from synth.noised import FIRST_SHARE
 from synth.schema import Column, Schema
 
 if TYPE_CHECKING:
+    from pipelines.steps import Run
     from privacy.curator import Rows
     from privacy.ledger import Ledger
     from privacy.private import PrivateCurator
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 RESERVATION = "reservation.json"
 SECRET = "secret"
 JOURNAL = "journal"
+PARTS = ("profile", "model")
 
 KEPT = ("ingest", "profile", "fit")
 """Steps that a private run never does twice, whatever changed but the recipe and the schema."""
@@ -89,15 +91,14 @@ def _must_be_found(column: Column) -> bool:
     return column.kind == "categorical" or is_text(column.arrow_type)
 
 
-def check_private(recipe: Recipe, schema: Schema) -> None:
+def check_private(run: "Run") -> None:
     """Refuses what a private release cannot promise, before any row is read.
 
     Raises:
-        RecipeError: delta is too large for the number of units.
+        RecipeError: there is no name of a dataset, or delta is too large for the number of units.
     """
-    privacy = recipe.privacy
-    if privacy is None:
-        return
+    privacy, schema = _privacy(run), run.schema
+    dataset_of(run.recipe)
     most = MOST_DELTA if schema.units_about is None else 1 / schema.units_about
     if privacy.delta > most:
         why = (
@@ -133,10 +134,9 @@ def notes_of(schema: Schema, stated: Schema) -> list[str]:
     ]
 
 
-def describe(recipe: Recipe, schema: Schema, stated: Schema, folder: Path) -> str:
+def describe(run: "Run") -> str:
     """What will be promised, what each part may spend, with the noise that follows, and what the lifetime leaves."""
-    privacy = recipe.privacy
-    assert privacy is not None
+    privacy, schema = _privacy(run), run.schema
     budget = budget_of(privacy, schema)
     unit = "a row" if schema.unit is None else f"{schema.unit}, at most {privacy.max_rows_per_unit} rows each"
     noise = privacy.max_rows_per_unit * math.sqrt(len(schema) / (2 * FIRST_SHARE * budget.profile))
@@ -146,22 +146,22 @@ def describe(recipe: Recipe, schema: Schema, stated: Schema, folder: Path) -> st
         f"± {noise:.0f} rows, later rounds less",
         f"model {privacy.shares.model:.0%}, and what the profile leaves",
     ]
-    spent = ledger_at(folder).spent(dataset_of(recipe))
+    spent = ledger_at(run.folder).spent(dataset_of(run.recipe))
     if spent.lifetime is None:
         lines.append("lifetime: none yet; this release makes its own epsilon the dataset's")
     else:
         lines.append(
-            f"lifetime of {recipe.dataset}: {spent.epsilon:.4g} of epsilon {spent.lifetime.epsilon:g} is spent"
+            f"lifetime of {run.recipe.dataset}: {spent.epsilon:.4g} of epsilon {spent.lifetime.epsilon:g} is spent"
         )
-    return "; ".join([*lines, *notes_of(schema, stated)])
+    return "; ".join([*lines, *notes_of(schema, run.stated)])
 
 
 # --- the run's own
 
 
-def secret_of(workspace: Workspace) -> bytes:
+def secret_of(run: "Run") -> bytes:
     """What splits are drawn by: made once, known to nobody outside, and in no recipe."""
-    return _secret_at(workspace.path / SECRET)
+    return _secret_at(run.workspace.path / SECRET)
 
 
 def dataset_for(table: Path, name: str, folder: Path) -> str:
@@ -184,53 +184,64 @@ def _secret_at(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def kept_inputs(recipe: Recipe, schema: Schema) -> dict[str, str]:
+def kept_inputs(run: "Run") -> dict[str, str]:
     """What the steps that are never done twice depend on."""
-    text = json.dumps([recipe.digest(), schema.to_json()])
+    text = json.dumps([run.recipe.digest(), run.schema.to_json()])
     return {"recipe and schema": hashlib.sha256(text.encode()).hexdigest()}
 
 
-def account_of(workspace: Workspace, budget: Budget, part: str) -> Account:
-    """The account of a step, with the answers that it was given before.
+def _own(run: "Run") -> Path:
+    """Where the reservation and the answers of this recipe and schema lie."""
+    return run.workspace.path / f"private-{kept_inputs(run)['recipe and schema'][:12]}"
+
+
+def curator_of(run: "Run", rows: "Rows", part: str) -> "PrivateCurator":
+    """The curator of a private run, who charges a part's account.
 
     Args:
-        workspace: of the run.
-        budget: of the release.
+        run: a private run.
+        rows: what it learns from.
         part: profile or model; the model has what the profile left as well.
     """
-    journal = Journal(workspace.path / JOURNAL / part)
+    from privacy.private import PrivateCurator
+
+    recipe = run.recipe
+    privacy = _privacy(run)
+    about = (run.schema.units_about or 1) * privacy.max_rows_per_unit
+    return PrivateCurator(
+        rows,
+        _account(run, part),
+        key=secret_of(run),
+        unit_rows=privacy.max_rows_per_unit,
+        holdout=recipe.holdout if isinstance(recipe.holdout, float) else 0.0,
+        keep=min(1.0, recipe.fit_rows / about) if part == "profile" else 1.0,
+    )
+
+
+def _privacy(run: "Run") -> Privacy:
+    assert run.recipe.privacy is not None
+    return run.recipe.privacy
+
+
+def _account(run: "Run", part: str) -> Account:
+    """The account of a part, with the answers that it was given before; closed once the run is settled."""
+    budget, settled = budget_of(_privacy(run), run.schema), "head" in _held(run)
+    journal = Journal(_own(run) / JOURNAL / part)
     if part == "profile":
-        return Account(rho=budget.profile, delta=budget.delta, journal=journal)
-    spent = sum(c.rho for c in _charges(workspace, "profile"))
-    return Account(rho=budget.model + budget.profile - spent, journal=journal)
+        return Account(rho=budget.profile, delta=budget.delta, journal=journal, closed=settled)
+    spent = sum(c.rho for c in _charges(run, "profile"))
+    return Account(rho=budget.model + budget.profile - spent, journal=journal, closed=settled)
 
 
-def _charges(workspace: Workspace, part: str) -> tuple[Charge, ...]:
-    folder = workspace.path / JOURNAL / part
+def _charges(run: "Run", part: str) -> tuple[Charge, ...]:
+    folder = _own(run) / JOURNAL / part
     return Journal(folder).charges if folder.exists() else ()
 
 
-def actual(workspace: Workspace) -> Loss:
+def actual(run: "Run") -> Loss:
     """What all answers of a run cost."""
-    charges = [c for part in ("profile", "model") for c in _charges(workspace, part)]
+    charges = [c for part in PARTS for c in _charges(run, part)]
     return Loss.zcdp(sum(c.rho for c in charges), sum(c.delta for c in charges))
-
-
-def curator_of(
-    rows: "Rows", account: Account, recipe: Recipe, schema: Schema, *, key: bytes, keep: float = 1.0
-) -> "PrivateCurator":
-    """The curator of a private run's rows."""
-    from privacy.private import PrivateCurator
-
-    assert recipe.privacy is not None
-    return PrivateCurator(
-        rows,
-        account,
-        key=key,
-        unit_rows=recipe.privacy.max_rows_per_unit,
-        holdout=recipe.holdout if isinstance(recipe.holdout, float) else 0.0,
-        keep=keep,
-    )
 
 
 # --- the ledger
@@ -266,7 +277,7 @@ def dataset_of(recipe: Recipe) -> str:
     return recipe.dataset
 
 
-def reserve(workspace: Workspace, folder: Path, recipe: Recipe, schema: Schema) -> None:
+def reserve(run: "Run") -> None:
     """Takes the worst case of a run from the dataset's lifetime, before its first row is read, and says so.
 
     A run that was interrupted goes on with the reservation that it has.
@@ -274,26 +285,38 @@ def reserve(workspace: Workspace, folder: Path, recipe: Recipe, schema: Schema) 
     Raises:
         BudgetRefused: the lifetime does not allow it.
     """
-    assert recipe.privacy is not None
     from privacy.book import Budget as Lifetime
+    from privacy.book import Event
 
-    path = workspace.path / RESERVATION
-    if path.exists():
-        return
-    ledger, dataset = ledger_at(folder), dataset_of(recipe)
-    asked = Lifetime(epsilon=recipe.privacy.epsilon, delta=recipe.privacy.delta)
-    lifetime = recipe.privacy.lifetime
-    if lifetime is not None and ledger.spent(dataset).lifetime is None:
-        wanted = Lifetime(epsilon=lifetime.epsilon, delta=lifetime.delta)
-        ledger.set_budget(dataset, wanted, by=f"recipe {recipe.name}")
-    taken = ledger.reserve(
-        dataset, run=workspace.path.name, worst=budget_of(recipe.privacy, schema).worst, asked=asked
-    )
-    ledger.touch(taken.id)
-    write_atomic(path, json.dumps({"id": taken.id, "dataset": dataset}).encode())
+    privacy, dataset, ledger = _privacy(run), dataset_of(run.recipe), ledger_at(run.folder)
+    path = _own(run) / RESERVATION
+    if not path.exists():
+        lifetime = privacy.lifetime
+        if lifetime is not None and ledger.spent(dataset).lifetime is None:
+            wanted = Lifetime(epsilon=lifetime.epsilon, delta=lifetime.delta)
+            ledger.set_budget(dataset, wanted, by=f"recipe {run.recipe.name}")
+        asked = Lifetime(epsilon=privacy.epsilon, delta=privacy.delta)
+        worst = budget_of(privacy, run.schema).worst
+        taken = ledger.reserve(dataset, run=run.workspace.path.name, worst=worst, asked=asked)
+        write_atomic(path, json.dumps({"id": taken.id, "dataset": dataset}).encode())
+    held = _held(run)["id"]
+    if any(r.id == held and r.state is Event.RESERVED for r in ledger.spent(dataset).outstanding):
+        ledger.touch(held)
 
 
-def identify(workspace: Workspace, folder: Path, units: Iterable[NDArray[np.uint64]]) -> None:
+def _held(run: "Run") -> dict[str, str]:
+    path = _own(run) / RESERVATION
+    try:
+        held: dict[str, str] = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        raise ReleaseError(
+            f"a private run must have a reservation, however: {path} cannot be read; remove the run's folder and "
+            "release anew, at a new charge"
+        ) from None
+    return held
+
+
+def identify(run: "Run", units: Iterable[NDArray[np.uint64]]) -> None:
     """Remembers a dataset by keyed fingerprints of its units.
 
     Raises:
@@ -301,48 +324,37 @@ def identify(workspace: Workspace, folder: Path, units: Iterable[NDArray[np.uint
     """
     from privacy.fingerprint import sketch
 
-    held = json.loads((workspace.path / RESERVATION).read_text("utf-8"))
-    ledger = ledger_at(folder)
-    ledger.identify(held["dataset"], sketch(units, ledger.key()))
+    ledger = ledger_at(run.folder)
+    ledger.identify(_held(run)["dataset"], sketch(units, ledger.key()))
 
 
-def settle(workspace: Workspace, folder: Path) -> None:
+def settle(run: "Run") -> None:
     """Writes what the run cost into the ledger; whether it is then published changes nothing."""
-    path = workspace.path / RESERVATION
-    try:
-        held = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        raise ReleaseError(
-            f"a private run must have a reservation, however: {path} cannot be read; remove the run's folder and "
-            "release anew, at a new charge"
-        ) from None
-    ledger = ledger_at(folder)
-    ledger.commit(held["id"], actual(workspace))
-    write_atomic(path, json.dumps({**held, "head": ledger.head()}).encode())
+    held, ledger = _held(run), ledger_at(run.folder)
+    if "head" in held:
+        return
+    ledger.commit(held["id"], actual(run))
+    write_atomic(_own(run) / RESERVATION, json.dumps({**held, "head": ledger.head()}).encode())
 
 
 # --- what is promised
 
 
-def guarantee_of(
-    workspace: Workspace, folder: Path, recipe: Recipe, schema: Schema, *, audit: Mapping[str, Any] | None
-) -> dict[str, Any]:
+def guarantee_of(run: "Run", *, audit: Mapping[str, Any] | None) -> dict[str, Any]:
     """The formal part of a certificate; `audit` is the last one of this configuration.
 
     Raises:
         ReleaseError: what was answered costs more than was reserved, or was not settled.
     """
-    privacy = recipe.privacy
-    assert privacy is not None
-    held = json.loads((workspace.path / RESERVATION).read_text("utf-8"))
-    loss, budget = actual(workspace), budget_of(privacy, schema)
+    privacy, schema, held = _privacy(run), run.schema, _held(run)
+    loss, budget = actual(run), budget_of(privacy, schema)
     epsilon = loss.epsilon(privacy.delta)
     if not (loss.within(budget.worst) and epsilon <= privacy.epsilon and "head" in held):
         raise ReleaseError(
             f"a certificate needs charges within what was reserved, however: epsilon {epsilon:.6g} of "
             f"{privacy.epsilon:g} was spent; nothing is published"
         )
-    lifetime = ledger_at(folder).spent(held["dataset"])
+    lifetime = ledger_at(run.folder).spent(held["dataset"])
     return formal(
         epsilon=privacy.epsilon,
         delta=privacy.delta,
@@ -353,8 +365,8 @@ def guarantee_of(
         unit_rows=privacy.max_rows_per_unit,
         mechanisms=[
             {"for": part, **asdict(c), "share": c.rho / budget.rho}
-            for part in ("profile", "model")
-            for c in _charges(workspace, part)
+            for part in PARTS
+            for c in _charges(run, part)
         ],
         declared=_declared(schema),
         audit=audit,

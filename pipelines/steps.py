@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from privacy.attacks import Attacks
-    from privacy.curator import Curator, ExactCurator, Rows
+    from privacy.curator import Curator, ExactCurator
     from privacy.inside import Exact
     from synth.rows import RawRows
     from synth.table import TableModel
@@ -208,7 +208,7 @@ def told(run: Run, name: str, record: Record) -> Record:
 def inputs_of(run: Run, name: str) -> dict[str, str]:
     """What a step depends on: its own inputs, our code, and the packages that the numbers depend on."""
     if run.recipe.privacy is not None and name in private.KEPT:
-        return private.kept_inputs(run.recipe, run.schema)
+        return private.kept_inputs(run)
     return {**STEPS[name].inputs(run), "code": code_digest(), "versions": digest_of(versions())}
 
 
@@ -273,8 +273,7 @@ def check(run: Run) -> None:
     check_options(name, run.recipe.options)
     if run.recipe.privacy is not None:
         check_private(name)
-        private.check_private(run.recipe, run.schema)
-        private.dataset_of(run.recipe)
+        private.check_private(run)
     for look in (run.source, run.holdout_source, lambda: run.schema):
         look()
 
@@ -318,7 +317,7 @@ def _ingest(run: Run) -> tuple[list[Path], dict[str, Any]]:
 
     schema = run.schema
     if run.recipe.privacy is not None:
-        private.reserve(run.workspace, run.folder, run.recipe, schema)
+        private.reserve(run)
     held = run.holdout_source()
     target = run.workspace.path / ROWS
     part = target.with_name(f".{ROWS}.part")
@@ -337,7 +336,7 @@ def _ingest(run: Run) -> tuple[list[Path], dict[str, Any]]:
             counts.append(rows)
     part.replace(target)
     if run.recipe.privacy is not None:
-        private.identify(run.workspace, run.folder, _units(run))
+        private.identify(run, _units(run))
     run.watch.wrote("ingest", target)
     facts = {"rows": counts[0], "columns": len(schema)}
     return [target], facts if held is None else {**facts, "holdout_rows": counts[1]}
@@ -403,18 +402,8 @@ def curator_of(run: Run, rows: "RawRows", *, at_most: int) -> "ExactCurator":
 def split_key(run: Run) -> bytes:
     """What splits are drawn by: the recipe's seed, under privacy a secret."""
     if run.recipe.privacy is not None:
-        return private.secret_of(run.workspace)
+        return private.secret_of(run)
     return hashlib.blake2b(f"split {run.recipe.seed}".encode(), digest_size=16).digest()
-
-
-def _answering(run: Run, rows: "Rows", part: str) -> "Curator":
-    """The curator of a part of a private run, who charges that part's account."""
-    recipe, schema = run.recipe, run.schema
-    assert recipe.privacy is not None
-    account = private.account_of(run.workspace, private.budget_of(recipe.privacy, schema), part)
-    about = (schema.units_about or 1) * recipe.privacy.max_rows_per_unit
-    keep = min(1.0, recipe.fit_rows / about) if part == "profile" else 1.0
-    return private.curator_of(rows, account, recipe, schema, key=split_key(run), keep=keep)
 
 
 # --- profile
@@ -444,7 +433,7 @@ def _profile(run: Run) -> tuple[list[Path], dict[str, Any]]:
     curator: Curator = (
         curator_of(run, rows, at_most=most)
         if run.recipe.privacy is None
-        else _answering(run, rows, "profile")
+        else private.curator_of(run, rows, "profile")
     )
     profile = learn(schema, curator, labels_of(rows), at_least=run.recipe.at_least)
     path = run.workspace.path / PROFILE
@@ -487,7 +476,7 @@ def _fit(run: Run) -> tuple[list[Path], dict[str, Any]]:
     curator: Curator = (
         ExactCurator(encoded, key=split_key(run))
         if recipe.privacy is None
-        else _answering(run, encoded, "model")
+        else private.curator_of(run, encoded, "model")
     )
     model = fit_encoded(
         curator,
@@ -724,7 +713,7 @@ def _gate(run: Run) -> tuple[list[Path], dict[str, Any]]:
     from validation.gates import verdict
 
     if run.recipe.privacy is not None:
-        private.settle(run.workspace, run.folder)
+        private.settle(run)
     checks = [Check(**{**c, "columns": tuple(c["columns"])}) for c in _read_json(run, CHECKS)]
     found = verdict(fidelity_of(run), checks, run.recipe.gate, attacks_of(run))
     found = replace(found, findings=(*found.findings, *_personal(run.schema)))
@@ -878,9 +867,7 @@ def certificate(run: Run, *, warnings: int) -> Certificate:
     if run.recipe.privacy is not None:
         from pipelines import audit
 
-        guarantee = private.guarantee_of(
-            run.workspace, run.folder, run.recipe, run.schema, audit=audit.last(run)
-        )
+        guarantee = private.guarantee_of(run, audit=audit.last(run))
         statement, control = with_guarantee(guarantee), None
     return Certificate(
         statement=statement,

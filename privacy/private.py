@@ -164,15 +164,19 @@ class Account:
         rho: the budget, in zero-concentrated differential privacy.
         delta: probability that all selections of values together may fail with, on top.
         journal: what was answered before; a question that stands there is answered by it, at no new charge.
+        closed: whether nothing new is answered, since what was spent is settled.
     """
 
-    def __init__(self, *, rho: float, delta: float = 0.0, journal: Journal | None = None) -> None:
+    def __init__(
+        self, *, rho: float, delta: float = 0.0, journal: Journal | None = None, closed: bool = False
+    ) -> None:
         if not (math.isfinite(rho) and rho > 0):
             raise ValueError(f"rho must be finite and > 0, however: rho={rho}")
         if not 0 <= delta < 1:
             raise ValueError(f"delta must be in [0, 1), however: delta={delta}")
         self.rho, self.delta = rho, delta
         self._journal = Journal() if journal is None else journal
+        self._closed = closed
         self._place = 0
         self._used = 0.0
         self._left = 1.0
@@ -215,6 +219,11 @@ class Account:
                 )
             self._take(charge)
             return kept
+        if self._closed:
+            raise ReleaseError(
+                "a run that is settled must answer from its journal, however: an answer is not there; remove the run's "
+                "folder and release anew, at a new charge"
+            )
         if self._used + charge.rho > self.rho * (1 + 1e-9) or self.spent.delta + charge.delta > self.delta * (
             1 + 1e-9
         ):

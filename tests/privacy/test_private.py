@@ -210,7 +210,7 @@ def test_a_value_of_one_unit_is_hardly_ever_named_and_one_of_many_is() -> None:
 def test_the_threshold_fails_no_more_often_than_delta_allows() -> None:
     delta = 0.05
     keys = np.arange(4000, dtype=np.int64)
-    curator, _ = private(numbered(4000, a=keys), rho=2.0, delta=delta, quiet=False)
+    curator, _ = private(numbered(4000, a=keys), rho=0.02, delta=delta, quiet=False)
     passed = len(curator.values(["a"], at_least=1, share=1)[0].keys)
     # Each of the 4,000 values is one unit's: as often as delta at most may one be named.
     assert 0 < passed <= 4000 * delta
