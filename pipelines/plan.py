@@ -86,10 +86,11 @@ def estimate(run: Run) -> Plan:
     """
     check(run)
     recipe, schema = run.recipe, run.schema
-    rows = rows_of(run.source())
+    secret = recipe.privacy is not None
+    # Under privacy not even the seconds may tell how many rows there are.
+    rows = private.rows_about(run) if secret else rows_of(run.source())
     released = rows if recipe.rows == "source" else recipe.rows
     learned = sum(c.learned for c in schema)
-    secret = recipe.privacy is not None
     wide = ENCODED_BYTES // (8 * len(schema) + 9)
     fitted = min(rows, recipe.fit_rows, wide)
     return Plan(

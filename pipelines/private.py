@@ -5,6 +5,7 @@ the run, charge a journal, and tell the certificate what each answer cost. What 
 changed source nor a newer Understudy spends anything again, only a changed recipe, schema or `edition` does.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -39,9 +40,13 @@ RESERVATION = "reservation.json"
 SECRET = "secret"
 JOURNAL = "journal"
 PARTS = ("profile", "model")
+STEP_OF = {"profile": "profile", "model": "fit"}
 
 KEPT = ("ingest", "profile", "fit")
 """Steps that a private run never does twice, whatever changed but the recipe and the schema."""
+
+GUESSED_UNITS = 100_000
+"""Units that estimates of seconds are made for, where nobody says how many there are."""
 
 NAMES_DELTA = 0.1
 """Share of delta that finding categories may fail with, where some are not declared."""
@@ -147,7 +152,9 @@ def describe(run: "Run") -> str:
         f"model {privacy.shares.model:.0%}, and what the profile leaves",
     ]
     spent = ledger_at(run.folder).spent(dataset_of(run.recipe))
-    if spent.lifetime is None:
+    if spent.lifetime is None and privacy.lifetime is not None:
+        lines.append(f"lifetime: none yet; this release makes it epsilon {privacy.lifetime.epsilon:g}")
+    elif spent.lifetime is None:
         lines.append("lifetime: none yet; this release makes its own epsilon the dataset's")
     else:
         lines.append(
@@ -195,27 +202,36 @@ def _own(run: "Run") -> Path:
     return run.workspace.path / f"private-{kept_inputs(run)['recipe and schema'][:12]}"
 
 
-def curator_of(run: "Run", rows: "Rows", part: str) -> "PrivateCurator":
-    """The curator of a private run, who charges a part's account.
+def curator_of(run: "Run", rows: "Rows", part: str, *, keep: float = 1.0) -> "PrivateCurator":
+    """The curator of a private run, who charges a part's account. Nothing is held out: nobody compares with it.
 
     Args:
         run: a private run.
         rows: what it learns from.
         part: profile or model; the model has what the profile left as well.
+        keep: share of the units that are looked at, see `keep_of`.
     """
     from privacy.private import PrivateCurator
 
-    recipe = run.recipe
     privacy = _privacy(run)
-    about = (run.schema.units_about or 1) * privacy.max_rows_per_unit
     return PrivateCurator(
         rows,
         _account(run, part),
         key=secret_of(run),
         unit_rows=privacy.max_rows_per_unit,
-        holdout=recipe.holdout if isinstance(recipe.holdout, float) else 0.0,
-        keep=min(1.0, recipe.fit_rows / about) if part == "profile" else 1.0,
+        keep=keep,
     )
+
+
+def rows_about(run: "Run") -> int:
+    """A public guess at the number of rows, for estimates of seconds."""
+    return (run.schema.units_about or GUESSED_UNITS) * _privacy(run).max_rows_per_unit
+
+
+def keep_of(run: "Run", *, at_most: int) -> float:
+    """The share of the units that is looked at so that about `at_most` rows are: from public facts alone."""
+    about = (run.schema.units_about or 0) * _privacy(run).max_rows_per_unit
+    return min(1.0, at_most / about) if about else 1.0
 
 
 def _privacy(run: "Run") -> Privacy:
@@ -224,23 +240,48 @@ def _privacy(run: "Run") -> Privacy:
 
 
 def _account(run: "Run", part: str) -> Account:
-    """The account of a part, with the answers that it was given before; closed once the run is settled."""
-    budget, settled = budget_of(_privacy(run), run.schema), "head" in _held(run)
-    journal = Journal(_own(run) / JOURNAL / part)
+    """The account of a part, with the answers that it was given before.
+
+    It is closed unless the ledger, not the workspace, says that the run may still spend: a copy of a workspace that
+    was put back after it was settled answers nothing new.
+    """
+    budget, settled = budget_of(_privacy(run), run.schema), _state(run) != "touched"
+    journal = _journal(run, part)
     if part == "profile":
         return Account(rho=budget.profile, delta=budget.delta, journal=journal, closed=settled)
-    spent = sum(c.rho for c in _charges(run, "profile"))
+    spent = sum(c.rho for c in charges_of(run, "profile"))
     return Account(rho=budget.model + budget.profile - spent, journal=journal, closed=settled)
 
 
-def _charges(run: "Run", part: str) -> tuple[Charge, ...]:
-    folder = _own(run) / JOURNAL / part
-    return Journal(folder).charges if folder.exists() else ()
+def _journal(run: "Run", part: str) -> Journal:
+    """The journal of a part.
+
+    Raises:
+        ReleaseError: it holds less than was recorded; what is missing stays charged as it was reserved.
+    """
+    journal = Journal(_own(run) / JOURNAL / part)
+    record = run.workspace.records().get(STEP_OF[part])
+    if record is not None and len(journal) < int(record.facts.get("charges", 0)):
+        raise ReleaseError(
+            f"a journal of answers must be whole, however: of the {part}'s some are missing; what was reserved stays "
+            "charged; remove the run's folder and release anew, at a new charge"
+        )
+    return journal
+
+
+def charges_of(run: "Run", part: str) -> tuple[Charge, ...]:
+    """What the answers about a part cost."""
+    return _journal(run, part).charges
+
+
+def begun(run: "Run") -> bool:
+    """Whether rows were asked about: then they are never read from the source again."""
+    return any(charges_of(run, part) for part in PARTS) or "head" in _held(run)
 
 
 def actual(run: "Run") -> Loss:
     """What all answers of a run cost."""
-    charges = [c for part in PARTS for c in _charges(run, part)]
+    charges = [c for part in PARTS for c in charges_of(run, part)]
     return Loss.zcdp(sum(c.rho for c in charges), sum(c.delta for c in charges))
 
 
@@ -286,10 +327,10 @@ def reserve(run: "Run") -> None:
         BudgetRefused: the lifetime does not allow it.
     """
     from privacy.book import Budget as Lifetime
-    from privacy.book import Event
 
     privacy, dataset, ledger = _privacy(run), dataset_of(run.recipe), ledger_at(run.folder)
     path = _own(run) / RESERVATION
+    ledger.verify(_heads(run))
     if not path.exists():
         lifetime = privacy.lifetime
         if lifetime is not None and ledger.spent(dataset).lifetime is None:
@@ -299,9 +340,37 @@ def reserve(run: "Run") -> None:
         worst = budget_of(privacy, run.schema).worst
         taken = ledger.reserve(dataset, run=run.workspace.path.name, worst=worst, asked=asked)
         write_atomic(path, json.dumps({"id": taken.id, "dataset": dataset}).encode())
-    held = _held(run)["id"]
-    if any(r.id == held and r.state is Event.RESERVED for r in ledger.spent(dataset).outstanding):
-        ledger.touch(held)
+    if _state(run) == "reserved":
+        ledger.touch(_held(run)["id"])
+    if begun(run):
+        raise ReleaseError(
+            "rows that were asked about are not read again, however: the copy of them is gone; what was spent stays "
+            "spent; restore the run's folder, or remove it and release anew, at a new charge"
+        )
+    if _state(run) != "touched":
+        path.unlink()
+        raise ReleaseError(
+            "a reservation must be outstanding in the ledger, however: this run's is void, or of another ledger; "
+            "release again, which reserves anew"
+        )
+
+
+def _heads(run: "Run") -> list[str]:
+    """The ledger's heads in the certificates of former releases: a ledger that lacks one was cut or replaced."""
+    heads = []
+    for path in sorted((run.release_root / run.recipe.name).glob("*/certificate.json")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            heads.append(
+                str(json.loads(path.read_text("utf-8"))["formal_guarantee"]["lifetime"]["ledger_head"])
+            )
+    return heads
+
+
+def _state(run: "Run") -> str:
+    """What the ledger says of the run's reservation; empty where it is settled, void or unknown."""
+    held = _held(run)
+    outstanding = ledger_at(run.folder).spent(held["dataset"]).outstanding
+    return next((str(r.state) for r in outstanding if r.id == held["id"]), "")
 
 
 def _held(run: "Run") -> dict[str, str]:
@@ -347,6 +416,11 @@ def guarantee_of(run: "Run", *, audit: Mapping[str, Any] | None) -> dict[str, An
         ReleaseError: what was answered costs more than was reserved, or was not settled.
     """
     privacy, schema, held = _privacy(run), run.schema, _held(run)
+    if audit is not None and audit["epsilon"] > privacy.epsilon:
+        raise ReleaseError(
+            f"an audit must not contradict what is promised, however: the last one of this configuration found epsilon "
+            f"{audit['epsilon']:.3g} at least, of {privacy.epsilon:g}; nothing is published"
+        )
     loss, budget = actual(run), budget_of(privacy, schema)
     epsilon = loss.epsilon(privacy.delta)
     if not (loss.within(budget.worst) and epsilon <= privacy.epsilon and "head" in held):
@@ -366,7 +440,7 @@ def guarantee_of(run: "Run", *, audit: Mapping[str, Any] | None) -> dict[str, An
         mechanisms=[
             {"for": part, **asdict(c), "share": c.rho / budget.rho}
             for part in PARTS
-            for c in _charges(run, part)
+            for c in charges_of(run, part)
         ],
         declared=_declared(schema),
         audit=audit,

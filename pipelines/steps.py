@@ -406,6 +406,11 @@ def split_key(run: Run) -> bytes:
     return hashlib.blake2b(f"split {run.recipe.seed}".encode(), digest_size=16).digest()
 
 
+def _learned_from(run: Run) -> int:
+    """Rows that are learned from at most: a row takes four bytes a state and score, and nine for unit and split."""
+    return min(run.recipe.fit_rows, ENCODED_BYTES // (8 * len(run.schema) + 9))
+
+
 # --- profile
 
 
@@ -427,13 +432,11 @@ def _profile(run: Run) -> tuple[list[Path], dict[str, Any]]:
 
     schema = run.schema
     rows = raw_rows(run)
-    # A row takes four bytes for each state and score, and nine for its unit and split.
-    fit_in_memory = ENCODED_BYTES // (8 * len(schema) + 9)
-    most = min(run.recipe.fit_rows, fit_in_memory)
+    most = _learned_from(run)
     curator: Curator = (
         curator_of(run, rows, at_most=most)
         if run.recipe.privacy is None
-        else private.curator_of(run, rows, "profile")
+        else private.curator_of(run, rows, "profile", keep=private.keep_of(run, at_most=most))
     )
     profile = learn(schema, curator, labels_of(rows), at_least=run.recipe.at_least)
     path = run.workspace.path / PROFILE
@@ -445,7 +448,12 @@ def _profile(run: Run) -> tuple[list[Path], dict[str, Any]]:
     curator.recode(lambda batch: codec.code(batch, rows.dictionaries), store)
     files = sorted(folder.glob("*.npy"))
     run.watch.wrote("profile", files[-1])
-    return [path, *files], {"rows": int(profile.rows)}
+    return [path, *files], {"rows": int(profile.rows), **_charged(run, "profile")}
+
+
+def _charged(run: Run, part: str) -> dict[str, int]:
+    """How many answers a part took, under privacy: the journal must never hold fewer."""
+    return {} if run.recipe.privacy is None else {"charges": len(private.charges_of(run, part))}
 
 
 # --- fit
@@ -491,7 +499,7 @@ def _fit(run: Run) -> tuple[list[Path], dict[str, Any]]:
     fitted.save(folder)
     files = sorted(folder.iterdir())
     run.watch.wrote("fit", files[-1])
-    return files, {"synthesizer": fitted.synthesizer, "digest": fitted.digest()}
+    return files, {"synthesizer": fitted.synthesizer, "digest": fitted.digest(), **_charged(run, "model")}
 
 
 # --- sample
@@ -510,9 +518,9 @@ def released_rows(run: Run) -> int:
     if run.recipe.rows != "source":
         return run.recipe.rows
     if run.recipe.privacy is not None:
-        # As many as the noised profile saw, and those that were held out beside them.
-        held = run.recipe.holdout if isinstance(run.recipe.holdout, float) else 0.0
-        return max(1, round(int(run.workspace.records()["profile"].facts["rows"]) / (1 - held)))
+        # As many as the noised profile saw, and those that were not looked at.
+        keep = private.keep_of(run, at_most=_learned_from(run))
+        return max(1, round(int(run.workspace.records()["profile"].facts["rows"]) / keep))
     return int(run.workspace.records()["ingest"].facts["rows"])
 
 
@@ -594,8 +602,10 @@ def _each(run: Run, shards: list[tuple[int, int]]) -> Iterator[Path]:
 def _validate_inputs(run: Run) -> dict[str, str]:
     records = run.workspace.records()
     recipe = run.recipe
+    # Under privacy nothing here looks at rows.
+    rows = {} if recipe.privacy is not None else {"rows": records["ingest"].outputs[ROWS]}
     return {
-        "rows": records["ingest"].outputs[ROWS],
+        **rows,
         "data": digest_of(dict(records["sample"].outputs)),
         "profile": records["profile"].outputs[PROFILE],
         "schema": digest_of(run.schema.to_json()),

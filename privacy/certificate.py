@@ -112,6 +112,7 @@ def formal(
         "error are part of the sensitivity; a statistic that computes in float32 may differ by more",
         "public_by_declaration": dict(declared),
         "not_covered": [
+            "names, order, kinds, types and unit of the columns, whoever looked at the rows to choose them",
             "facts of the schema that were declared, whoever looked at the rows to declare them",
             "the time a run took, and whether it was refused",
             "the run's workspace, which is inside and must stay there",

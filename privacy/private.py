@@ -14,13 +14,15 @@ It would be void if the key, or the answers' noise, were known, or if somebody l
 what was seen.
 """
 
+import hashlib
 import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +53,11 @@ from privacy.curator import (
 from privacy.errors import BudgetRefused, ReleaseError, UsageError
 from privacy.mechanisms import LARGEST, Noise, SystemNoise
 
+T = TypeVar("T")
+
+MOST_SUMMED = 2**22
+"""Rows of a sum of floats, whose summation error the sensitivity provides for."""
+
 _GRID = 2.0**-20
 """Step of the grid that sums of floats are rounded to, in units of the statistic's bound over √d."""
 
@@ -65,6 +72,7 @@ class Charge:
         delta: probability outside of it.
         noise_std: of each entry of the answer; for a choice the scale of the noise on its scores.
         sensitivity: how far one unit moves the answer: L2, for a choice L∞.
+        digest: of the public question itself, so that no answer is taken for that to another.
     """
 
     question: str
@@ -72,6 +80,7 @@ class Charge:
     noise_std: float
     sensitivity: float
     delta: float = 0.0
+    digest: str = ""
 
 
 class Journal:
@@ -133,7 +142,7 @@ class Journal:
                 if kept.exists():
                     with np.load(kept, allow_pickle=False) as arrays:
                         self._answers[place] = [arrays[name] for name in sorted(arrays.files)]
-        except (OSError, ValueError, TypeError, KeyError, EOFError) as e:
+        except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile) as e:
             raise ReleaseError(
                 f"a journal of answers must be whole, however: {folder}: {type(e).__name__}; what it held stays "
                 "charged; remove the run's folder and release anew, at a new charge"
@@ -200,10 +209,22 @@ class Account:
         if not 0 < share <= 1:
             raise ValueError(f"a private question must say its share of the budget, however: share={share}")
         self._pass_lost()
+        if self._left <= 0:
+            raise BudgetRefused(
+                "a question needs some budget, however: a draw that was lost took all of it; remove the run's folder "
+                "and release anew, at a new charge"
+            )
         return share * self.rho * self._left
 
-    def answered(self, charge: Charge, answer: Callable[[], list[Floats]]) -> list[Floats]:
+    def answered(
+        self, charge: Charge, count: Callable[[], T], draw: Callable[[T], list[Floats]]
+    ) -> list[Floats]:
         """The answer that stands in the journal, or a new one at a new charge.
+
+        Args:
+            charge: what it costs.
+            count: looks at the rows; it takes long, and nothing is charged before it is done.
+            draw: adds the noise to that.
 
         Raises:
             BudgetRefused: the budget does not allow it.
@@ -232,9 +253,10 @@ class Account:
                 f"{self.delta:.4g} there are {self._used:.4g} and {self.spent.delta:.4g} spent, and "
                 f"{charge.question} asks for {charge.rho:.4g} and {charge.delta:.4g}"
             )
+        counted = count()
         self._journal.charge(charge)
         self._take(charge)
-        found = answer()
+        found = draw(counted)
         self._journal.keep(found)
         return found
 
@@ -289,7 +311,9 @@ class PrivateCurator:
         def counted() -> list[Floats]:
             return [np.atleast_1d(self._exact.total(of=of, split=split).value)]
 
-        values, std = self._noised(f"total of {of}", counted, sensitivity=unit, share=share)
+        values, std = self._noised(
+            f"total of {of}", counted, sensitivity=unit, share=share, about=[of, split]
+        )
         return Answer(value=values[0].reshape(()), noise_std=std)
 
     def values(
@@ -310,7 +334,7 @@ class PrivateCurator:
             )
         k, each = self._unit_rows, delta / max(1, len(columns))
         scale = self._scale_of(k * math.sqrt(len(columns)), share)
-        threshold = max(at_least, k + 1 + math.ceil(scale * -float(ndtri(each / k)) if each < k else 1))
+        threshold = max(at_least, k + 1 + math.ceil(scale * -float(ndtri(each / k))))
         found: list[NDArray[np.int64]] = []
 
         def counted() -> list[Floats]:
@@ -331,6 +355,7 @@ class PrivateCurator:
             counted,
             sensitivity=k * math.sqrt(len(columns)),
             share=share,
+            about=[*columns, at_least, split],
             delta=delta,
             then=passing,
         )
@@ -357,6 +382,7 @@ class PrivateCurator:
             counted,
             sensitivity=self._unit_moves(of) * math.sqrt(len(cells)),
             share=share,
+            about=[*map(_about, cells), of, split],
         )
         return tuple(
             Answer(value=v.reshape(c.shape), noise_std=std) for v, c in zip(values, cells, strict=True)
@@ -374,9 +400,12 @@ class PrivateCurator:
         grid = _grid_of(statistic)
 
         def counted() -> list[Floats]:
-            total = np.zeros(statistic.size)
+            total, rows = np.zeros(statistic.size), 0
             for batch in self._exact.rows(split):
                 total += _clipped(statistic.of(batch), statistic.bound / self._unit_rows)
+                rows += len(batch)
+            if rows > MOST_SUMMED:
+                raise ValueError("a private sum may cover 2^22 rows, however: there are more; lower fit_rows")
             return [np.rint(total / grid)]
 
         values, std = self._noised(
@@ -384,6 +413,7 @@ class PrivateCurator:
             counted,
             sensitivity=self._moves(statistic) / grid,
             share=share,
+            about=[type(statistic).__name__, statistic.size, statistic.bound, split],
         )
         return Answer(value=values[0] * grid, noise_std=std * grid)
 
@@ -392,9 +422,11 @@ class PrivateCurator:
         sensitivity = self._unit_rows * max(c.weight for c in candidates)
         scale = self._scale_of(sensitivity, share)
 
-        def chosen() -> list[Floats]:
+        def scored() -> Floats:
             counts = self._exact.histogram([c.marginal for c in candidates], split=split)
-            scores = np.array([c.of(a.value) for c, a in zip(candidates, counts, strict=True)])
+            return np.array([c.of(a.value) for c, a in zip(candidates, counts, strict=True)])
+
+        def chosen(scores: Floats) -> list[Floats]:
             return [np.array([self._noise.largest(scores, scale=scale)], np.float64)]
 
         charge = Charge(
@@ -402,8 +434,11 @@ class PrivateCurator:
             rho=self._account.rho_of(share),
             noise_std=scale,
             sensitivity=sensitivity,
+            digest=_digest(
+                [*map(_about, (c.marginal for c in candidates)), *(c.expected for c in candidates), split]
+            ),
         )
-        return int(self._account.answered(charge, chosen)[0][0])
+        return int(self._account.answered(charge, scored, chosen)[0][0])
 
     def descend(
         self,
@@ -455,11 +490,11 @@ class PrivateCurator:
         """How far one unit moves a statistic's rounded sum, L2, in the statistic's own units.
 
         Clipping bounds the unit by `bound`; rounding moves each of d entries by half a step of the grid on either
-        side; and summing n numbers in float64 errs by at most n·2⁻⁵³ of their absolute sum, of which n = 2²² rows of
-        norm `bound` are provided for.
+        side; and summing n numbers in float64 errs by at most n·2⁻⁵³ of their absolute sum, on either side, of which
+        n = 2²² rows of norm `bound` are provided for; more are refused.
         """
         rounding = _grid_of(statistic) * math.sqrt(statistic.size)
-        return statistic.bound * (1 + 2.0**-9) + rounding
+        return statistic.bound * (1 + 2.0**-8) + rounding
 
     def _scale_of(self, sensitivity: float, share: float) -> float:
         return sensitivity / math.sqrt(2 * self._account.rho_of(share))
@@ -471,21 +506,24 @@ class PrivateCurator:
         *,
         sensitivity: float,
         share: float,
+        about: Sequence[object],
         delta: float = 0.0,
         then: Callable[[list[Floats]], list[Floats]] | None = None,
     ) -> tuple[list[Floats], float]:
         """Charges, counts, adds noise to whole numbers, and keeps what comes of it."""
         scale = self._scale_of(sensitivity, share)
 
-        def noised() -> list[Floats]:
-            exact = counted()
+        def noised(exact: list[Floats]) -> list[Floats]:
             flat = np.concatenate([a.ravel() for a in exact]) if exact else np.empty(0)
-            if np.abs(flat).max(initial=0.0) > LARGEST:
-                raise ValueError("sums must stay below 2^52 steps of their grid, however: one does not")
             drawn = self._noise.gaussian(np.rint(flat).astype(np.int64), scale=scale).astype(np.float64)
-            ends = np.cumsum([a.size for a in exact])[:-1]
-            parts = np.split(drawn, ends)
+            parts = np.split(drawn, np.cumsum([a.size for a in exact])[:-1])
             return parts if then is None else then(parts)
+
+        def checked() -> list[Floats]:
+            exact = counted()
+            if not all(np.abs(a).max(initial=0.0) <= LARGEST for a in exact):
+                raise ValueError("sums must stay below 2^52 steps of their grid, however: one does not")
+            return exact
 
         charge = Charge(
             question=question,
@@ -493,8 +531,25 @@ class PrivateCurator:
             noise_std=scale,
             sensitivity=sensitivity,
             delta=delta,
+            digest=_digest(about),
         )
-        return self._account.answered(charge, noised), charge.noise_std
+        return self._account.answered(charge, checked, noised), charge.noise_std
+
+
+def _about(marginal: Marginal) -> str:
+    """A marginal in words: what it reads, and its own public facts where it holds any."""
+    edges = getattr(marginal, "edges", None) or getattr(marginal, "keys", None)
+    held = b"" if edges is None else b"".join(np.ascontiguousarray(e).tobytes() for e in edges)
+    return f"{marginal.columns} {marginal.shape} {hashlib.blake2b(held, digest_size=8).hexdigest()}"
+
+
+def _digest(about: Sequence[object]) -> str:
+    """A digest of a public question."""
+    digest = hashlib.blake2b(digest_size=8)
+    for part in about:
+        digest.update(part.tobytes() if isinstance(part, np.ndarray) else str(part).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()
 
 
 def _grid_of(statistic: Statistic) -> float:
@@ -504,8 +559,15 @@ def _grid_of(statistic: Statistic) -> float:
 def _clipped(part: Contribution, most: float) -> Floats:
     """Σ of the rows' vectors, each cut to a norm of at most `most`."""
     norms = part.norms()
-    over = norms > most
-    return part.weighted(np.where(over, most / np.maximum(norms, most), 1.0) if over.any() else None)
+    if (norms <= most).all():
+        return part.weighted(None)
+    # A row that is no number counts for nothing; 0 times it would still be no number.
+    finite = np.isfinite(norms)
+    weights = np.where(finite, most / np.maximum(np.where(finite, norms, most), most), 0.0)
+    total = part.weighted(weights)
+    if not np.isfinite(total).all():
+        raise ValueError("a statistic must be finite for every row, however: it is not")
+    return total
 
 
 class _Bounded:

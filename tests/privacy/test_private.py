@@ -1,7 +1,7 @@
 """The private curator: noise of the stated size, charges, and neighbours that differ by at most the stated bound."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -303,3 +303,73 @@ def test_keys_of_any_size_are_named_exactly(keys: list[int]) -> None:
     curator, _ = private(numbered(len(known) * 60, a=np.repeat(known, 60)), rho=50, delta=1e-3)
     shared = curator.values(["a"], at_least=1, share=1)[0]
     assert shared.keys.tolist() == known.tolist()
+
+
+def test_an_answer_is_not_taken_for_that_to_another_question(tmp_path: Path) -> None:
+    rows = numbered(30, a=np.arange(30, dtype=np.int64), b=np.arange(30, dtype=np.int64))
+
+    def ask(edges: list[int], column: str = "a") -> None:
+        curator = PrivateCurator(rows, Account(rho=1.0, journal=Journal(tmp_path)), key=KEY)
+        curator.histogram([Cells(columns=(column,), edges=(np.array(edges),))], share=0.5)
+
+    ask([0, 5])
+    ask([0, 5])
+    for other in (lambda: ask([50, 70]), lambda: ask([0, 5], "b")):
+        with pytest.raises(ReleaseError, match="asked before"):
+            other()
+
+
+def test_a_run_that_dies_while_it_counts_is_charged_nothing(tmp_path: Path) -> None:
+    class Dying(ArrayRows):
+        def batches(
+            self, columns: Sequence[str] | None = None, *, size: int | None = None
+        ) -> Iterator[Batch]:
+            raise OSError("the disk is gone")
+
+    account = Account(rho=1.0, journal=Journal(tmp_path))
+    with pytest.raises(OSError, match="gone"):
+        PrivateCurator(Dying(np.empty(0, np.uint64), {}), account, key=KEY).total(of="rows", share=1)
+    assert account.charges == ()
+
+
+def test_a_draw_that_took_all_and_was_lost_is_said_in_words(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.charge(Charge(question="lost", rho=1.0, noise_std=1, sensitivity=1))
+    curator = PrivateCurator(numbered(10), Account(rho=1.0, journal=journal), key=KEY)
+    with pytest.raises(BudgetRefused, match="lost took all"):
+        curator.total(of="rows", share=1)
+
+
+def test_an_account_that_is_closed_replays_and_answers_nothing_new(tmp_path: Path) -> None:
+    first, _ = asked(tmp_path, stop=1)
+    account = Account(rho=0.01, journal=Journal(tmp_path), closed=True)
+    curator = PrivateCurator(numbered(100), account, key=KEY)
+    assert float(curator.total(of="rows", share=0.2).value) == first[0]
+    with pytest.raises(ReleaseError, match="settled"):
+        curator.total(of="rows", share=0.2)
+
+
+@dataclass(frozen=True)
+class Odd(Vectors):
+    """Some rows are no number, or infinite."""
+
+    def of(self, batch: Batch) -> Held:
+        rows = super().of(batch).rows.copy()
+        keys = np.asarray(batch.columns["a"], np.int64)
+        rows[keys == 1] = np.nan
+        return Held(rows)
+
+
+def test_a_row_that_is_no_number_is_refused_and_does_not_move_a_sum() -> None:
+    curator, account = private(rows_of([0, 1, 2], [1, 2, 3]))
+    with pytest.raises(ValueError, match="finite"):
+        curator.sum(Odd(), share=1)
+    assert account.charges == ()
+
+
+def test_a_journal_with_half_an_answer_is_refused(tmp_path: Path) -> None:
+    asked(tmp_path)
+    whole = next(iter(tmp_path.glob("*.npz")))
+    whole.write_bytes(whole.read_bytes()[:40])
+    with pytest.raises(ReleaseError, match="whole"):
+        Journal(tmp_path)
