@@ -20,9 +20,10 @@ COMMANDS = {
     "trial": "Compare synthesizers on one split; nothing is published.",
     "release": "Release: ingest, profile, fit, sample, validate, gate, publish.",
     "resume": "Go on with a run that was interrupted.",
+    "sample": "Draw more rows from a fitted model; costs no budget.",
     "verify": "Check a release: checksums, and the data against its own schema.",
     "budget": "Show, set or check the privacy budgets of datasets.",
-    "audit": "Try to catch a private recipe breaking its promise, on made-up rows.",
+    "audit": "Try to catch a private recipe breaking its promise.",
     "metadata": "Write a schema as SDV metadata JSON, to stdout.",
     "doctor": "Check this installation: versions, licences, telemetry, disk.",
 }

@@ -203,6 +203,35 @@ def resume(run: Path, /, *, json: Flag = False) -> None:
     _report(walk(reopen_run(run, watch=console.watch())), json=json)
 
 
+def sample(
+    model: Path, out: Path, /, *, rows: int = 10_000, seed: int = 0, force: Flag = False, json: Flag = False
+) -> None:
+    """Draw rows from a fitted model into a Parquet file; no private row is read, so it costs no budget.
+
+    Args:
+        model: the folder `model` of a run, or the run.
+        out: the Parquet file to write.
+        rows: how many.
+        seed: of the draw; the same gives the same rows.
+        force: overwrite a file that is there.
+        json: print one JSON object.
+    """
+    import pyarrow.parquet as pq
+
+    from synth.table import load
+
+    if out.exists() and not force:
+        raise UsageError(f"sample overwrites nothing, however: {out} is there; add --force")
+    if not out.parent.is_dir():
+        raise UsageError(f"a file needs a folder, however: there is no {out.parent}; make it")
+    fitted = load(model / "model" if (model / "model").is_dir() else model)
+    pq.write_table(fitted.sample(rows, seed=seed), out, compression="zstd")
+    if json:
+        console.say_json({"rows": rows, "seed": seed, "file": str(out), "model_digest": fitted.digest()})
+    else:
+        console.say(f"{rows:,} rows in {out}")
+
+
 def verify(release: Path, /, *, json: Flag = False) -> None:
     """Check every checksum of a release, and its data against its own schema.
 

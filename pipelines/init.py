@@ -18,7 +18,8 @@ HEADER = """\
 # The schema of {source}. Review it: it is the only thing that is known of the columns.
 # What was taken from the rows is marked `facts: observed`. Bounds and categories marked so are for your review
 # and learned anew at each release; where you know them from a public source, write
-# `facts: "declared: the source"`, and they bind. Kind, type, step, digits and pattern hold as written.
+# `facts: "declared: the source"`, and they bind. Kind, type, step, digits and pattern hold as written;
+# under `privacy` all of them but kind and type are forgotten unless declared (docs/privacy.md).
 """
 
 RECIPE = """\
