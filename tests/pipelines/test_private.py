@@ -1,0 +1,472 @@
+"""Releases under differential privacy: what is spent, what is refused, what leaves."""
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines import private
+from pipelines.audit import examine, last, surrogate
+from pipelines.cli import run as command
+from pipelines.init import initialize
+from pipelines.plan import estimate
+from pipelines.private import ledger_at
+from pipelines.recipe import load
+from pipelines.steps import Run, check, open_run, perform, release
+from pipelines.workspace import Record
+from privacy.book import Budget
+from privacy.errors import BudgetRefused, LedgerError, RecipeError, ReleaseError, SchemaError
+from tests.pipelines.tables import bytes_of, write_table, write_visits
+
+PRIVACY = {"epsilon": 3.0, "delta": 1e-5}
+QUICK = {"components": 8, "steps": 5, "bins": 4, "rows": 1_000, "states": 4, "passes": 1}
+"""A model that is fitted in a moment, whatever it is good for."""
+
+RARE = "zzz-only-one-has-this"
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a table of every kind, in which one row has what no other has, its schema and its recipe."""
+    folder = tmp_path_factory.mktemp("source")
+    table = write_table(folder / "people.csv", rows=2_000)
+    lines = table.read_text("utf-8").splitlines(keepends=True)
+    # The record is 13 fields; the first is the age, the fourth a category.
+    last = lines[-1].split(",")
+    table.write_text("".join([*lines[:-1], ",".join(["77", "99999999.5", RARE, *last[3:]])]), "utf-8")
+    initialize(table, folder, blind=False, force=True)
+    return folder
+
+
+def opened(source: Path, folder: Path, *, watch: Any = None, **fields: object) -> Run:
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+    changes = {"dataset": "people", "privacy": PRIVACY, "threads": 1, "options": QUICK, **fields}
+    if changes.get("synthesizer", "auto") != "auto" or changes["privacy"] is None:
+        changes["options"] = {}
+    return open_run(load(folder / "recipe.yaml").with_fields(changes), folder, watch=watch)
+
+
+@pytest.fixture(scope="module")
+def done(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
+    run = opened(source, tmp_path_factory.mktemp("done"))
+    return run, release(run).release
+
+
+def certificate_of(folder: Path) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads((folder / "certificate.json").read_text("utf-8"))
+    return data
+
+
+# ----------------------------------------------------------------------------------------------- what is promised
+
+
+def test_the_certificate_says_what_was_spent_within_one_percent_from_below(done: tuple[Run, Path]) -> None:
+    run, folder = done
+    promised = certificate_of(folder)
+    formal = promised["formal_guarantee"]
+    assert (formal["epsilon"], formal["delta"]) == (3.0, 1e-5)
+    assert 0.99 * 3 <= formal["spent_epsilon"] <= 3
+    assert sum(m["share"] for m in formal["mechanisms"]) == pytest.approx(1, rel=1e-6)
+    assert {m["for"] for m in formal["mechanisms"]} == {"profile", "model"}
+    assert all(m["noise_std"] > 0 for m in formal["mechanisms"])
+    assert formal["failure_delta"] == pytest.approx(1e-6)
+    assert "epsilon 3" in promised["statement"]
+    assert "No formal" not in promised["statement"]
+    spent = ledger_at(run.folder).spent("people")
+    assert spent.epsilon == pytest.approx(formal["spent_epsilon"])
+    assert formal["lifetime"]["ledger_head"] == ledger_at(run.folder).head()
+
+
+def test_what_one_row_has_alone_is_in_no_file_of_the_release(done: tuple[Run, Path]) -> None:
+    _, folder = done
+    for name, data in bytes_of(folder).items():
+        assert RARE.encode() not in data, name
+        assert b"99999999.5" not in data, name
+    table = pq.read_table(folder / "data")
+    assert RARE not in {v for c in table.columns for v in c.to_pylist()}
+    # It was in the source, and it is in the workspace, so the search would find it.
+    run, _ = done
+    assert RARE.encode() in (run.folder / "people.csv").read_bytes()
+
+
+@dataclass
+class Told:
+    """Keeps all records that a watch is told of."""
+
+    records: list[Record] = field(default_factory=list)
+
+    def started(self, step: str) -> None:
+        pass
+
+    def wrote(self, step: str, path: Path) -> None:
+        pass
+
+    def ended(self, step: str, record: Record, *, cached: bool) -> None:
+        self.records.append(record)
+
+
+def test_the_number_of_private_rows_is_told_nowhere(source: Path, tmp_path: Path) -> None:
+    watch = Told()
+    first = release(opened(source, tmp_path / "a", watch=watch))
+    again = release(opened(source, tmp_path / "b"))
+    assert dict(watch.records[0].facts) == {}
+    assert all("holdout_rows" not in r.facts for r in watch.records)
+    # Nor is any digest of what was read: whoever guesses a row could check it.
+    assert all(dict(r.inputs) == dict(r.outputs) == {} for r in watch.records[:3])
+    run = opened(source, tmp_path / "a")
+    secret = {*run.workspace.records()["ingest"].outputs.values()}
+    assert not any({*r.inputs.values(), *r.outputs.values()} & secret for r in watch.records)
+    # The count that is told carries noise, so two releases of the same rows tell two.
+    assert first.rows != again.rows
+    assert first.rows == pytest.approx(2_000, rel=0.2)
+
+
+def test_two_releases_of_the_same_recipe_differ_since_noise_has_no_seed(source: Path, tmp_path: Path) -> None:
+    first, second = (release(opened(source, tmp_path / name, rows=100)).release for name in "ab")
+    assert certificate_of(first)["model_digest"] != certificate_of(second)["model_digest"]
+
+
+def test_the_plan_says_the_noise_before_anything_is_spent(source: Path, tmp_path: Path) -> None:
+    run = opened(source, tmp_path)
+    plan = estimate(run)
+    assert "epsilon 3, delta 1e-05 for a row" in plan.privacy
+    assert "±" in plan.privacy
+    assert "observed are learned anew" in plan.privacy
+    assert plan.synthesizer == "marginals"
+    assert (plan.source_rows, plan.rows) == (None, None)
+    assert "2,000" not in plan.describe()
+    assert ledger_at(run.folder).datasets() == ()
+
+
+# ----------------------------------------------------------------------------------------------- the lifetime
+
+
+def test_a_second_release_beyond_the_lifetime_is_refused_before_a_row_is_read(
+    source: Path, tmp_path: Path
+) -> None:
+    release(opened(source, tmp_path))
+    second = opened(source, tmp_path, seed=1)
+    with pytest.raises(BudgetRefused, match="within epsilon 3"):
+        release(second)
+    assert not (second.workspace.path / "rows.parquet").exists()
+    assert len(ledger_at(tmp_path).spent("people").outstanding) == 0
+
+
+def test_a_lifetime_that_the_recipe_states_allows_another_edition(source: Path, tmp_path: Path) -> None:
+    lifetime = {"lifetime": {"epsilon": 8.0, "delta": 1e-5}}
+    for edition in ("january", "february"):
+        release(opened(source, tmp_path, privacy={**PRIVACY, **lifetime, "edition": edition}))
+    spent = ledger_at(tmp_path).spent("people")
+    assert 3.5 < spent.epsilon < 6.1
+    with pytest.raises(BudgetRefused, match="within epsilon 8"):
+        release(opened(source, tmp_path, privacy={**PRIVACY, "edition": "march", "epsilon": 7.9}))
+
+
+def test_a_source_that_changed_is_not_read_again(source: Path, tmp_path: Path) -> None:
+    first = release(opened(source, tmp_path))
+    run = opened(source, tmp_path)
+    write_table(tmp_path / "people.csv", rows=500, seed=9)
+    again = release(run)
+    assert again.release == first.release
+    assert len(ledger_at(tmp_path).history("people")) == 5
+
+
+def test_the_same_rows_under_another_name_are_refused_and_stay_charged(source: Path, tmp_path: Path) -> None:
+    release(opened(source, tmp_path))
+    with pytest.raises(BudgetRefused, match="'people'"):
+        release(opened(source, tmp_path, dataset="others"))
+    assert ledger_at(tmp_path).spent("others").epsilon == pytest.approx(3, rel=0.01)
+
+
+def test_what_a_gate_refuses_stays_spent(source: Path, tmp_path: Path) -> None:
+    run = opened(source, tmp_path)
+    for step in ("ingest", "profile", "fit", "sample", "validate", "gate"):
+        perform(run, step)
+    history = ledger_at(tmp_path).history("people")
+    assert [str(row.event) for row in history][-1] == "committed"
+    perform(run, "gate")
+    assert len(ledger_at(tmp_path).history("people")) == len(history)
+
+
+# ----------------------------------------------------------------------------------------------- resuming
+
+
+def forget(run: Run, step: str) -> None:
+    """As if the process had died before the step was recorded."""
+    manifest = json.loads(run.workspace.manifest.read_text("utf-8"))
+    del manifest["steps"][step]
+    run.workspace.manifest.write_text(json.dumps(manifest), "utf-8")
+
+
+def journal_of(run: Run) -> Path:
+    (folder,) = run.workspace.path.glob("private-*")
+    return folder / "journal"
+
+
+@pytest.mark.parametrize("settled", [True, False])
+@pytest.mark.parametrize("part", ["profile", "model"])
+def test_a_journal_that_is_gone_gives_nothing_back_and_is_not_drawn_anew(
+    source: Path, tmp_path: Path, settled: bool, part: str
+) -> None:
+    run = opened(source, tmp_path)
+    for name in ("ingest", "profile", "fit", *(["sample", "validate", "gate"] if settled else [])):
+        perform(run, name)
+    shutil.rmtree(journal_of(run) / part)
+    with pytest.raises(ReleaseError, match="some are missing"):
+        release(run)
+    # Nor where an artifact is damaged as well, so that the step runs again.
+    step = "profile" if part == "profile" else "fit"
+    (run.workspace.path / next(iter(run.workspace.records()[step].outputs))).unlink()
+    with pytest.raises(ReleaseError, match="some are missing"):
+        perform(run, step)
+    assert ledger_at(tmp_path).spent("people").epsilon == pytest.approx(3, rel=0.01)
+
+
+def test_a_source_that_was_asked_about_is_not_read_again(source: Path, tmp_path: Path) -> None:
+    run = opened(source, tmp_path)
+    release(run)
+    (run.workspace.path / "rows.parquet").unlink()
+    table = tmp_path / "people.csv"
+    lines = table.read_text("utf-8").splitlines(keepends=True)
+    table.write_text("".join([lines[0], lines[-1], *lines[1:]]), "utf-8")
+    with pytest.raises(ReleaseError, match="not read again"):
+        release(run)
+
+
+def test_a_workspace_that_was_put_back_after_it_was_settled_answers_nothing_new(
+    source: Path, tmp_path: Path
+) -> None:
+    run = opened(source, tmp_path / "table")
+    perform(run, "ingest")
+    shutil.copytree(run.workspace.path, tmp_path / "copy")
+    release(run)
+    shutil.rmtree(run.workspace.path)
+    shutil.copytree(tmp_path / "copy", run.workspace.path)
+    with pytest.raises(ReleaseError, match="settled"):
+        release(run)
+
+
+def test_a_reservation_that_was_voided_is_not_used(source: Path, tmp_path: Path) -> None:
+    run = opened(source, tmp_path)
+    budget = private.budget_of(run.recipe.privacy, run.schema)  # type: ignore[arg-type]
+    asked = Budget(epsilon=3.0, delta=1e-5)
+    taken = ledger_at(tmp_path).reserve("people", run="dead", worst=budget.worst, asked=asked)
+    ledger_at(tmp_path).void(taken.id)
+    folder = run.workspace.path / f"private-{private.kept_inputs(run)['recipe and schema'][:12]}"
+    folder.mkdir()
+    (folder / "reservation.json").write_text(json.dumps({"id": taken.id, "dataset": "people"}))
+    with pytest.raises(ReleaseError, match="void"):
+        release(run)
+    assert not (run.workspace.path / "rows.parquet").exists()
+    release(run)
+
+
+def test_a_ledger_that_lost_a_release_is_noticed_before_a_row_is_read(source: Path, tmp_path: Path) -> None:
+    release(opened(source, tmp_path))
+    for name in ("ledger.sqlite", "ledger.key"):
+        (tmp_path / ".understudy" / name).unlink()
+    second = opened(source, tmp_path, seed=1)
+    with pytest.raises(LedgerError, match="head"):
+        release(second)
+    assert not (second.workspace.path / "rows.parquet").exists()
+
+
+def test_an_audit_that_contradicts_the_promise_stops_the_release(source: Path, tmp_path: Path) -> None:
+    run = opened(source, tmp_path)
+    found = examine(run, rows=500, canaries=50)
+    told = json.loads(found.path.read_text("utf-8"))
+    found.path.write_text(json.dumps({**told, "epsilon": 9.9}), "utf-8")
+    with pytest.raises(ReleaseError, match="contradict"):
+        release(run)
+
+
+def test_fewer_rows_may_be_learned_from_and_as_many_as_there_are_released(
+    source: Path, tmp_path: Path
+) -> None:
+    run = opened(source, tmp_path, fit_rows=500)
+    schema = tmp_path / "schema.yaml"
+    schema.write_text(schema.read_text("utf-8") + "\nunits_about: 2000\n", "utf-8")
+    out = release(run)
+    assert run.workspace.records()["profile"].facts["rows"] == pytest.approx(500, rel=0.4)
+    assert out.rows == pytest.approx(2_000, rel=0.4)
+
+
+def test_another_schema_is_another_fit_at_another_charge(source: Path, tmp_path: Path) -> None:
+    run = opened(source, tmp_path)
+    release(run)
+    schema = tmp_path / "schema.yaml"
+    schema.write_text(schema.read_text("utf-8").replace("  nullable: false", "  nullable: true", 1), "utf-8")
+    schema.write_text(schema.read_text("utf-8") + "\nunits_about: 2000\n", "utf-8")
+    with pytest.raises(BudgetRefused, match="within epsilon 3"):
+        release(run)
+
+
+def test_a_run_that_died_while_it_read_goes_on_with_its_reservation(source: Path, tmp_path: Path) -> None:
+    run = opened(source, tmp_path)
+    perform(run, "ingest")
+    forget(run, "ingest")
+    release(run)
+    events = [str(row.event) for row in ledger_at(tmp_path).history("people")]
+    assert events == ["budget", "reserved", "touched", "identified", "committed"]
+
+
+@pytest.mark.parametrize("step", ["profile", "fit"])
+def test_a_step_that_is_resumed_replays_its_answers_at_no_new_charge(
+    source: Path, tmp_path: Path, step: str
+) -> None:
+    run = opened(source, tmp_path)
+    for name in ("ingest", "profile", "fit"):
+        perform(run, name)
+    journal = bytes_of(journal_of(run))
+    outputs = run.workspace.records()[step].outputs
+    forget(run, step)
+    perform(run, step)
+    assert run.workspace.records()[step].outputs == outputs
+    assert bytes_of(journal_of(run)) == journal
+
+
+def test_a_damaged_journal_stops_the_run_and_says_what_to_do(source: Path, tmp_path: Path) -> None:
+    run = opened(source, tmp_path)
+    for name in ("ingest", "profile"):
+        perform(run, name)
+    forget(run, "profile")
+    next(iter((journal_of(run) / "profile").glob("*.json"))).write_text("{}")
+    with pytest.raises(ReleaseError, match="release anew"):
+        perform(run, "profile")
+
+
+# ----------------------------------------------------------------------------------------------- units
+
+
+def test_rows_of_one_person_are_one_unit(tmp_path: Path) -> None:
+    table = write_visits(tmp_path / "visits.csv", patients=1_500)
+    initialize(table, tmp_path, blind=False, force=True)
+    privacy = {**PRIVACY, "unit": "patient", "max_rows_per_unit": 2}
+    recipe = load(tmp_path / "recipe.yaml").with_fields(
+        {"dataset": "visits", "privacy": privacy, "threads": 1}
+    )
+    out = release(open_run(recipe, tmp_path))
+    formal = certificate_of(out.release)["formal_guarantee"]
+    assert formal["unit"] == "all rows of one patient, at most 2 of them kept"
+    assert all(m["sensitivity"] >= 2 for m in formal["mechanisms"] if "marginals of rows" in m["question"])
+    # 1,500 patients keep about 1.8 of their 3.5 rows.
+    assert 2_300 < out.rows < 3_400
+
+
+# ----------------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "said"),
+    [
+        ({"synthesizer": "sdv-gaussian-copula"}, RecipeError, "the rows themselves"),
+        ({"privacy": {"epsilon": 1, "delta": 1e-3}}, RecipeError, "units_about"),
+        ({"privacy": {**PRIVACY, "max_rows_per_unit": 3}}, RecipeError, "max_rows_per_unit"),
+        ({"privacy": {**PRIVACY, "unit": "age"}}, SchemaError, "kind: identifier"),
+        ({"privacy": {**PRIVACY, "unit": "nobody"}}, SchemaError, "'nobody'"),
+        ({"dataset": None}, RecipeError, "dataset"),
+    ],
+)
+def test_what_cannot_be_promised_is_refused_before_anything_is_spent(
+    source: Path, tmp_path: Path, fields: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    run = opened(source, tmp_path, **fields)
+    with pytest.raises(error, match=said):
+        release(run)
+    assert not (tmp_path / ".understudy" / "ledger.sqlite").exists()
+
+
+def test_delta_is_held_against_the_units_that_the_schema_states(source: Path, tmp_path: Path) -> None:
+    run = opened(source, tmp_path, privacy={"epsilon": 1.0, "delta": 1e-4})
+    check(run)
+    schema = tmp_path / "schema.yaml"
+    schema.write_text(schema.read_text("utf-8") + "\nunits_about: 20000\n", "utf-8")
+    with pytest.raises(RecipeError, match="about 20,000 units"):
+        check(run)
+
+
+def test_a_column_that_must_not_be_learned_must_be_declared(source: Path, tmp_path: Path) -> None:
+    run = opened(source, tmp_path)
+    schema = tmp_path / "schema.yaml"
+    text = schema.read_text("utf-8")
+    schema.write_text(text.replace("- name: age\n", "- name: age\n  learn: none\n"), "utf-8")
+    with pytest.raises(SchemaError, match="'age'"):
+        check(run)
+    schema.write_text(
+        text.replace("- name: age\n", '- name: age\n  learn: none\n  facts: "declared: law"\n').replace(
+            "  facts: observed\n", "", 1
+        ),
+        "utf-8",
+    )
+    check(run)
+
+
+# ----------------------------------------------------------------------------------------------- audits
+
+
+def test_an_audit_reads_no_private_row_costs_nothing_and_is_cited_by_the_certificate(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = opened(source, tmp_path)
+    found = examine(run, rows=1_000, canaries=200)
+    assert 0 <= found.found.epsilon <= 3
+    assert not found.broken
+    assert ledger_at(tmp_path).datasets() == ()
+    assert not (run.workspace.path / "rows.parquet").exists()
+    cited = certificate_of(release(run).release)["formal_guarantee"]["audit"]
+    assert cited["kind"] == "lower bound, not proof"
+    assert cited["canaries"] == 200
+    # Another configuration is not covered by it.
+    other = opened(source, tmp_path, privacy={**PRIVACY, "epsilon": 2.0})
+    assert last(other) is None
+
+
+def test_an_audit_without_a_promise_is_refused(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no `privacy` section"):
+        examine(opened(source, tmp_path, privacy=None))
+
+
+def test_made_up_rows_fit_the_schema_and_canaries_are_unlike_them(source: Path, tmp_path: Path) -> None:
+    schema = opened(source, tmp_path).schema
+    usual, odd = (surrogate(schema, 2_000, np.random.default_rng(0), odd=o) for o in (False, True))
+    assert usual.schema.equals(schema.arrow)
+    assert np.mean(usual["age"].to_numpy()) < 0.6 * np.mean(odd["age"].to_numpy())
+
+
+# ----------------------------------------------------------------------------------------------- the command
+
+
+def test_more_rows_are_drawn_from_a_model_at_no_charge(done: tuple[Run, Path], tmp_path: Path) -> None:
+    run, _ = done
+    entries = len(ledger_at(run.folder).history("people"))
+    out = tmp_path / "more.parquet"
+    assert command(["sample", str(run.workspace.path), str(out), "--rows", "321"]) == 0
+    assert pq.read_table(out).num_rows == 321
+    assert pq.read_table(out).schema.names == list(run.schema.names)
+    assert command(["sample", str(run.workspace.path), str(out)]) == 2
+    assert command(["sample", str(tmp_path), str(tmp_path / "x.parquet")]) != 0
+    assert len(ledger_at(run.folder).history("people")) == entries
+
+
+def test_budgets_are_shown_set_listed_and_verified(
+    done: tuple[Run, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, folder = done
+    monkeypatch.chdir(run.folder)
+    assert command(["budget"]) == 0
+    assert "people: epsilon 3 of 3" in capsys.readouterr().out
+    assert command(["budget", "history", "people", "--json"]) == 0
+    events = [e["event"] for e in json.loads(capsys.readouterr().out)["entries"]]
+    assert events == ["budget", "reserved", "touched", "identified", "committed"]
+    assert command(["budget", "verify", "--release", str(folder)]) == 0
+    assert "1 certificates" in capsys.readouterr().out
+    assert command(["budget", "set", "people", "--epsilon", "1", "--delta", "1e-5"]) == 4
+    assert "spent" in capsys.readouterr().err
+    assert command(["budget", "set", "people"]) == 2
+    assert command(["budget", "show", "strangers"]) == 2
+    assert command(["budget", "void"]) == 0
