@@ -6,6 +6,7 @@ column's own distribution has it there.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 from torch import Tensor
 
-from privacy.curator import Floats
+from privacy.curator import Batch, Floats
 from synth.codec import UNKNOWN, Encoded, Field, Layout
 from synth.em import simplex
 
@@ -70,25 +71,99 @@ class Bins:
         return out
 
 
-def _cuts(field: Field, most: int) -> Floats:
+class Axis:
+    """One column of a marginal: its values, of which the rare ones share a cell.
+
+    A column of a group that is missing together has one more cell, the last, for the rows that lack the group.
+
+    Args:
+        column: index of the field in the layout.
+        bins: its values.
+        absent: share of the rows that lack its group; None for a column of no group.
+        least: rate below which a value that is no bin has no cell of its own.
+    """
+
+    def __init__(self, column: int, bins: Bins, *, absent: float | None, least: float) -> None:
+        self.column, self.bins = column, bins
+        self.group = bins.field.group
+        rare = (bins.rates < least) & (np.arange(bins.size) < bins.plain)
+        cells = np.cumsum(~rare) - 1
+        if rare.sum() > 1:
+            cells[rare] = cells[-1] + 1
+        else:
+            cells = np.arange(bins.size)
+        self._cells = cells
+        self.values = int(cells.max()) + 1
+        self.size = self.values + (absent is not None)
+        there = 1.0 if absent is None else 1 - absent
+        rates = np.bincount(cells, bins.rates, minlength=self.values) * there
+        self.rates = rates if absent is None else np.append(rates, absent)
+        # Unknown is the last cell of a column of a group, and elsewhere no cell.
+        self._of_value = np.append(cells, -1 if absent is None else self.values)
+        self._order = np.argsort(cells, kind="stable")
+        self._line = np.cumsum(bins.rates[self._order])
+
+    def of(self, batch: Batch) -> NDArray[np.int64]:
+        """The cell of each row: int64 (n,) in [−1, size)."""
+        states, score = np.asarray(batch.columns["states"], np.int32), self.bins.field.score
+        scores = None if score is None else np.asarray(batch.columns["scores"], np.float32)[:, score]
+        return np.asarray(self._of_value[self.bins.of(states[:, self.column], scores)], np.int64)
+
+    def draw(self, cells: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        """A value in each cell, by the column's own rates: int64 (n,)."""
+        ends = np.searchsorted(self._cells[self._order], np.arange(self.values), side="right")
+        line = np.concatenate([[0.0], self._line])
+        low, high = line[np.concatenate([[0], ends[:-1]])], line[ends]
+        luck = low[cells] + rng.random(len(cells)) * (high - low)[cells]
+        first = np.concatenate([[0], ends[:-1]])[cells]
+        at = np.searchsorted(self._line, luck, side="right")
+        return np.asarray(self._order[np.clip(at, first, ends[cells] - 1)], np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crossed:
+    """A marginal of encoded rows: the cells of some columns, crossed. A row that is in no cell of one is in none."""
+
+    axes: tuple[Axis, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What it reads of a batch."""
+        return ("states", "scores")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of cells along each column."""
+        return tuple(a.size for a in self.axes)
+
+    def cell(self, batch: Batch) -> NDArray[np.int64]:
+        """The cell of each row: int64 (n,)."""
+        flat, known = np.zeros(len(batch), np.int64), np.ones(len(batch), np.bool_)
+        for axis in self.axes:
+            own = axis.of(batch)
+            flat, known = flat * axis.size + own, known & (own >= 0)
+        return np.where(known, flat, -1)
+
+
+def cuts(field: Field, most: int) -> Floats:
     """Scores that cut a column into at most `most` bins of about equal rates; values stay whole."""
     if field.score is None:
         return np.empty(0)
     if not field.borders:
         return np.asarray(ndtri(np.arange(1, most) / most))
     places = np.concatenate([ndtr(np.array(field.borders)), [1.0]])
-    cuts, last = [], 0.0
+    chosen, last = [], 0.0
     for place in places[:-1]:
         if place - last >= 0.5 / most:
-            cuts.append(place)
+            chosen.append(place)
             last = place
-    return np.asarray(ndtri(np.array(cuts)))
+    return np.asarray(ndtri(np.array(chosen)))
 
 
 def bins_of(layout: Layout, most: int) -> list[Bins]:
     """The bins of all columns: not more than the rows can fill with a hundred each."""
     allowed = int(max(8, min(most, layout.rows / 100)))
-    return [Bins(f, _cuts(f, allowed)) for f in layout.fields]
+    return [Bins(f, cuts(f, allowed)) for f in layout.fields]
 
 
 def values_of(bins: Sequence[Bins], encoded: Encoded) -> Tensor:

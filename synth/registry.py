@@ -100,6 +100,7 @@ class Synthesizer(Protocol):
 SYNTHESIZERS: dict[str, str] = {
     "gmm": "synth.gmm:Gmm",
     "circuit": "synth.circuit:Circuit",
+    "marginals": "synth.marginals:Marginals",
     "vae": "synth.vae:Vae",
     "ctgan": "synth.ctgan:Ctgan",
 }

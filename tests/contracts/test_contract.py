@@ -20,11 +20,11 @@ import synth
 from privacy.curator import (
     Answer,
     Batch,
-    Cells,
     Counted,
     Descended,
     ExactCurator,
     Follower,
+    Marginal,
     Question,
     Reader,
     Shared,
@@ -363,7 +363,7 @@ def test_tensors_of_another_layout_are_refused(name: str) -> None:
 
 
 class OnlyTheProtocol:
-    """A curator that offers the questions of the protocol and nothing else, and remembers the sums it was asked."""
+    """A curator that offers the questions of the protocol and nothing else, and remembers what it was asked."""
 
     def __init__(self, curator: ExactCurator) -> None:
         def total(*, of: Literal["units", "rows"], split: Split = "train", share: float = 0.0) -> Answer:
@@ -375,8 +375,9 @@ class OnlyTheProtocol:
             return curator.values(columns, at_least=at_least, split=split, share=share)
 
         def histogram(
-            cells: Sequence[Cells], *, of: Counted = "rows", split: Split = "train", share: float = 0.0
+            cells: Sequence[Marginal], *, of: Counted = "rows", split: Split = "train", share: float = 0.0
         ) -> tuple[Answer, ...]:
+            self.counted.extend(cells)
             return curator.histogram(cells, of=of, split=split, share=share)
 
         def sum_of(
@@ -412,6 +413,7 @@ class OnlyTheProtocol:
         # For the tests alone.
         self.inner = curator
         self.sums: list[Statistic] = []
+        self.counted: list[Marginal] = []
         self.readers: list[Reader] = []
         self.children: list[OnlyTheProtocol] = []
         self.descend = descend
@@ -438,7 +440,7 @@ def by_protocol(name: str) -> tuple[Model, Codec, OnlyTheProtocol, ExactCurator]
 
 def test_rows_are_reached_through_the_curators_questions_alone(name: str) -> None:
     model, codec, asked, _ = by_protocol(name)
-    assert any(curator.sums for curator in (asked, *asked.children))
+    assert any(curator.sums or curator.counted for curator in (asked, *asked.children))
     drawn = codec.decode(model.draw(10_000, np.random.default_rng(3)))
     assert distance(drawn, people(10_000, seed=2)) < CLOSE
 
