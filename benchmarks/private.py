@@ -25,7 +25,7 @@ BINS = 32
 
 TABLES: dict[str, dict[str, Any]] = {
     "adult": {"file": "adult_train.parquet", "holdout": "adult_test.parquet", "target": "income"},
-    "nist_acs_ma2019": {"target": "PINCP_DECILE"},
+    "nist_acs_ma2019": {"target": "OWN_RENT"},
     "bank_marketing": {"target": "y"},
     "diabetes_130": {"drop": ["encounter_id", "patient_nbr"], "target": "readmitted"},
     "credit_default": {"drop": ["ID"], "target": "default.payment.next.month"},

@@ -219,7 +219,7 @@ class Conditions:
 
     def __init__(self, bins: Sequence[Bins], *, balanced: bool, masked: float) -> None:
         self._sizes = torch.tensor([b.size for b in bins])
-        self._smooth = np.array([not b.field.borders for b in bins if b.field.score is not None], np.float32)
+        self._smooth = np.array([not b.field.whole for b in bins if b.field.score is not None], np.float32)
         # A value of a column that may be absent with its group would say that the group is there.
         self._axes = np.array(
             [c for c, b in enumerate(bins) if b.rates.max() < 1 and b.field.group is None], int

@@ -46,6 +46,10 @@ ATOM_SHARE, ATOM_EXCESS = 0.01, 3.0
 
 MOST_CELLS = 256
 
+MOST_WIDER = 4
+"""Times a cell's width that a part drowned by noise may have to be joined to it; what is wider may be no part of the
+range at all."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
@@ -362,27 +366,40 @@ def _numeric(name: str, missing: float, counted: _Counted, rows: float, at_least
     """Atoms, and cells that noise does not drown."""
     edges, counts = counted.edges, counted.counts.copy()
     atoms = _atoms(counted, rows)
-    borders: list[int] = [int(edges[0])]
-    held: list[float] = []
+    borders, held, running = [int(edges[0])], [], 0.0
+    open_to_more: list[bool] = []
     target = np.maximum(max(at_least, rows / MOST_CELLS), CLEAR * np.sqrt(counted.variances))
-    running = 0.0
 
-    def close(right: int, count: float) -> None:
+    def close(right: int, count: float, *, atom: bool = False) -> None:
         borders.append(right)
         held.append(count)
+        open_to_more.append(not atom)
+
+    def joins(rest: int, cell: int) -> bool:
+        return rest <= MOST_WIDER * cell
+
+    def close_rest(right: int) -> None:
+        """What noise drowns joins the cell before it: alone it counts for nothing, and an end of the range is lost."""
+        before = open_to_more and open_to_more[-1]
+        if before and joins(right - borders[-1], borders[-1] - borders[-2]):
+            borders[-1], held[-1] = right, held[-1] + running
+        else:
+            close(right, running)
 
     for left, right, count, atom, enough in zip(edges[:-1], edges[1:], counts, atoms, target, strict=True):
-        # What is full by itself is never joined to emptier cells before it.
-        if (atom or count >= enough) and borders[-1] < left:
-            close(int(left), running)
+        left, right, first = int(left), int(right), not held
+        # What is full by itself is never joined to emptier cells before it, but to the end of the range.
+        starts = not atom and first and joins(left - borders[-1], right - left)
+        if (atom or count >= enough) and borders[-1] < left and not starts:
+            close_rest(left)
             running = 0.0
-        if atom or running + count >= enough:
-            close(int(right), 0.0 if atom else running + count)
+        if atom or running + count >= enough or count >= enough:
+            close(right, 0.0 if atom else running + count, atom=atom)
             running = 0.0
         else:
             running += count
     if borders[-1] < edges[-1]:
-        close(int(edges[-1]), running)
+        close_rest(int(edges[-1]))
     cells = np.array(held)
     held_by_atoms = counts[atoms]
     asked = np.concatenate([[missing > 0], np.ones(len(held_by_atoms), bool), cells != 0])
