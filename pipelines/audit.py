@@ -64,7 +64,8 @@ class Audited:
         return (
             f"epsilon is at least {self.found.epsilon:.3g} (confidence {self.found.confidence:.0%}, delta "
             f"{self.found.delta:g}); {self.epsilon:g} is promised. {verdict}\n"
-            f"{self.found.correct} of {self.found.guesses} guesses about {self.found.canaries} canaries were right. "
+            f"{self.found.correct} of {self.found.guesses} guesses about {self.found.canaries} canaries were right; "
+            f"for a mechanism that errs as a Gaussian one does they show at least {self.found.gaussian:.3g}. "
             f"A lower bound is no proof.\n  kept in {self.path}"
         )
 
