@@ -26,16 +26,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from privacy.accounting import Loss
+from privacy.accounting import Loss, multiplier_for
 from privacy.curator import (
     Answer,
     Batch,
     Contribution,
     Counted,
     Descended,
+    Descent,
     ExactCurator,
     Floats,
     Follower,
+    Luck,
     Marginal,
     Misfit,
     Question,
@@ -47,6 +49,7 @@ from privacy.curator import (
     Store,
     Strata,
     draw,
+    joined,
 )
 from privacy.errors import BudgetRefused, ReleaseError, UsageError
 from privacy.mechanisms import LARGEST, Noise, SystemNoise
@@ -61,10 +64,12 @@ class Charge:
 
     Attributes:
         question: the kind of question, and about how much.
-        rho: zero-concentrated cost.
+        rho: zero-concentrated cost; of gradients the part of the account's budget that they were given for.
         delta: probability outside of it.
         noise_std: of each entry of the answer; for a choice the scale of the noise on its scores.
         sensitivity: how far one unit moves the answer: L2, for a choice L∞.
+        steps: of gradients; 0 for all other questions.
+        rate: probability with which a unit was drawn for each step.
     """
 
     question: str
@@ -72,6 +77,52 @@ class Charge:
     noise_std: float
     sensitivity: float
     delta: float = 0.0
+    steps: int = 0
+    rate: float = 1.0
+
+    @property
+    def loss(self) -> Loss:
+        """What it costs."""
+        if self.steps == 0:
+            return Loss.zcdp(self.rho, self.delta)
+        multiplier = self.noise_std / self.sensitivity
+        return Loss.sampled_gaussian(multiplier=multiplier, rate=self.rate, steps=self.steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What a release promises, and how its budget was planned: what the noise on gradients is calibrated to.
+
+    Attributes:
+        epsilon: of all that the release spends.
+        delta: of all that the release spends.
+        others: what other accounts of the release may spend.
+        rho: what the account was planned to have; what others left comes on top, but not to gradients.
+    """
+
+    epsilon: float
+    delta: float
+    others: Loss
+    rho: float
+
+    def multiplier(self, descent: Descent, share: float) -> float:
+        """The smallest noise multiplier for gradients that have a share of the account.
+
+        It follows from public facts alone, so a ledger can reserve its curve before a row is read.
+        """
+        return multiplier_for(
+            self.epsilon, self.delta, others=self._rest(share), rate=descent.rate, steps=descent.steps
+        )
+
+    def worst(self, descent: Descent, share: float) -> Loss:
+        """What the release costs at most, at every order."""
+        gradients = Loss.sampled_gaussian(
+            multiplier=self.multiplier(descent, share), rate=descent.rate, steps=descent.steps
+        )
+        return self._rest(share) + gradients
+
+    def _rest(self, share: float) -> Loss:
+        return self.others + Loss.zcdp((1 - share) * self.rho)
 
 
 class Journal:
@@ -164,14 +215,22 @@ class Account:
         rho: the budget, in zero-concentrated differential privacy.
         delta: probability that all selections of values together may fail with, on top.
         journal: what was answered before; a question that stands there is answered by it, at no new charge.
+        target: what noise on gradients is calibrated to; without one, there are none.
     """
 
-    def __init__(self, *, rho: float, delta: float = 0.0, journal: Journal | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        rho: float,
+        delta: float = 0.0,
+        journal: Journal | None = None,
+        target: Target | None = None,
+    ) -> None:
         if not (math.isfinite(rho) and rho > 0):
             raise ValueError(f"rho must be finite and > 0, however: rho={rho}")
         if not 0 <= delta < 1:
             raise ValueError(f"delta must be in [0, 1), however: delta={delta}")
-        self.rho, self.delta = rho, delta
+        self.rho, self.delta, self._target = rho, delta, target
         self._journal = Journal() if journal is None else journal
         self._place = 0
         self._used = 0.0
@@ -185,7 +244,7 @@ class Account:
     @property
     def spent(self) -> Loss:
         """What all charges cost so far."""
-        return Loss.zcdp(sum(c.rho for c in self.charges), sum(c.delta for c in self.charges))
+        return total_of(self.charges)
 
     def rho_of(self, share: float) -> float:
         """What a question may cost that has this share of the budget.
@@ -197,6 +256,46 @@ class Account:
             raise ValueError(f"a private question must say its share of the budget, however: share={share}")
         self._pass_lost()
         return share * self.rho * self._left
+
+    def multiplier(self, descent: Descent, share: float) -> float:
+        """Noise on a step's sum of gradients, where one unit moves it by 1.
+
+        Raises:
+            UsageError: there is no target that the whole release must meet.
+        """
+        if self._target is None:
+            raise UsageError(
+                "gradients need an account whose release has a target, however: this one has a budget of rho alone; "
+                "give it a `Target`"
+            )
+        return self._target.multiplier(descent, share)
+
+    def descend(self, descent: Descent, share: float) -> float:
+        """Charges gradients, once and before the first, and says their noise multiplier.
+
+        Nothing of them is kept: a run that ends before its model is stored has lost them. What was reserved covers
+        them once, so they are not taken again.
+
+        Raises:
+            UsageError: there is no target.
+            BudgetRefused: they were charged before.
+        """
+        multiplier, rho = self.multiplier(descent, share), self.rho_of(share)
+        if any(c.steps for c in self.charges):
+            raise BudgetRefused(
+                "gradients may be taken once for what was reserved, however: they were charged before, and what came "
+                "of them was lost; they stay charged; release anew, with another word in `privacy.edition`"
+            )
+        charge = Charge(
+            question=f"gradients of {descent.steps} steps",
+            rho=rho,
+            noise_std=multiplier,
+            sensitivity=1.0,
+            steps=descent.steps,
+            rate=descent.rate,
+        )
+        self.answered(charge, lambda: [])
+        return multiplier
 
     def answered(self, charge: Charge, answer: Callable[[], list[Floats]]) -> list[Floats]:
         """The answer that stands in the journal, or a new one at a new charge.
@@ -240,6 +339,15 @@ class Account:
             self._left *= max(0.0, self.rho - self._used) / before if before > 0 else 0.0
 
 
+def total_of(charges: Sequence[Charge]) -> Loss:
+    """What charges cost together."""
+    plain = [c for c in charges if c.steps == 0]
+    total = Loss.zcdp(sum(c.rho for c in plain), sum(c.delta for c in plain))
+    for charge in charges:
+        total = total if charge.steps == 0 else total + charge.loss
+    return total
+
+
 class PrivateCurator:
     """Answers with noise. Each question says the `share` of the budget that it may use; all shares make 1 at most.
 
@@ -251,6 +359,7 @@ class PrivateCurator:
         holdout: share of the units that are held out; ignored for rows whose source says it itself.
         keep: share of the units that are looked at at all.
         noise: where randomness comes from.
+        units_about: about how many units are not held out, a public figure; gradients need one.
     """
 
     def __init__(
@@ -263,6 +372,7 @@ class PrivateCurator:
         holdout: float = 0.0,
         keep: float = 1.0,
         noise: Noise | None = None,
+        units_about: float | None = None,
     ) -> None:
         if unit_rows < 1:
             raise ValueError(f"unit_rows must be at least 1, however: unit_rows={unit_rows}")
@@ -272,6 +382,20 @@ class PrivateCurator:
         self._noise = SystemNoise() if noise is None else noise
         bounded = rows if rows.unit_is_row else _Bounded(rows, unit_rows, key)
         self._exact = ExactCurator(bounded, key=key, holdout=holdout, keep=keep)
+        self._units_about = units_about
+
+    def about(self, split: Split = "train") -> float:
+        """About how many units the split has, as somebody declared it.
+
+        Raises:
+            UsageError: nobody did, or of another split.
+        """
+        if self._units_about is None or split != "train":
+            raise UsageError(
+                f"gradients need the number of units, about, as a public figure, however: that of {split!r} is not "
+                "known; set `units_about` in the schema"
+            )
+        return self._units_about
 
     def total(self, *, of: Literal["units", "rows"], split: Split = "train", share: float = 0.0) -> Answer:
         """How many units or rows the split has, with discrete Gaussian noise."""
@@ -407,18 +531,42 @@ class PrivateCurator:
         split: Split = "train",
         share: float = 0.0,
     ) -> Iterator[Descended]:
-        """Not answered yet.
+        """Steps by clipped gradients of units drawn by Poisson, with noise (`privacy.dpsgd`); charged when asked for.
+
+        A step shows neither its loss nor who was drawn. Where somebody stops early, all steps stay charged.
 
         Raises:
-            UsageError: always.
+            UsageError: rows are to be drawn by strata, the number of units is not known, the account has no
+                target, or a layer's gradients cannot be clipped row by row.
+            BudgetRefused: gradients were charged before.
         """
-        raise UsageError(
-            "a synthesizer under privacy must learn by sums or counts, however: this one learns by gradients, which "
-            "are not noised yet; choose `marginals`, `gmm` or `circuit`"
+        from privacy.dpsgd import check, steps_of
+
+        if strata is not None:
+            raise UsageError(
+                "rows must be drawn alike, each by itself, however: strata draw some more often, whose privacy would "
+                "be less; leave them out"
+            )
+        descent, units = Descent(steps=steps, rate=rate), self.about(split)
+        like = next(iter(self._exact.source.batches(size=1)), Batch(unit=np.empty(0, np.uint64), columns={}))
+        check(reader, like)
+        multiplier = self._account.descend(descent, share)
+        rows = list(self._exact.rows(split))
+        return steps_of(
+            reader,
+            followers,
+            joined(rows) if rows else like.where(np.zeros(len(like), np.bool_)),
+            descent=descent,
+            units=units,
+            multiplier=multiplier,
+            noise=self._noise,
+            luck=Luck.of(np.frombuffer(os.urandom(32), np.uint64).tolist()),
         )
 
     def price(self, question: Question, *, share: float = 0.0) -> float:
         """The standard deviation of the noise that an answer would carry, for this share."""
+        if isinstance(question, Descent):
+            return self._account.multiplier(question, share) / (question.rate * self.about())
         moves = float(self._unit_rows) if isinstance(question, Marginal) else self._moves(question)
         return self._scale_of(moves, share)
 
@@ -434,6 +582,7 @@ class PrivateCurator:
             unit_rows=self._unit_rows,
             holdout=self._holdout,
             noise=self._noise,
+            units_about=self._units_about,
         )
 
     def _unit_moves(self, of: Counted) -> float:
