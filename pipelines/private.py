@@ -24,13 +24,13 @@ from pipelines.workspace import Workspace, write_atomic
 from privacy.accounting import ORDERS, Loss, rho_for
 from privacy.certificate import formal
 from privacy.errors import RecipeError, ReleaseError
-from privacy.private import Account, Charge, Journal
+from privacy.private import Account, Charge, Journal, Target, total_of
 from synth.keys import is_text
 from synth.noised import FIRST_SHARE
 from synth.schema import Column, Schema
 
 if TYPE_CHECKING:
-    from privacy.curator import Rows
+    from privacy.curator import Descent, Rows
     from privacy.ledger import Ledger
     from privacy.private import PrivateCurator
 
@@ -60,12 +60,21 @@ class Budget:
         delta: probability that finding categories may fail with, taken off delta first.
         profile: ρ of the questions about columns.
         model: ρ of the synthesizer's questions, before it gets what the profile leaves.
+        promised: epsilon and delta of the whole release.
     """
 
     rho: float
     delta: float
     profile: float
     model: float
+    promised: tuple[float, float]
+
+    @property
+    def target(self) -> Target:
+        """What noise on gradients is calibrated to: they get none of what the profile leaves."""
+        epsilon, delta = self.promised
+        others = Loss.zcdp(self.rho - self.model, self.delta)
+        return Target(epsilon=epsilon, delta=delta, others=others, rho=self.model)
 
     @property
     def worst(self) -> Loss:
@@ -78,8 +87,41 @@ def budget_of(privacy: Privacy, schema: Schema) -> Budget:
     delta = NAMES_DELTA * privacy.delta if any(_must_be_found(c) for c in schema) else 0.0
     rho = rho_for(privacy.epsilon, privacy.delta - delta)
     return Budget(
-        rho=rho, delta=delta, profile=privacy.shares.profile * rho, model=privacy.shares.model * rho
+        rho=rho,
+        delta=delta,
+        profile=privacy.shares.profile * rho,
+        model=privacy.shares.model * rho,
+        promised=(privacy.epsilon, privacy.delta),
     )
+
+
+def units_of(recipe: Recipe, schema: Schema) -> float | None:
+    """About how many units a model learns from, by what is public; None where nobody declared it."""
+    assert recipe.privacy is not None
+    if schema.units_about is None:
+        return None
+    rows = schema.units_about * recipe.privacy.max_rows_per_unit
+    kept = 1 - recipe.holdout if isinstance(recipe.holdout, float) else 1.0
+    return schema.units_about * kept * min(1.0, recipe.fit_rows / rows)
+
+
+def gradients_of(recipe: Recipe, schema: Schema) -> "tuple[Descent, float] | None":
+    """The steps that the recipe's synthesizer will take, and their share of the model's budget, if it takes any.
+
+    Raises:
+        RecipeError: their number does not follow from what is public, or an option needs exact answers.
+    """
+    from synth.registry import descent_of, resolve
+
+    name = resolve(recipe.synthesizer, private=True)
+    return descent_of(name, recipe.options, units_of(recipe, schema))
+
+
+def worst_of(recipe: Recipe, schema: Schema) -> Loss:
+    """What a release costs at most, at every order, as it is known before a row is read."""
+    assert recipe.privacy is not None
+    budget, gradients = budget_of(recipe.privacy, schema), gradients_of(recipe, schema)
+    return budget.worst if gradients is None else budget.target.worst(*gradients)
 
 
 def _must_be_found(column: Column) -> bool:
@@ -93,7 +135,7 @@ def check_private(recipe: Recipe, schema: Schema) -> None:
     """Refuses what a private release cannot promise, before any row is read.
 
     Raises:
-        RecipeError: delta is too large for the number of units.
+        RecipeError: delta is too large for the number of units, or a model's steps do not follow from it.
     """
     privacy = recipe.privacy
     if privacy is None:
@@ -114,6 +156,7 @@ def check_private(recipe: Recipe, schema: Schema) -> None:
             "max_rows_per_unit is for rows that share a unit, however: neither recipe nor schema names a `unit`; "
             "name the column whose equal values mean one person"
         )
+    gradients_of(recipe, schema)
 
 
 def notes_of(schema: Schema, stated: Schema) -> list[str]:
@@ -146,6 +189,13 @@ def describe(recipe: Recipe, schema: Schema, stated: Schema, folder: Path) -> st
         f"± {noise:.0f} rows, later rounds less",
         f"model {privacy.shares.model:.0%}, and what the profile leaves",
     ]
+    gradients = gradients_of(recipe, schema)
+    if gradients is not None:
+        descent, share = gradients
+        lines.append(
+            f"{share:.0%} of the model's for {descent.steps:,} steps, each of {descent.rate:.3%} of the units, with "
+            f"noise {budget.target.multiplier(descent, share):.3g} times what one unit adds"
+        )
     spent = ledger_at(folder).spent(dataset_of(recipe))
     if spent.lifetime is None:
         lines.append("lifetime: none yet; this release makes its own epsilon the dataset's")
@@ -190,7 +240,7 @@ def account_of(workspace: Workspace, budget: Budget, part: str) -> Account:
     if part == "profile":
         return Account(rho=budget.profile, delta=budget.delta, journal=journal)
     spent = sum(c.rho for c in _charges(workspace, "profile"))
-    return Account(rho=budget.model + budget.profile - spent, journal=journal)
+    return Account(rho=budget.model + budget.profile - spent, journal=journal, target=budget.target)
 
 
 def _charges(workspace: Workspace, part: str) -> tuple[Charge, ...]:
@@ -200,8 +250,7 @@ def _charges(workspace: Workspace, part: str) -> tuple[Charge, ...]:
 
 def actual(workspace: Workspace) -> Loss:
     """What all answers of a run cost."""
-    charges = [c for part in ("profile", "model") for c in _charges(workspace, part)]
-    return Loss.zcdp(sum(c.rho for c in charges), sum(c.delta for c in charges))
+    return total_of([c for part in ("profile", "model") for c in _charges(workspace, part)])
 
 
 def curator_of(
@@ -218,6 +267,7 @@ def curator_of(
         unit_rows=recipe.privacy.max_rows_per_unit,
         holdout=recipe.holdout if isinstance(recipe.holdout, float) else 0.0,
         keep=keep,
+        units_about=units_of(recipe, schema),
     )
 
 
@@ -274,9 +324,7 @@ def reserve(workspace: Workspace, folder: Path, recipe: Recipe, schema: Schema) 
     if lifetime is not None and ledger.spent(dataset).lifetime is None:
         wanted = Lifetime(epsilon=lifetime.epsilon, delta=lifetime.delta)
         ledger.set_budget(dataset, wanted, by=f"recipe {recipe.name}")
-    taken = ledger.reserve(
-        dataset, run=workspace.path.name, worst=budget_of(recipe.privacy, schema).worst, asked=asked
-    )
+    taken = ledger.reserve(dataset, run=workspace.path.name, worst=worst_of(recipe, schema), asked=asked)
     ledger.touch(taken.id)
     write_atomic(path, json.dumps({"id": taken.id, "dataset": dataset}).encode())
 
@@ -323,7 +371,7 @@ def guarantee_of(workspace: Workspace, folder: Path, recipe: Recipe, schema: Sch
     held = json.loads((workspace.path / RESERVATION).read_text("utf-8"))
     loss, budget = actual(workspace), budget_of(privacy, schema)
     epsilon = loss.epsilon(privacy.delta)
-    if not (loss.within(budget.worst) and epsilon <= privacy.epsilon and "head" in held):
+    if not (loss.within(worst_of(recipe, schema)) and epsilon <= privacy.epsilon and "head" in held):
         raise ReleaseError(
             f"a certificate needs charges within what was reserved, however: epsilon {epsilon:.6g} of "
             f"{privacy.epsilon:g} was spent; nothing is published"

@@ -3,7 +3,6 @@
 A new line in `synth.registry.SYNTHESIZERS` is tested here without a change of this file.
 """
 
-import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from privacy.curator import (
     Descended,
     ExactCurator,
     Follower,
+    Luck,
     Question,
     Reader,
     Shared,
@@ -400,6 +400,9 @@ class OnlyTheProtocol:
                 reader, followers, steps=steps, rate=rate, strata=strata, split=split, share=share
             )
 
+        def about(split: Split = "train") -> float:
+            return curator.about(split)
+
         def price(question: Question, *, share: float = 0.0) -> float:
             return curator.price(question, share=share)
 
@@ -416,7 +419,7 @@ class OnlyTheProtocol:
         self.children: list[OnlyTheProtocol] = []
         self.descend = descend
         self.total, self.values, self.histogram, self.sum = total, values, histogram, sum_of
-        self.price, self.recode = price, recode
+        self.about, self.price, self.recode = about, price, recode
 
 
 @functools.cache
@@ -485,8 +488,8 @@ def test_the_losses_of_a_batch_are_the_losses_of_its_rows(name: str) -> None:
         (first, *_) = curator.rows("train")
         batch = first.where(np.arange(len(first)) < 6)
         # Noise is drawn row by row, so the same luck falls to a row alone and among others.
-        together = copy.deepcopy(reader).losses(batch)
-        one_by_one = torch.cat([reader.losses(one_row(batch, i)) for i in range(6)])
+        together, luck = reader.losses(batch, Luck.of([1])), Luck.of([1])
+        one_by_one = torch.cat([reader.losses(one_row(batch, i), luck) for i in range(6)])
         assert together.shape == (6,)
         torch.testing.assert_close(together, one_by_one, rtol=1e-4, atol=1e-4)
 
