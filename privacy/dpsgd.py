@@ -203,7 +203,9 @@ class Layers:
     ) -> NDArray[np.float64]:
         """Σ over units of the gradient of their rows' losses, each cut to a norm of at most `bound`: float64 (size,).
 
-        A unit whose gradient is no number adds nothing.
+        Each of L layers is cut by itself, to bound/√L (He et al. 2023, arXiv 2212.01539): else the last ones, whose
+        gradients are the largest, leave the first ones less than the noise. A unit whose gradient is no number adds
+        nothing.
 
         Args:
             reader: whose losses.
@@ -213,14 +215,14 @@ class Layers:
             bound: Euclidean norm.
         """
         forms, _ = self._forms(reader, batch, unit, luck)
-        squares = torch.stack([form.squares() for form in forms]).sum(0)
-        broken = ~squares.isfinite()
+        squares = torch.stack([form.squares() for form in forms])
+        broken = ~squares.sum(0).isfinite()
         if broken.any():
             for form in forms:
                 form.drop(broken)
             squares = squares.masked_fill(broken, 0.0)
-        weights = (bound * (1 - MARGIN) / squares.clamp_min(1e-30).sqrt()).clamp(max=1.0)
-        return self._flat(forms, weights)
+        each = bound * (1 - MARGIN) / math.sqrt(len(forms))
+        return self._flat(forms, (each / squares.clamp_min(1e-30).sqrt()).clamp(max=1.0))
 
     def put(self, flat: NDArray[np.float64]) -> None:
         """Makes this the gradient of the parameters."""
@@ -233,7 +235,7 @@ class Layers:
         n = len(batch)
         forms, losses = self._forms(reader, batch, np.arange(n), _luck(), retain=True)
         found = torch.autograd.grad(losses.sum(), self._parameters, retain_graph=True, allow_unused=True)
-        mine = self._flat(forms, torch.ones(n, device=losses.device))
+        mine = self._flat(forms, torch.ones(len(forms), n, device=losses.device))
         parts = np.split(mine, np.cumsum([p.numel() for p in self._parameters])[:-1])
         for layer, form in zip(self._layers, forms, strict=True):
             for place in layer.places:
@@ -284,8 +286,8 @@ class Layers:
 
     def _flat(self, forms: Sequence["_Form"], weights: Tensor) -> NDArray[np.float64]:
         parts: list[Tensor | None] = [None] * len(self._parameters)
-        for layer, form in zip(self._layers, forms, strict=True):
-            for place, part in zip(layer.places, form.weighted(weights), strict=True):
+        for layer, form, own in zip(self._layers, forms, weights, strict=True):
+            for place, part in zip(layer.places, form.weighted(own), strict=True):
                 parts[place] = part.flatten()
         whole = torch.cat([p for p in parts if p is not None])
         return np.asarray(whole.double().cpu().numpy())

@@ -325,6 +325,10 @@ class Network(nn.Module):
         self.into = hidden_layers([*layers, 2 * latent])
         self.first = nn.Linear(latent, layers[-1])
         self.out = hidden_layers([*reversed(layers), sum(self.sizes)])
+        # What columns look like one by one is known, so that steps are left for what goes with what.
+        with torch.no_grad():
+            last = self.get_submodule(f"out.{len(self.out) - 1}").get_parameter("bias")
+            last.copy_(rates.clamp_min(1e-6).log())
 
     def encode(self, values: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log of the standard deviation of each row's code: (n, latent) both."""

@@ -119,17 +119,26 @@ def luck(seed: int = 5) -> Luck:
 
 
 def slow(reader: Learner, batch: Batch, unit: NDArray[np.int64], bound: float) -> tuple[Floats, Floats]:
-    """Norm of each unit's gradient, and the clipped sum: row by row, by autograd."""
+    """Norm of each unit's gradient, and the sum with each layer's part clipped: row by row, by autograd."""
     fate = luck()
-    parameters = list(reader.module.parameters())
-    units = np.zeros((int(unit.max()) + 1, sum(p.numel() for p in parameters)))
+    layers = [list(m.parameters(recurse=False)) for m in reader.module.modules()]
+    layers = [own for own in layers if own]
+    total, norms = [], np.zeros(int(unit.max()) + 1)
+    rows = []
     for i in range(len(batch)):
         loss = reader.losses(batch.take(np.array([i])), fate).sum()
-        slopes = torch.autograd.grad(loss, parameters, allow_unused=True)
-        flat = [torch.zeros_like(p) if s is None else s for p, s in zip(parameters, slopes, strict=True)]
-        units[unit[i]] += torch.cat([f.flatten() for f in flat]).double().numpy()
-    norms = np.linalg.norm(units, axis=1)
-    return norms, (np.minimum(1.0, bound / np.maximum(norms, 1e-30)) @ units)
+        rows.append([torch.autograd.grad(loss, own, retain_graph=True, allow_unused=True) for own in layers])
+    for place, own in enumerate(layers):
+        units = np.zeros((len(norms), sum(p.numel() for p in own)))
+        for i, slopes in enumerate(rows):
+            pairs = zip(own, slopes[place], strict=True)
+            flat = [(torch.zeros_like(p) if s is None else s).flatten() for p, s in pairs]
+            units[unit[i]] += torch.cat(flat).double().numpy()
+        of_layer = np.linalg.norm(units, axis=1)
+        norms += of_layer**2
+        weights = np.minimum(1.0, bound / math.sqrt(len(layers)) / np.maximum(of_layer, 1e-30))
+        total.append(weights @ units)
+    return np.sqrt(norms), np.concatenate(total)
 
 
 # ----------------------------------------------------------------------------------------------- parity
