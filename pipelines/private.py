@@ -26,7 +26,7 @@ from privacy.certificate import formal
 from privacy.errors import RecipeError, ReleaseError
 from privacy.private import Account, Charge, Journal, Target, total_of
 from synth.keys import is_text
-from synth.noised import FIRST_SHARE
+from synth.noised import FIRST_SHARE, share_asked
 from synth.schema import Column, Schema
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class Budget:
         profile: ρ of the questions about columns.
         model: ρ of the synthesizer's questions, before it gets what the profile leaves.
         promised: epsilon and delta of the whole release.
+        asked: ρ of the profile's part that is asked for at all, by what is declared.
     """
 
     rho: float
@@ -68,12 +69,13 @@ class Budget:
     profile: float
     model: float
     promised: tuple[float, float]
+    asked: float
 
     @property
     def target(self) -> Target:
-        """What noise on gradients is calibrated to: they get none of what the profile leaves."""
+        """What noise on gradients is calibrated to: of the profile's part they get what it is known not to ask for."""
         epsilon, delta = self.promised
-        others = Loss.zcdp(self.rho - self.model, self.delta)
+        others = Loss.zcdp(self.rho - self.model - self.profile + self.asked, self.delta)
         return Target(epsilon=epsilon, delta=delta, others=others, rho=self.model)
 
     @property
@@ -92,6 +94,7 @@ def budget_of(privacy: Privacy, schema: Schema) -> Budget:
         profile=privacy.shares.profile * rho,
         model=privacy.shares.model * rho,
         promised=(privacy.epsilon, privacy.delta),
+        asked=share_asked(schema) * privacy.shares.profile * rho,
     )
 
 
@@ -228,19 +231,27 @@ def kept_inputs(recipe: Recipe, schema: Schema) -> dict[str, str]:
     return {"recipe and schema": hashlib.sha256(text.encode()).hexdigest()}
 
 
-def account_of(workspace: Workspace, budget: Budget, part: str) -> Account:
+def account_of(workspace: Workspace, recipe: Recipe, schema: Schema, part: str) -> Account:
     """The account of a step, with the answers that it was given before.
 
     Args:
         workspace: of the run.
-        budget: of the release.
-        part: profile or model; the model has what the profile left as well.
+        recipe: of the release.
+        schema: what of it may be believed.
+        part: profile or model; the model has what the profile left as well, but what gradients were planned to have
+            of that is theirs alone.
     """
-    journal = Journal(workspace.path / JOURNAL / part)
+    assert recipe.privacy is not None
+    budget, journal = budget_of(recipe.privacy, schema), Journal(workspace.path / JOURNAL / part)
     if part == "profile":
         return Account(rho=budget.profile, delta=budget.delta, journal=journal)
     spent = sum(c.rho for c in _charges(workspace, "profile"))
-    return Account(rho=budget.model + budget.profile - spent, journal=journal, target=budget.target)
+    if gradients_of(recipe, schema) is None:
+        return Account(rho=budget.model + budget.profile - spent, journal=journal)
+    # A draw that a crash lost may have made the profile dearer than what gradients were planned beside.
+    left = budget.asked - spent
+    target = budget.target if left >= -1e-9 * budget.asked else None
+    return Account(rho=budget.model + max(0.0, left), journal=journal, target=target)
 
 
 def _charges(workspace: Workspace, part: str) -> tuple[Charge, ...]:

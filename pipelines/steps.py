@@ -407,7 +407,7 @@ def _answering(run: Run, rows: "Rows", part: str) -> "Curator":
     """The curator of a part of a private run, who charges that part's account."""
     recipe, schema = run.recipe, run.schema
     assert recipe.privacy is not None
-    account = private.account_of(run.workspace, private.budget_of(recipe.privacy, schema), part)
+    account = private.account_of(run.workspace, recipe, schema, part)
     about = (schema.units_about or 1) * recipe.privacy.max_rows_per_unit
     keep = min(1.0, recipe.fit_rows / about) if part == "profile" else 1.0
     return private.curator_of(rows, account, recipe, schema, key=split_key(run), keep=keep)

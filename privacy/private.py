@@ -265,8 +265,8 @@ class Account:
         """
         if self._target is None:
             raise UsageError(
-                "gradients need an account whose release has a target, however: this one has a budget of rho alone; "
-                "give it a `Target`"
+                "gradients need an account whose release has a target that others left something of, however: this one "
+                "has none; give it a `Target`, or release anew where a run that crashed has spent it"
             )
         return self._target.multiplier(descent, share)
 
