@@ -409,7 +409,7 @@ def guarantee_of(workspace: Workspace, folder: Path, recipe: Recipe, schema: Sch
             "spent_epsilon": lifetime.epsilon,
             "ledger_head": held["head"],
         },
-        versions={name: importlib.metadata.version(name) for name in ("dp-accounting", "opendp")},
+        versions={name: importlib.metadata.version(name) for name in ("dp-accounting", "opendp", "opacus")},
     )
 
 

@@ -43,6 +43,9 @@ FREQUENCY = 1e5
 PATIENCE = 25
 """Looks of `synth.train` without a better one; games go back and forth before they settle."""
 
+NOISED: Mapping[str, object] = MappingProxyType({"epochs": 40, "batch_rows": 1600, "balanced": False})
+"""Defaults where steps carry noise: fewer, larger ones, of rows that are drawn alike."""
+
 LONGEST = 1.0
 """How much longer a layer of the critic may make anything, where its weights are bounded."""
 
@@ -77,9 +80,8 @@ class Options(BaseModel):
     pack: int = Option(
         1, ge=1, le=1000, description="rows that the critic sees together; more than one without privacy only"
     )
-    balanced: bool | None = Option(
-        None,
-        description="whether training draws rare categories more often, which needs exact answers; none: where it can",
+    balanced: bool = Option(
+        True, description="whether training draws rare categories more often; without privacy only"
     )
     masked: float = Option(
         0.25,
@@ -101,7 +103,7 @@ class Ctgan:
     private = True
     options = Options
     share = 1.0
-    noised: Mapping[str, tuple[object, ...]] = MappingProxyType({"pack": (1,), "balanced": (None, False)})
+    noised: Mapping[str, tuple[object, ...]] = MappingProxyType({"pack": (1,), "balanced": (False,)})
 
     def __init__(self, layout: Layout, network: "Generator", conditions: "Conditions") -> None:
         self._layout = layout
@@ -111,7 +113,7 @@ class Ctgan:
     @staticmethod
     def descent(options: Mapping[str, Any], rows: float) -> Descent:
         """See `synth.registry.Descending`."""
-        chosen = Options.model_validate(dict(options))
+        chosen = Options.model_validate({**NOISED, **options})
         return descent_of(
             rows, epochs=chosen.epochs, max_steps=chosen.max_steps, batch_rows=chosen.batch_rows
         )
@@ -126,7 +128,8 @@ class Ctgan:
             options: fields of `Options`.
             seed: of the weights, and of the generator's noise in training.
         """
-        chosen = Options.model_validate(dict(options))
+        noised = curator.price(cls.descent(options, curator.about()), share=cls.share) > 0
+        chosen = Options.model_validate({**NOISED, **options} if noised else dict(options))
         bins = bins_of(layout, chosen.modes)
         with seeded(seed):
             generator = Generator(bins, chosen.layers, chosen.latent)
@@ -140,9 +143,7 @@ class Ctgan:
 
         rows = curator.recode(written, EncodedStore(None, unit_is_row=False))
         device = training_device()
-        noised = rows.price(cls.descent(options, rows.about()), share=cls.share) > 0
-        balanced = not noised if chosen.balanced is None else chosen.balanced
-        conditions = Conditions(bins, balanced=balanced, masked=chosen.masked)
+        conditions = Conditions(bins, balanced=chosen.balanced, masked=chosen.masked)
         game = _Game(
             generator=generator.to(device), critic=critic.to(device), conditions=conditions, options=chosen
         )
@@ -155,7 +156,7 @@ class Ctgan:
             max_steps=chosen.max_steps,
             batch_rows=chosen.batch_rows,
             patience=PATIENCE,
-            strata=conditions.strata if balanced else None,
+            strata=conditions.strata if chosen.balanced else None,
             share=cls.share,
         )
         generator.to("cpu")

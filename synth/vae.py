@@ -58,6 +58,9 @@ LEAST_LOG_STD, MOST_LOG_STD = -6.0, 3.0
 STEPS_SHARE, CODES_SHARE = 0.9, 0.1
 """Shares of the budget: the steps, and the mixture of codes."""
 
+NOISED: Mapping[str, object] = MappingProxyType({"epochs": 40, "batch_rows": 1600, "divergence": 0.1})
+"""Defaults where steps carry noise: fewer, larger ones, and codes that are worth their divergence sooner."""
+
 CODES_PASSES = 5
 """Passes over noised sums that the mixture of codes gets."""
 
@@ -111,7 +114,7 @@ class Vae:
     @staticmethod
     def descent(options: Mapping[str, Any], rows: float) -> Descent:
         """See `synth.registry.Descending`."""
-        chosen = Options.model_validate(dict(options))
+        chosen = Options.model_validate({**NOISED, **options})
         return descent_of(
             rows, epochs=chosen.epochs, max_steps=chosen.max_steps, batch_rows=chosen.batch_rows
         )
@@ -126,7 +129,8 @@ class Vae:
             options: fields of `Options`.
             seed: of the weights.
         """
-        chosen = Options.model_validate(dict(options))
+        noised = curator.price(cls.descent(options, curator.about()), share=cls.share) > 0
+        chosen = Options.model_validate({**NOISED, **options} if noised else dict(options))
         bins = bins_of(layout, chosen.bins)
         latent = chosen.latent or max(8, min(64, 2 * len(bins)))
         with seeded(seed):

@@ -41,7 +41,7 @@ def game(**options: object) -> _Game:
     torch.manual_seed(0)
     generator = Generator(BINS, chosen.layers, chosen.latent)
     critic = Critic(generator.vectors.length + len(BINS), chosen.layers, chosen.pack)
-    conditions = Conditions(BINS, balanced=bool(chosen.balanced), masked=chosen.masked)
+    conditions = Conditions(BINS, balanced=chosen.balanced, masked=chosen.masked)
     return _Game(generator=generator, critic=critic, conditions=conditions, options=chosen)
 
 
