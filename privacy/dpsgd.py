@@ -424,6 +424,15 @@ def _squared(vectors: Tensor) -> Tensor:
     return out
 
 
+def _slack(lengths: Tensor, terms: int) -> Tensor:
+    """What a squared norm is raised by where parts of these lengths, in all, may nearly cancel.
+
+    In float32 the norm of what is left may be told too small then. As the sum errs by at most `terms` roundings of the
+    parts' lengths, no clipped part is longer than 1/√(terms · 2⁻²³) times the bound, so that its own error is small.
+    """
+    return terms * 2.0**-23 * lengths.square()
+
+
 _Uses = Sequence[tuple[_Use, Tensor]]
 """Uses of a layer, and the slope of the losses with respect to what it gave."""
 
@@ -468,11 +477,17 @@ class _LinearForm(_Used):
         of_weight: Tensor
         if places == 1:
             of_weight = _squared(read[:, 0]) * _squared(slope[:, 0])
-        elif places**2 <= read.shape[2] * slope.shape[2]:
+            return of_weight + _squared(slope[:, 0]) if self._biased else of_weight
+        if places**2 <= read.shape[2] * slope.shape[2]:
             of_weight = ((read @ read.mT) * (slope @ slope.mT)).sum((1, 2)).clamp_min(0)
         else:
             of_weight = (slope.mT @ read).square().sum((1, 2))
-        return of_weight + _squared(slope.sum(1)) if self._biased else of_weight
+        lengths = torch.linalg.vector_norm(slope, dim=2)
+        error = sum(read.shape[1:]) + slope.shape[2]
+        slack = _slack((lengths * torch.linalg.vector_norm(read, dim=2)).sum(1), error)
+        if not self._biased:
+            return of_weight + slack
+        return of_weight + slack + _squared(slope.sum(1)) + _slack(lengths.sum(1), error)
 
     def weighted(self, weights: Tensor) -> list[Tensor]:
         """See `_Form.weighted`."""
@@ -520,6 +535,9 @@ class _VectorsForm(_Used):
         out = self._weight.new_zeros(self._grouping.units)
         if not entries:
             return out
+        lengths = torch.linalg.vector_norm(torch.cat(slopes), dim=1)
+        lengths = torch.zeros_like(out).index_add_(0, torch.cat(entries) // many, lengths)
+        out = out + _slack(lengths, self._weight.shape[1] + len(lengths))
         own, place = torch.unique(torch.cat(entries), return_inverse=True)
         sums = self._weight.new_zeros(len(own), self._weight.shape[1]).index_add_(0, place, torch.cat(slopes))
         return out.index_add_(0, own // many, _squared(sums))

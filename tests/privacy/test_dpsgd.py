@@ -198,6 +198,24 @@ def test_one_more_unit_moves_the_sum_by_at_most_the_bound(rows: int, scale: floa
         assert moved > 0.99
 
 
+class Differing(Learner):
+    """What it makes of a row, less what it makes of nearly the same: two large gradients that all but cancel."""
+
+    def losses(self, batch: Batch, luck: Luck) -> Tensor:
+        rows = torch.from_numpy(np.array(batch.columns["x"])) * 50
+        near, nearer = self.module(torch.stack([rows, rows + 1e-4], 1)).sum(2).unbind(1)
+        return self.scale * (near - nearer)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e2, 1e4, 1e6])
+def test_gradients_that_all_but_cancel_are_within_the_bound_as_well(scale: float) -> None:
+    reader = Differing(nn.Tanh(), nn.Linear(WIDTH, WIDTH), scale=scale)
+    layers = Layers(reader)
+    for i in range(20):
+        batch = rows_of(np.array([0]), seed=i)
+        assert np.linalg.norm(layers.clipped(reader, batch, np.array([0]), luck())) <= 1.0
+
+
 def test_a_sum_of_as_many_rows_as_a_pass_may_have_errs_by_less_than_the_margin() -> None:
     reader = learner("linear", "linear", scale=100.0)
     layers, unit = Layers(reader), np.arange(MICRO_ROWS)
