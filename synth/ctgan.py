@@ -43,8 +43,10 @@ FREQUENCY = 1e5
 PATIENCE = 25
 """Looks of `synth.train` without a better one; games go back and forth before they settle."""
 
-NOISED: Mapping[str, object] = MappingProxyType({"epochs": 40, "batch_rows": 1600, "balanced": False})
-"""Defaults where steps carry noise: fewer, larger ones, of rows that are drawn alike."""
+NOISED: Mapping[str, object] = MappingProxyType(
+    {"layers": (128, 128), "epochs": 40, "batch_rows": 1600, "balanced": False}
+)
+"""Defaults where steps carry noise: fewer, larger ones, of fewer weights, and of rows that are drawn alike."""
 
 LONGEST = 1.0
 """How much longer a layer of the critic may make anything, where its weights are bounded."""
