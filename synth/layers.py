@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, TypeVar
 
@@ -79,7 +80,9 @@ class CellsIn(nn.Module):
         self.cells = nn.EmbeddingBag(self.nothing + 1, width, mode="sum", padding_idx=self.nothing)
         nn.init.uniform_(self.cells.weight, -1 / math.sqrt(len(sizes)), 1 / math.sqrt(len(sizes)))
         # It has the bias as well, so that every parameter lies in a layer whose gradients are known row by row.
-        self.scores = nn.Linear(scores, width, bias=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+            self.scores = nn.Linear(scores, width, bias=False)
         self.scores.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, values: Tensor, scores: Tensor) -> Tensor:

@@ -58,8 +58,10 @@ LEAST_LOG_STD, MOST_LOG_STD = -6.0, 3.0
 STEPS_SHARE, CODES_SHARE = 0.9, 0.1
 """Shares of the budget: the steps, and the mixture of codes."""
 
-NOISED: Mapping[str, object] = MappingProxyType({"epochs": 40, "batch_rows": 1600, "divergence": 0.1})
-"""Defaults where steps carry noise: fewer, larger ones, and codes that are worth their divergence sooner."""
+NOISED: Mapping[str, object] = MappingProxyType(
+    {"latent": 12, "epochs": 40, "batch_rows": 1600, "divergence": 0.1}
+)
+"""Defaults where steps carry noise: fewer, larger ones, and short codes that are worth their divergence sooner."""
 
 CODES_PASSES = 5
 """Passes over noised sums that the mixture of codes gets."""
