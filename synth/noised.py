@@ -130,6 +130,27 @@ def learn_noised(schema: Schema, curator: Curator, labels: Labels, *, at_least: 
     return Profile(rows=rows, at_least=at_least, columns=tuple(columns[c.name] for c in schema))
 
 
+def share_asked(schema: Schema) -> float:
+    """The most that all questions use of a profile's budget, by what is public: nobody asks for what is declared."""
+    numbers = [c for c in schema if _ordered(c)]
+    others = [c for c in schema if c.learned and not _ordered(c)]
+    shares = (
+        (NAMES_SHARE, any(not _is_listed(c) and c.kind != "boolean" for c in others)),
+        (RANGE_SHARE, any(not _is_bounded(c) for c in numbers)),
+        (FIRST_SHARE, True),
+        (SECOND_SHARE + THIRD_SHARE, bool(numbers)),
+    )
+    return sum(share for share, asked in shares if asked)
+
+
+def _is_listed(column: Column) -> bool:
+    return column.declared and column.categories is not None
+
+
+def _is_bounded(column: Column) -> bool:
+    return column.declared and column.min is not None and column.max is not None
+
+
 def _ordered(column: Column) -> bool:
     return column.kind in ("numerical", "datetime", "duration") or (
         column.kind == "constant" and not is_text(column.arrow_type) and column.categories is None
@@ -154,7 +175,7 @@ def _named(schema: Schema, curator: Curator, labels: Labels, at_least: int) -> d
     for column in schema:
         if not column.learned or _ordered(column):
             continue
-        if column.declared and column.categories is not None:
+        if _is_listed(column):
             named[column.name] = _declared(column)
         elif column.kind == "boolean":
             named[column.name] = _Names(keys=np.array([0, 1]), names=(0, 1))
@@ -189,9 +210,7 @@ def _declared(column: Column) -> _Names:
 
 def _bounds(columns: Sequence[Column], curator: Curator) -> dict[str, tuple[int, int]]:
     """Smallest and largest key of each column: as declared, else powers of two that clearly hold rows."""
-    bounds = {
-        c.name: declared_bounds(c) for c in columns if c.declared and c.min is not None and c.max is not None
-    }
+    bounds = {c.name: declared_bounds(c) for c in columns if _is_bounded(c)}
     unknown = [c for c in columns if c.name not in bounds]
     if not unknown:
         return bounds
