@@ -24,6 +24,7 @@ class Changes:
     Attributes:
         name: name of the release.
         input: CSV or Parquet, a file or a folder.
+        broken_rows: rows of CSV files with too many or too few cells that are set aside at most.
         schema: the schema of the table.
         dataset: name under which the lifetime of the dataset is kept.
         synthesizer: auto, or a name.
@@ -44,6 +45,7 @@ class Changes:
 
     name: str | None = None
     input: str | None = None
+    broken_rows: int | None = None
     schema: str | None = None
     dataset: str | None = None
     synthesizer: str | None = None

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import ingest as reading
+from pipelines.delimited import Aside
 from pipelines.private import dataset_for
 from pipelines.recipe import resolve_input, slug
+from pipelines.source import Source
 from privacy.errors import RecipeError, SchemaError, UsageError
 from synth.infer import infer
 from synth.metadata import from_sdv
@@ -35,6 +37,10 @@ seed: 0
 at_least: 10            # values that fewer units share are pooled; 0 turns disclosure control off
 to: releases
 """
+
+
+MOST_BROKEN = 1_000
+"""Broken rows of a table that init still takes for one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,9 +94,10 @@ def initialize(
     """
     targets = check_targets(folder, force=force)
     found = reading.sniff(source)
-    types = reading.infer_types(found)
+    aside = Aside(most=MOST_BROKEN)
+    types = reading.infer_types(found, aside)
     if sdv_metadata is None:
-        schema = infer(lambda: reading.batches(found, types), blind=blind)
+        schema = infer(lambda: reading.batches(found, types, aside=Aside(most=MOST_BROKEN)), blind=blind)
     else:
         schema = from_sdv(_json_of(sdv_metadata), types)
     path = source.resolve()
@@ -101,6 +108,8 @@ def initialize(
         input=_quoted(str(path.relative_to(folder.resolve()) if relative else path)),
         dataset=dataset_for(path, name, folder),
     )
+    if aside.rows:
+        text += f"broken_rows: {len(aside.rows)}  # rows with too many or too few cells that are set aside at most\n"
     outside = _outside(path, folder)
     root = f" --root {shlex.quote(str(path.parent))}" if outside else ""
     targets[0].write_text(HEADER.format(source=_one_line(source.resolve().name)) + schema.to_yaml(), "utf-8")
@@ -110,7 +119,7 @@ def initialize(
         recipe=targets[1].name,
         columns=len(schema),
         kinds=_kinds(schema),
-        warnings=(*outside, *_nameless(found), *_notes(schema)),
+        warnings=(*outside, *_broken(aside), *_nameless(found), *_notes(schema)),
         command=f"understudy release recipe.yaml{root}",
     )
 
@@ -158,7 +167,16 @@ def _notes(schema: Schema) -> list[str]:
     return [f"{c.name!r}: {c.note}" for c in schema if c.note]
 
 
-def _nameless(found: reading.Source) -> list[str]:
+def _broken(aside: Aside) -> list[str]:
+    if not aside.rows:
+        return []
+    return [
+        f"{len(aside.rows)} rows have too many or too few cells: {aside.lines}; a release sets them aside, into "
+        "its run, up to `broken_rows`; mend the file if they matter"
+    ]
+
+
+def _nameless(found: Source) -> list[str]:
     if found.header:
         return []
     return [

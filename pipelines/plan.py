@@ -7,9 +7,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipelines import ingest as reading
 from pipelines import private
 from pipelines.recipe import Recipe
+from pipelines.source import Source, compressed, opened
 from pipelines.steps import ENCODED_BYTES, STEPS, Run, check, inputs_of, synthesizer_of
 from privacy.certificate import without_guarantee
 from synth.em import FEWEST_STEPS, STEP_ROWS, visits_of
@@ -22,6 +22,9 @@ BASE_BYTES = 700_000_000
 
 SAMPLED_BYTES = 1 << 20
 """How much of a CSV file is looked at to guess the number of its rows."""
+
+PACKED = 5
+"""How many bytes of text a byte of a packed file holds, about."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,16 +125,18 @@ def _kept(run: Run) -> Iterator[str]:
         yield name
 
 
-def rows_of(source: reading.Source) -> int:
+def rows_of(source: Source) -> int:
     """Rows of a source: exact for Parquet, a guess from the size of the first lines for CSV."""
     if source.format == "parquet":
         return sum(int(pq.read_metadata(f).num_rows) for f in source.files)
     total = 0
     for file in source.files:
-        with file.open("rb") as handle:
+        with opened(file) as handle:
             head = handle.read(SAMPLED_BYTES)
+        whole = len(head) < SAMPLED_BYTES
+        size = len(head) if whole else file.stat().st_size * (PACKED if compressed(file) else 1)
         lines = max(1, head.count(b"\n"), head.count(b"\r"))
-        total += max(0, round(file.stat().st_size / len(head) * lines) - 1) if head else 0
+        total += max(0, round(size / len(head) * lines) - 1) if head else 0
     return total
 
 

@@ -102,6 +102,12 @@ class Recipe(BaseModel):
         ),
     ]
     input: Annotated[str, Field(min_length=1, description="CSV or Parquet, a file or a folder")]
+    broken_rows: Annotated[
+        Whole,
+        Field(
+            ge=0, description="rows of CSV files with too many or too few cells that are set aside at most"
+        ),
+    ] = 0
     schema_file: Annotated[str, Field(alias="schema", description="the schema of the table")] = "schema.yaml"
     dataset: Annotated[
         str | None, Field(description="name under which the lifetime of the dataset is kept")

@@ -24,11 +24,13 @@ import pyarrow.parquet as pq
 
 from pipelines import ingest as reading
 from pipelines import private
+from pipelines.delimited import Aside
 from pipelines.publish import publish as publish_files
 from pipelines.recipe import Recipe, canonical, resolve_input
+from pipelines.source import Source
 from pipelines.workspace import Record, Workspace, digest_of, sha256, write_atomic
 from privacy.certificate import Certificate, with_guarantee, without_guarantee
-from privacy.errors import GateRefused, SchemaError, UnderstudyError
+from privacy.errors import GateRefused, InputError, RowError, SchemaError, UnderstudyError
 from synth.keys import is_text
 from synth.schema import REPLACED, Schema
 
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
     from validation.gates import Finding, Verdict
 
 ROWS = "rows.parquet"
+ASIDE = "set-aside.jsonl"
+REFUSED = "refused.txt"
 PROFILE = "profile.json"
 ENCODED = "encoded"
 MODEL = "model"
@@ -126,11 +130,11 @@ class Run:
         """Where releases go."""
         return (self.folder / Path(self.recipe.to).expanduser()).resolve()
 
-    def source(self) -> reading.Source:
+    def source(self) -> Source:
         """The input, checked and recognized."""
         return reading.sniff(resolve_input(self.recipe.input, folder=self.folder, extra_roots=self.roots))
 
-    def holdout_source(self) -> reading.Source | None:
+    def holdout_source(self) -> Source | None:
         """The input that is held out, where the recipe names one."""
         if not isinstance(self.recipe.holdout, str):
             return None
@@ -192,10 +196,23 @@ def perform(run: Run, name: str) -> Record:
         run.watch.ended(name, told(run, name, found), cached=True)
         return found
     began = time.perf_counter()
-    outputs, facts = step.act(run)
+    try:
+        outputs, facts = step.act(run)
+    except RowError as e:
+        raise refusal_of(run, e) from None
     record = run.workspace.commit(name, inputs, outputs, facts, time.perf_counter() - began)
     run.watch.ended(name, told(run, name, record), cached=False)
     return record
+
+
+def refusal_of(run: Run, e: RowError) -> InputError:
+    """What may be said outside of rows that are not what they should be: under privacy not where, nor how many."""
+    if run.recipe.privacy is None:
+        return e
+    write_atomic(run.workspace.path / REFUSED, f"{e}\n".encode())
+    return InputError(
+        f"{e.public()}; where they stand is private: {REFUSED} in the folder of the run says it"
+    )
 
 
 def told(run: Run, name: str, record: Record) -> Record:
@@ -308,6 +325,7 @@ def _ingest_inputs(run: Run) -> dict[str, str]:
         "source": reading.digest(run.source()),
         "holdout": "" if held is None else reading.digest(held),
         "schema": digest_of(run.schema.to_json()),
+        "recipe": digest_of(run.recipe.broken_rows),
     }
 
 
@@ -322,11 +340,11 @@ def _ingest(run: Run) -> tuple[list[Path], dict[str, Any]]:
     target = run.workspace.path / ROWS
     part = target.with_name(f".{ROWS}.part")
     arrow = schema.arrow if held is None else schema.arrow.append(pa.field(HELD_OUT, pa.bool_(), False))
-    counts = []
+    counts, aside = [], Aside(most=run.recipe.broken_rows)
     with pq.ParquetWriter(part, arrow, compression="zstd", compression_level=1) as writer:
         for source, is_held in ((run.source(), False), (held, True)):
             rows = 0
-            for whole in () if source is None else reading.batches(source, schema.arrow):
+            for whole in () if source is None else reading.batches(source, schema.arrow, aside=aside):
                 batch = _needed(whole, schema)
                 marked = (
                     batch if held is None else batch.append_column(HELD_OUT, pa.array([is_held] * len(batch)))
@@ -335,11 +353,17 @@ def _ingest(run: Run) -> tuple[list[Path], dict[str, Any]]:
                 rows += batch.num_rows
             counts.append(rows)
     part.replace(target)
+    kept_aside = run.workspace.path / ASIDE
+    write_atomic(kept_aside, "".join(f"{json.dumps(b.to_dict())}\n" for b in aside.rows).encode())
     if run.recipe.privacy is not None:
         private.identify(run, _units(run))
     run.watch.wrote("ingest", target)
-    facts = {"rows": counts[0], "columns": len(schema)}
-    return [target], facts if held is None else {**facts, "holdout_rows": counts[1]}
+    facts = {
+        "rows": counts[0],
+        "columns": len(schema),
+        **({"set_aside": len(aside.rows)} if aside.rows else {}),
+    }
+    return [target, kept_aside], facts if held is None else {**facts, "holdout_rows": counts[1]}
 
 
 def _units(run: Run) -> Iterator["NDArray[np.uint64]"]:

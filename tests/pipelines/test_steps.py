@@ -231,6 +231,19 @@ def test_a_file_can_be_the_holdout(tmp_path: Path) -> None:
     assert records["profile"].facts["rows"] == train
 
 
+def test_broken_rows_stay_in_the_workspace(tmp_path: Path) -> None:
+    recipe = prepare(tmp_path, write_visits(tmp_path / "visits.csv", patients=300), broken_rows=1)
+    with (tmp_path / "visits.csv").open("a") as table:
+        table.write("P00001,surplus-nobody-else-has,north,3,4\n")
+    rows = len((tmp_path / "visits.csv").read_text().splitlines()) - 2
+    found = release(open_run(recipe, tmp_path))
+    assert found.rows == rows
+    (aside,) = (found.run / "set-aside.jsonl").read_text("utf-8").splitlines()
+    assert (json.loads(aside)["line"], json.loads(aside)["cells"]) == (rows + 2, 5)
+    assert reopen_run(found.run).workspace.records()["ingest"].facts["set_aside"] == 1
+    assert not any(b"surplus" in content for content in bytes_of(found.release).values())
+
+
 def test_a_holdout_outside_the_folder_is_refused(tmp_path: Path) -> None:
     write_visits(tmp_path / "held.csv", patients=50)
     folder = visits(tmp_path / "inner", patients=50)
