@@ -23,7 +23,8 @@ class Changes:
 
     Attributes:
         name: name of the release.
-        input: CSV or Parquet, a file or a folder.
+        input: CSV or Parquet, a file or a folder; or the address of a database.
+        query: what a database is asked, a SELECT.
         broken_rows: rows of CSV files with too many or too few cells that are set aside at most.
         schema: the schema of the table.
         dataset: name under which the lifetime of the dataset is kept.
@@ -45,6 +46,7 @@ class Changes:
 
     name: str | None = None
     input: str | None = None
+    query: str | None = None
     broken_rows: int | None = None
     schema: str | None = None
     dataset: str | None = None
@@ -90,9 +92,10 @@ def _value(option: str, text: str) -> Any:
 
 
 def init(
-    data: Path | None = None,
+    data: str | None = None,
     /,
     *,
+    query: str | None = None,
     example: str | None = None,
     blind: Flag = False,
     sdv_metadata: Path | None = None,
@@ -102,7 +105,9 @@ def init(
     """Look at a table and write schema.yaml and recipe.yaml into this folder, to review.
 
     Args:
-        data: CSV or Parquet, a file or a folder.
+        data: CSV or Parquet, a file or a folder; or a SQLite or DuckDB file, or the address of a database, in which
+            secrets are written as ${env:NAME} or ${prefect:BLOCK}.
+        query: what a database is asked: a SELECT.
         example: write a real table to try instead: flights.
         blind: names and kinds only; nothing is taken from the rows.
         sdv_metadata: SDV metadata JSON that says the kinds.
@@ -116,9 +121,9 @@ def init(
     if (data is None) == (example is None):
         raise UsageError("init needs a table or --example flights, however: it got both or neither; give one")
     check_targets(here, force=force)
-    source = write_example(example, here, force=force) if example is not None else data
+    source = str(write_example(example, here, force=force)) if example is not None else data
     assert source is not None
-    written = initialize(source, here, blind=blind, force=force, sdv_metadata=sdv_metadata)
+    written = initialize(source, here, query=query, blind=blind, force=force, sdv_metadata=sdv_metadata)
     if json:
         console.say_json(written.to_dict())
         return

@@ -399,6 +399,9 @@ CANDIDATES = (
 )
 """In order of preference; a column takes the first that no value of it ruled out."""
 
+TIMES = tuple(c for c in CANDIDATES if pa.types.is_temporal(c.type))
+"""The types that a database without times writes as text."""
+
 
 def _casts(values: pa.Array, type: pa.DataType) -> bool:
     try:

@@ -30,6 +30,7 @@ from prefect.artifacts import (
     create_progress_artifact,
     update_progress_artifact,
 )
+from prefect.blocks.system import Secret
 from prefect.client.schemas.objects import TaskRun
 from prefect.states import Failed
 from pydantic import Field
@@ -49,7 +50,7 @@ from pipelines.steps import (
     told,
 )
 from pipelines.workspace import Record
-from privacy.errors import Busy, InputError, UnderstudyError
+from privacy.errors import Busy, InputError, RecipeError, UnderstudyError
 from validation.gates import Verdict
 
 RETRIED = ("ingest", "publish")
@@ -171,6 +172,23 @@ def _reason(e: Exception, workspace: str) -> Exception:
     return kind(
         f"an error that nobody foresaw: {type(e).__name__}; `understudy resume {workspace} --debug` shows it"
     )
+
+
+def secret_block(name: str) -> str:
+    """What Prefect keeps in a secret block.
+
+    Raises:
+        RecipeError: there is no such block, or it cannot be loaded.
+    """
+    try:
+        block = Secret.load(name)
+        assert isinstance(block, Secret)
+        return str(block.get())
+    except Exception as e:  # noqa: BLE001 - whatever Prefect raises may hold what the block holds
+        raise RecipeError(
+            f"a reference must lead to a secret, however: the Prefect secret block {name!r} cannot be loaded "
+            f"({type(e).__name__}); make it, and set PREFECT_API_URL"
+        ) from None
 
 
 def _bare(e: UnderstudyError) -> UnderstudyError:

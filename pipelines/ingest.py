@@ -1,6 +1,6 @@
-"""Ingest: CSV and Parquet, a file or a folder, as streams of Arrow record batches.
+"""Ingest: CSV and Parquet, a file or a folder, and queries of databases, as streams of Arrow record batches.
 
-The table never has to fit in memory: `sniff` finds out what lies at a path, `infer_types` reads a CSV once to
+The table never has to fit in memory: `find` and `sniff` find out what an input is, `infer_types` reads a CSV once to
 learn its types, `batches` streams rows of exactly the types of a schema, `digest` notices a changed input.
 
 What a person should know of the reading, besides what `delimited` does:
@@ -12,6 +12,7 @@ What a person should know of the reading, besides what `delimited` does:
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ import pyarrow.parquet as pq
 
 from pipelines.delimited import (
     CANDIDATES,
+    TIMES,
     Aside,
     Candidate,
     csv_blocks,
@@ -32,13 +34,48 @@ from pipelines.delimited import (
     present,
 )
 from pipelines.publish import SUMS
+from pipelines.query import Query, common_type, database_file, file_query, from_values
+from pipelines.reference import check_address, is_address, label_of
 from pipelines.source import BLOCK_BYTES, COMPRESSED, Source, compressed, keys_of, opened, reading
-from privacy.errors import InputError, RowError
+from privacy.errors import InputError, RecipeError, RowError
 from synth.infer import plain_type, to_plain
 from synth.keys import NOT_CONVERTED
 
 _SUFFIXES = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".pq": "parquet"}
 _PARQUET = b"PAR1"
+
+
+Table = Source | Query
+"""Where rows come from."""
+
+
+def find(text: str, query: str | None, locate: Callable[[str], Path]) -> Table:
+    """Finds out what an input is: a database that an address names, or what lies at a path.
+
+    Args:
+        text: a path, or an address as SQLAlchemy has it.
+        query: what a database is asked.
+        locate: gives the absolute path of an input that may be read.
+
+    Raises:
+        RecipeError: query and input do not fit, or the input may not be read.
+        InputError: there is nothing to read, see `sniff`.
+    """
+    of_file = re.fullmatch(r"(?:sqlite(?:\+pysqlite)?|duckdb):///([^?]+)", text)
+    if is_address(text) and of_file is None:
+        check_address(text)
+        if query is None:
+            raise RecipeError(
+                f"an input that is a server needs a query, however: {label_of(text)} has none; write query: SELECT …"
+            )
+        return Query(address=text, text=query)
+    path = locate(text if of_file is None else of_file[1])
+    engine = database_file(path)
+    if engine is not None:
+        return file_query(path, engine, query)
+    if query is not None:
+        raise RecipeError(f"a query is for a database, however: {path.name} is none; leave query out")
+    return sniff(path)
 
 
 def sniff(path: Path) -> Source:
@@ -59,8 +96,8 @@ def sniff(path: Path) -> Source:
     return _sniff_files(path, (path,))
 
 
-def infer_types(source: Source, aside: Aside | None = None) -> pa.Schema:
-    """The column types of a source: those of its Parquet files, or what all rows of its CSV files fit.
+def infer_types(source: Table, aside: Aside | None = None) -> pa.Schema:
+    """The column types of a source: those of its Parquet files, or what all rows of a CSV or a query fit.
 
     A CSV is read once from end to end; a column takes the first of int64, float64, bool, date32, timestamp
     (us, or ns where more digits are written; UTC where every value has a zone) that every value fits, else
@@ -73,6 +110,8 @@ def infer_types(source: Source, aside: Aside | None = None) -> pa.Schema:
     Raises:
         InputError: a file cannot be read, or Parquet files disagree about the type of a column.
     """
+    if isinstance(source, Query):
+        return _query_types(source)
     if source.format == "parquet":
         return _parquet_types(source)
     alive: dict[str, tuple[Candidate, ...]] = dict.fromkeys(source.columns, CANDIDATES)
@@ -93,8 +132,26 @@ def _first(alive: Sequence[Candidate]) -> pa.DataType:
     return next((c.type for c in alive), pa.string())
 
 
+def _query_types(query: Query) -> pa.Schema:
+    """The types of a query's columns; where a database keeps times as text, those that all of a column's texts fit."""
+    types: dict[str, pa.DataType] = {}
+    alive: dict[str, tuple[Candidate, ...]] = {}
+    for block in query.blocks():
+        for name, values in zip(block.schema.names, block.columns, strict=True):
+            types[name] = common_type(types.get(name, pa.null()), values.type)
+            if query.timeless and pa.types.is_string(values.type):
+                alive[name] = tuple(c for c in alive.get(name, TIMES) if c.fits(present(values)))
+    found = {
+        name: _first(alive.get(name, ())) if pa.types.is_string(type) else type
+        for name, type in types.items()
+    }
+    return pa.schema(
+        [pa.field(name, pa.string() if pa.types.is_null(type) else type) for name, type in found.items()]
+    )
+
+
 def batches(
-    source: Source, schema: pa.Schema, *, batch_rows: int = 65536, aside: Aside | None = None
+    source: Table, schema: pa.Schema, *, batch_rows: int = 65536, aside: Aside | None = None
 ) -> Iterator[pa.RecordBatch]:
     """Streams the rows with exactly the types of `schema`, in its order of columns.
 
@@ -108,23 +165,39 @@ def batches(
         InputError: a column is missing or too many, a value does not convert, a value is missing where none
             may be; file, column and row are named, the value is not.
     """
-    source = _named_by(source, schema)
-    for file in source.files:
-        _check_columns(source.name_of(file), _columns_of(source, file), schema.names)
-    empty, aside = True, aside or Aside()
-    convert = from_text if source.format == "csv" else to_plain
+    if isinstance(source, Query):
+        read, convert = _query_blocks(source, schema), from_values
+    else:
+        source = _named_by(source, schema)
+        for file in source.files:
+            _check_columns(source.name_of(file), _columns_of(source, file), schema.names)
+        read = _file_blocks(source, aside or Aside())
+        convert = from_text if source.format == "csv" else to_plain
+    empty = True
+    for block, place in read:
+        for start in range(0, block.num_rows, batch_rows):
+            piece = block.slice(start, batch_rows)
+            yield _typed(piece, schema, convert, replace(place, row=place.row + start))
+            empty = False
+    if empty:
+        yield pa.RecordBatch.from_pylist([], schema=schema)
+
+
+def _file_blocks(source: Source, aside: Aside) -> Iterator[tuple[pa.RecordBatch, "_Place"]]:
     for file in source.files:
         row = 0
         read = csv_blocks(source, file, aside) if source.format == "csv" else _parquet_blocks(source, file)
         for block in _with_keys(source, file, read):
-            for start in range(0, block.num_rows, batch_rows):
-                piece = block.slice(start, batch_rows)
-                place = _Place(file=source.name_of(file), row=row + start)
-                yield _typed(piece, schema, convert, place)
-                empty = False
+            yield block, _Place(file=source.name_of(file), row=row)
             row += block.num_rows
-    if empty:
-        yield pa.RecordBatch.from_pylist([], schema=schema)
+
+
+def _query_blocks(query: Query, schema: pa.Schema) -> Iterator[tuple[pa.RecordBatch, "_Place"]]:
+    row = 0
+    for block in query.blocks():
+        _check_columns(query.label, block.schema.names, schema.names)
+        yield block, _Place(file=query.label, row=row)
+        row += block.num_rows
 
 
 def _named_by(source: Source, schema: pa.Schema) -> Source:
@@ -137,12 +210,16 @@ def _named_by(source: Source, schema: pa.Schema) -> Source:
     return source
 
 
-def digest(source: Source) -> str:
+def digest(source: Table) -> str:
     """SHA-256 (hex) over the files' names, lengths and contents; it tells a changed input from the same one.
+
+    Of a query it is over the rows in any order, which takes reading them.
 
     Raises:
         InputError: a file cannot be read.
     """
+    if isinstance(source, Query):
+        return source.digest()
     total = hashlib.sha256()
     for file in source.files:
         name = source.name_of(file)

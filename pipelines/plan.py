@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from pipelines import ingest as reading
 from pipelines import private
+from pipelines.query import Query
 from pipelines.recipe import Recipe
-from pipelines.source import Source, compressed, opened
+from pipelines.source import compressed, opened
 from pipelines.steps import ENCODED_BYTES, STEPS, Run, check, inputs_of, synthesizer_of
 from privacy.certificate import without_guarantee
 from synth.em import FEWEST_STEPS, STEP_ROWS, visits_of
@@ -125,8 +127,11 @@ def _kept(run: Run) -> Iterator[str]:
         yield name
 
 
-def rows_of(source: Source) -> int:
-    """Rows of a source: exact for Parquet, a guess from the size of the first lines for CSV."""
+def rows_of(source: reading.Table) -> int:
+    """Rows of a source: exact for Parquet and queries, a guess from the size of the first lines for CSV."""
+    if isinstance(source, Query):
+        counting = replace(source, text=f"SELECT count(*) AS n FROM ({source.text.rstrip('; ')}) AS counted")
+        return int(next(counting.blocks()).column(0)[0].as_py())
     if source.format == "parquet":
         return sum(int(pq.read_metadata(f).num_rows) for f in source.files)
     total = 0

@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from pipelines.reference import check_address, is_address
 from privacy.errors import RecipeError
 from synth.schema import parse_model
 from validation.gates import GateRules
@@ -101,7 +102,11 @@ class Recipe(BaseModel):
             description="name of the release: lower case letters, digits, . _ -",
         ),
     ]
-    input: Annotated[str, Field(min_length=1, description="CSV or Parquet, a file or a folder")]
+    input: Annotated[
+        str,
+        Field(min_length=1, description="CSV or Parquet, a file or a folder; or the address of a database"),
+    ]
+    query: Annotated[str | None, Field(min_length=1, description="what a database is asked: a SELECT")] = None
     broken_rows: Annotated[
         Whole,
         Field(
@@ -155,9 +160,17 @@ class Recipe(BaseModel):
     @field_validator("input", "schema_file", "holdout", "to")
     @classmethod
     def _no_nul(cls, value: object) -> object:
-        if isinstance(value, str) and "\0" in value:
+        # What is wrong with a field is told with its value, so not of an address, which may hold a secret.
+        if isinstance(value, str) and "\0" in value and not is_address(value):
             raise ValueError("a path must not hold a NUL byte")
         return value
+
+    @model_validator(mode="after")
+    def _no_secret(self) -> Self:
+        for text in (self.input, self.holdout, self.to):
+            if isinstance(text, str) and is_address(text):
+                check_address(text)
+        return self
 
     def digest(self) -> str:
         """SHA-256 (hex) of what the bytes of a release depend on: of all but `to` and `workers`."""

@@ -27,7 +27,6 @@ from pipelines import private
 from pipelines.delimited import Aside
 from pipelines.publish import publish as publish_files
 from pipelines.recipe import Recipe, canonical, resolve_input
-from pipelines.source import Source
 from pipelines.workspace import Record, Workspace, digest_of, sha256, write_atomic
 from privacy.certificate import Certificate, with_guarantee, without_guarantee
 from privacy.errors import GateRefused, InputError, RowError, SchemaError, UnderstudyError
@@ -130,15 +129,18 @@ class Run:
         """Where releases go."""
         return (self.folder / Path(self.recipe.to).expanduser()).resolve()
 
-    def source(self) -> Source:
+    def source(self) -> reading.Table:
         """The input, checked and recognized."""
-        return reading.sniff(resolve_input(self.recipe.input, folder=self.folder, extra_roots=self.roots))
+        return reading.find(self.recipe.input, self.recipe.query, self._locate)
 
-    def holdout_source(self) -> Source | None:
+    def holdout_source(self) -> reading.Table | None:
         """The input that is held out, where the recipe names one."""
         if not isinstance(self.recipe.holdout, str):
             return None
-        return reading.sniff(resolve_input(self.recipe.holdout, folder=self.folder, extra_roots=self.roots))
+        return reading.find(self.recipe.holdout, None, self._locate)
+
+    def _locate(self, text: str) -> Path:
+        return resolve_input(text, folder=self.folder, extra_roots=self.roots)
 
 
 def open_run(recipe: Recipe, folder: Path, *, roots: Sequence[Path] = (), watch: Watch | None = None) -> Run:

@@ -162,7 +162,7 @@ def test_the_digest_of_a_recipe_stays_what_it_is() -> None:
     canonical = json.loads(parse("{name: flights, input: flights.csv}").to_json())
     canonical.pop("gate")
     assert canonical == {
-        "name": "flights", "input": "flights.csv", "schema": "schema.yaml", "dataset": None, "broken_rows": 0,
+        "name": "flights", "input": "flights.csv", "schema": "schema.yaml", "dataset": None, "broken_rows": 0, "query": None,
         "synthesizer": "auto", "options": {}, "rows": "source", "holdout": 0.2, "seed": 0, "threads": 2,
         "at_least": 10, "fit_rows": 1_000_000, "shard_rows": 250_000, "evidence_rows": 50_000, "workers": 1,
         "to": "releases", "privacy": None,
