@@ -26,6 +26,7 @@ class Changes:
         input: CSV or Parquet, a file or a folder; or the address of a database.
         query: what a database is asked, a SELECT.
         broken_rows: rows of CSV files with too many or too few cells that are set aside at most.
+        allow_drift: read an input whose columns are not those of the schema; the certificate says how they differ.
         schema: the schema of the table.
         dataset: name under which the lifetime of the dataset is kept.
         synthesizer: auto, or a name.
@@ -48,6 +49,7 @@ class Changes:
     input: str | None = None
     query: str | None = None
     broken_rows: int | None = None
+    allow_drift: bool | None = None
     schema: str | None = None
     dataset: str | None = None
     synthesizer: str | None = None

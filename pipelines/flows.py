@@ -50,7 +50,7 @@ from pipelines.steps import (
     told,
 )
 from pipelines.workspace import Record
-from privacy.errors import Busy, InputError, RecipeError, UnderstudyError
+from privacy.errors import Busy, InputError, NoRoom, RecipeError, UnderstudyError
 from validation.gates import Verdict
 
 RETRIED = ("ingest", "publish")
@@ -133,7 +133,7 @@ def _walk(run: Run) -> dict[str, Any] | State[Any]:
 
 def _may_heal(_task: Task[..., Any], _task_run: TaskRun, state: State[Any]) -> bool:
     """Whether another attempt may fare better: a disk comes back, a file is copied, a publisher goes."""
-    return isinstance(state.data, OSError | InputError | Busy)
+    return isinstance(state.data, OSError | InputError | NoRoom | Busy)
 
 
 # A key of its own for each attempt: what is stored is never found again, so nothing is cached. Without the

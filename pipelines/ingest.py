@@ -39,7 +39,7 @@ from pipelines.reference import check_address, is_address, label_of
 from pipelines.source import BLOCK_BYTES, COMPRESSED, Source, compressed, keys_of, opened, reading
 from privacy.errors import InputError, RecipeError, RowError
 from synth.infer import plain_type, to_plain
-from synth.keys import NOT_CONVERTED
+from synth.keys import NOT_CONVERTED, is_text
 
 _SUFFIXES = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".pq": "parquet"}
 _PARQUET = b"PAR1"
@@ -151,36 +151,50 @@ def _query_types(query: Query) -> pa.Schema:
 
 
 def batches(
-    source: Table, schema: pa.Schema, *, batch_rows: int = 65536, aside: Aside | None = None
+    source: Table,
+    schema: pa.Schema,
+    *,
+    batch_rows: int | None = None,
+    aside: Aside | None = None,
+    adapt: bool = False,
 ) -> Iterator[pa.RecordBatch]:
     """Streams the rows with exactly the types of `schema`, in its order of columns.
 
     Args:
         source: what to read.
         schema: names, types and nullability; its columns are the source's, in any order.
-        batch_rows: rows of a batch at most. A table without rows gives one empty batch.
+        batch_rows: rows of a batch at most; None: 65,536, of wide tables fewer. A table without rows gives one
+            empty batch.
         aside: takes broken rows of CSV files; None: there must be none.
+        adapt: whether columns that the schema lacks are left out, and those that the source lacks are missing.
 
     Raises:
         InputError: a column is missing or too many, a value does not convert, a value is missing where none
             may be; file, column and row are named, the value is not.
     """
     if isinstance(source, Query):
-        read, convert = _query_blocks(source, schema), from_values
+        read, convert = _query_blocks(source), from_values
     else:
         source = _named_by(source, schema)
-        for file in source.files:
-            _check_columns(source.name_of(file), _columns_of(source, file), schema.names)
         read = _file_blocks(source, aside or Aside())
         convert = from_text if source.format == "csv" else to_plain
+    batch_rows = batch_rows or rows_at_once(len(schema))
     empty = True
-    for block, place in read:
+    for number, (block, place) in enumerate(read):
+        if number == 0:
+            _refuse_drift(source.label, _name_drift(block.schema.names, schema), allowed=adapt)
+        block = _adapted(block, schema)
         for start in range(0, block.num_rows, batch_rows):
             piece = block.slice(start, batch_rows)
             yield _typed(piece, schema, convert, replace(place, row=place.row + start))
             empty = False
     if empty:
         yield pa.RecordBatch.from_pylist([], schema=schema)
+
+
+def rows_at_once(columns: int) -> int:
+    """Rows that are held at a time: some four million cells, and no more than 65,536 rows."""
+    return min(65_536, max(256, (1 << 22) // columns))
 
 
 def _file_blocks(source: Source, aside: Aside) -> Iterator[tuple[pa.RecordBatch, "_Place"]]:
@@ -192,12 +206,80 @@ def _file_blocks(source: Source, aside: Aside) -> Iterator[tuple[pa.RecordBatch,
             row += block.num_rows
 
 
-def _query_blocks(query: Query, schema: pa.Schema) -> Iterator[tuple[pa.RecordBatch, "_Place"]]:
+def _query_blocks(query: Query) -> Iterator[tuple[pa.RecordBatch, "_Place"]]:
     row = 0
     for block in query.blocks():
-        _check_columns(query.label, block.schema.names, schema.names)
         yield block, _Place(file=query.label, row=row)
         row += block.num_rows
+
+
+def check_drift(source: Source, schema: pa.Schema, *, allowed: bool) -> None:
+    """Holds the columns of files against a schema before any row is read.
+
+    Raises:
+        InputError: they differ, and that is not allowed; every difference is named.
+    """
+    _refuse_drift(source.label, drift_of(source, schema), allowed=allowed)
+
+
+def drift_of(source: Table, schema: pa.Schema) -> tuple[str, ...]:
+    """How the columns of a source differ from a schema, a line each: `+` is new, `-` is missing, `~` another kind."""
+    if isinstance(source, Query):
+        found = next(source.blocks()).schema
+        return _name_drift(found.names, schema)
+    source = _named_by(source, schema)
+    names = _columns_of(source, source.files[0])
+    if source.format == "csv":
+        return _name_drift(names, schema)
+    types = _parquet_types(replace(source, columns=names))
+    other = [
+        f"~ {f.name!r} is {types.field(f.name).type}, no longer {f.type}"
+        for f in schema
+        if f.name in names and not _may_become(types.field(f.name).type, f.type)
+    ]
+    return (*_name_drift(names, schema), *other)
+
+
+def _name_drift(names: Sequence[str], schema: pa.Schema) -> tuple[str, ...]:
+    expected = set(schema.names)
+    new = [f"+ {n!r} is new" for n in names if n not in expected]
+    return (*new, *(f"- {n!r} is missing" for n in schema.names if n not in set(names)))
+
+
+def _may_become(found: pa.DataType, type: pa.DataType) -> bool:
+    """Whether values of a type may convert: anything to text, and within numbers, times and truth values."""
+    kinds = (pa.types.is_boolean, pa.types.is_temporal, is_text)
+    a, b = ([is_kind(t) for is_kind in kinds] for t in (found, type))
+    return a == b or is_text(type) or pa.types.is_null(found) or pa.types.is_null(type)
+
+
+def _refuse_drift(label: str, drift: Sequence[str], *, allowed: bool) -> None:
+    if drift and not allowed:
+        shown = "; ".join(drift[:20]) + (f"; and {len(drift) - 20} more" if len(drift) > 20 else "")
+        raise InputError(
+            f"an input must have the columns of its schema, however: {label}: {shown}; mend the schema, or read "
+            "it as it is with --allow-drift"
+        )
+
+
+def _adapted(block: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The rows with a column of missing values for each that the source lacks."""
+    for field in schema:
+        if field.name not in block.schema.names:
+            block = block.append_column(field.name, pa.nulls(len(block), pa.string()))
+    return block
+
+
+def stamp(source: Table) -> tuple[tuple[int, ...], ...]:
+    """What tells that files were changed while they were read; of a query nothing, which sees one state."""
+    if isinstance(source, Query):
+        return ()
+    found = []
+    for file in source.files:
+        with reading(source.name_of(file)):
+            about = file.stat()
+            found.append((about.st_ino, about.st_size, about.st_mtime_ns))
+    return tuple(found)
 
 
 def _named_by(source: Source, schema: pa.Schema) -> Source:
@@ -412,7 +494,7 @@ def _common_type(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
 def _parquet_blocks(source: Source, file: Path) -> Iterator[pa.RecordBatch]:
     # buffer_size: without it a whole row group is read at once, which may be the whole file.
     with reading(source.name_of(file)), pq.ParquetFile(file, buffer_size=BLOCK_BYTES) as parquet:
-        yield from parquet.iter_batches(batch_size=65536)
+        yield from parquet.iter_batches(batch_size=rows_at_once(len(source.columns) or 1))
 
 
 # ------------------------------------------------------------------------------------------------- conversion

@@ -3,9 +3,12 @@
 import json
 import re
 import shlex
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from pipelines import ingest as reading
 from pipelines.delimited import Aside
@@ -14,7 +17,7 @@ from pipelines.query import Query
 from pipelines.recipe import resolve_input, slug
 from pipelines.reference import label_of
 from pipelines.source import Source
-from privacy.errors import RecipeError, SchemaError, UsageError
+from privacy.errors import InputError, RecipeError, SchemaError, UsageError
 from synth.infer import infer
 from synth.metadata import from_sdv
 from synth.schema import Schema
@@ -107,7 +110,7 @@ def initialize(
     aside = Aside(most=MOST_BROKEN)
     types = reading.infer_types(found, aside)
     if sdv_metadata is None:
-        schema = infer(lambda: reading.batches(found, types, aside=Aside(most=MOST_BROKEN)), blind=blind)
+        schema = infer(lambda: _rows(found, types), blind=blind)
     else:
         schema = from_sdv(_json_of(sdv_metadata), types)
     place = _place_of(found)
@@ -127,6 +130,18 @@ def initialize(
         warnings=(*outside, *_broken(aside), *_nameless(found), *_notes(schema)),
         command=f"understudy release recipe.yaml{root}",
     )
+
+
+def _rows(found: reading.Table, types: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """The rows, of which there must be some: of none nothing can be written down."""
+    rows = 0
+    for batch in reading.batches(found, types, aside=Aside(most=MOST_BROKEN)):
+        rows += len(batch)
+        yield batch
+    if not rows:
+        raise InputError(
+            f"a table must have rows, however: {found.label} has none; give one that has, or --blind"
+        )
 
 
 def _place_of(found: reading.Table) -> Path:

@@ -12,15 +12,12 @@ from pipelines import private
 from pipelines.query import Query
 from pipelines.recipe import Recipe
 from pipelines.source import compressed, opened
-from pipelines.steps import ENCODED_BYTES, STEPS, Run, check, inputs_of, synthesizer_of
+from pipelines.steps import ENCODED_BYTES, STEPS, Run, check, inputs_of, memory_of, synthesizer_of
 from privacy.certificate import without_guarantee
 from synth.em import FEWEST_STEPS, STEP_ROWS, visits_of
 from synth.registry import synthesizer
 from synth.schema import Schema
 from synth.train import batch_of
-
-BASE_BYTES = 700_000_000
-"""Resident memory of the imports and of one batch."""
 
 SAMPLED_BYTES = 1 << 20
 """How much of a CSV file is looked at to guess the number of its rows."""
@@ -105,7 +102,7 @@ def estimate(run: Run) -> Plan:
         rows=None if secret and recipe.rows == "source" else released,
         synthesizer=synthesizer_of(recipe),
         seconds=_seconds(recipe, schema, rows, fitted, released),
-        memory_bytes=BASE_BYTES + 2 * fitted * (8 * len(schema) + 9),
+        memory_bytes=memory_of(recipe, schema, rows),
         privacy=_privacy(run, schema),
         cached=tuple(_kept(run)),
         run=str(run.workspace.path),

@@ -29,7 +29,7 @@ from pipelines.reference import hidden, label_of, resolve
 from privacy.errors import InputError, RecipeError
 from synth.infer import plain_type, to_plain
 
-ROWS = 65_536
+ROWS = 8_192
 """Rows that are fetched at once."""
 
 _MAGIC: tuple[tuple[int, bytes, Literal["duckdb", "sqlite"]], ...] = (

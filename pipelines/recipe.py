@@ -113,6 +113,10 @@ class Recipe(BaseModel):
             ge=0, description="rows of CSV files with too many or too few cells that are set aside at most"
         ),
     ] = 0
+    allow_drift: Annotated[
+        bool,
+        Field(strict=True, description="read an input whose columns are not those of the schema, and say so"),
+    ] = False
     schema_file: Annotated[str, Field(alias="schema", description="the schema of the table")] = "schema.yaml"
     dataset: Annotated[
         str | None, Field(description="name under which the lifetime of the dataset is kept")

@@ -46,6 +46,11 @@ class Source:
     delimiter: str | None = None
     header: bool = True
 
+    @property
+    def label(self) -> str:
+        """The source, as messages name it."""
+        return self.path.name
+
     def name_of(self, file: Path) -> str:
         """The name of one of the files, relative to the source, as messages and digests use it."""
         return file.name if file == self.path else file.relative_to(self.path).as_posix()

@@ -25,8 +25,10 @@ import pyarrow.parquet as pq
 from pipelines import ingest as reading
 from pipelines import private
 from pipelines.delimited import Aside
+from pipelines.machine import available_memory, check_disk, check_memory, room
 from pipelines.publish import publish as publish_files
 from pipelines.recipe import Recipe, canonical, resolve_input
+from pipelines.source import Source
 from pipelines.workspace import Record, Workspace, digest_of, sha256, write_atomic
 from privacy.certificate import Certificate, with_guarantee, without_guarantee
 from privacy.errors import GateRefused, InputError, RowError, SchemaError, UnderstudyError
@@ -60,6 +62,10 @@ RELEASE = "release.json"
 
 ENCODED_BYTES = 400_000_000
 """What the encoded rows may take at most; wider tables learn from fewer rows."""
+
+
+BASE_BYTES = 700_000_000
+"""Resident memory of the imports and of one batch."""
 
 
 class Watch(Protocol):
@@ -199,7 +205,8 @@ def perform(run: Run, name: str) -> Record:
         return found
     began = time.perf_counter()
     try:
-        outputs, facts = step.act(run)
+        with room(run.workspace.path, f"the step {name}"):
+            outputs, facts = step.act(run)
     except RowError as e:
         raise refusal_of(run, e) from None
     record = run.workspace.commit(name, inputs, outputs, facts, time.perf_counter() - began)
@@ -271,6 +278,7 @@ def release(run: Run) -> Outcome:
     try:
         with run.workspace.locked():
             check(run)
+            check_room(run)
             before = run.workspace.records()
             for name in STEPS:
                 perform(run, name)
@@ -293,8 +301,30 @@ def check(run: Run) -> None:
     if run.recipe.privacy is not None:
         check_private(name)
         private.check_private(run)
-    for look in (run.source, run.holdout_source, lambda: run.schema):
-        look()
+    arrow = run.schema.arrow
+    for source in (run.source(), run.holdout_source()):
+        # A query is held against the schema when it is read: until then nothing connects.
+        if isinstance(source, Source):
+            reading.check_drift(source, arrow, allowed=run.recipe.allow_drift)
+
+
+def check_room(run: Run) -> None:
+    """Finds out before anything is read whether memory and disk suffice.
+
+    Raises:
+        NoRoom: they do not.
+    """
+    check_memory(memory_of(run.recipe, run.schema), available_memory())
+    source = run.source()
+    if isinstance(source, Source) and run.recipe.privacy is None and "ingest" not in run.workspace.records():
+        check_disk(run.workspace.path, sum(f.stat().st_size for f in source.files) // 4, what="the run")
+
+
+def memory_of(recipe: Recipe, schema: Schema, rows: int | None = None) -> int:
+    """Estimated resident memory in bytes; `rows` of the source, where they are known."""
+    width = 8 * len(schema) + 9
+    fitted = min(recipe.fit_rows, ENCODED_BYTES // width)
+    return BASE_BYTES + 2 * width * (fitted if rows is None else min(rows, fitted))
 
 
 def synthesizer_of(recipe: Recipe) -> str:
@@ -327,7 +357,7 @@ def _ingest_inputs(run: Run) -> dict[str, str]:
         "source": reading.digest(run.source()),
         "holdout": "" if held is None else reading.digest(held),
         "schema": digest_of(run.schema.to_json()),
-        "recipe": digest_of(run.recipe.broken_rows),
+        "recipe": digest_of([run.recipe.broken_rows, run.recipe.allow_drift]),
     }
 
 
@@ -346,7 +376,7 @@ def _ingest(run: Run) -> tuple[list[Path], dict[str, Any]]:
     with pq.ParquetWriter(part, arrow, compression="zstd", compression_level=1) as writer:
         for source, is_held in ((run.source(), False), (held, True)):
             rows = 0
-            for whole in () if source is None else reading.batches(source, schema.arrow, aside=aside):
+            for whole in () if source is None else _read(run, source, aside):
                 batch = _needed(whole, schema)
                 marked = (
                     batch if held is None else batch.append_column(HELD_OUT, pa.array([is_held] * len(batch)))
@@ -360,12 +390,24 @@ def _ingest(run: Run) -> tuple[list[Path], dict[str, Any]]:
     if run.recipe.privacy is not None:
         private.identify(run, _units(run))
     run.watch.wrote("ingest", target)
-    facts = {
-        "rows": counts[0],
-        "columns": len(schema),
-        **({"set_aside": len(aside.rows)} if aside.rows else {}),
-    }
+    drift = list(reading.drift_of(run.source(), schema.arrow)) if run.recipe.allow_drift else []
+    facts: dict[str, Any] = {"rows": counts[0], "columns": len(schema)}
+    if aside.rows:
+        facts["set_aside"] = len(aside.rows)
+    if drift:
+        facts["drift"] = drift
     return [target, kept_aside], facts if held is None else {**facts, "holdout_rows": counts[1]}
+
+
+def _read(run: Run, source: reading.Table, aside: Aside) -> Iterator[pa.RecordBatch]:
+    """The rows of a source, which must stay as it is meanwhile."""
+    before = reading.stamp(source)
+    yield from reading.batches(source, run.schema.arrow, aside=aside, adapt=run.recipe.allow_drift)
+    if reading.stamp(source) != before:
+        raise InputError(
+            f"an input must stay as it is while it is read, however: {source.label} was changed; release again "
+            "when it is whole"
+        )
 
 
 def _units(run: Run) -> Iterator["NDArray[np.uint64]"]:
@@ -918,6 +960,7 @@ def certificate(run: Run, *, warnings: int) -> Certificate:
         seed=run.recipe.seed,
         warnings=warnings,
         versions=versions(),
+        drift=tuple(facts["ingest"].facts.get("drift", ())),
     )
 
 

@@ -8,6 +8,7 @@
     ├── InputError             exit 1   the data cannot be read, or is not what the schema says
     │   └── RowError                    some rows are not; where they stand is for the inside
     ├── ReleaseError           exit 1   a release or a workspace that is damaged
+    ├── NoRoom                 exit 1   disk or memory do not suffice
     ├── LedgerError            exit 1   a ledger, its key or its clock that cannot be trusted
     ├── LeakRefused            exit 1   exact evidence was about to leave under a formal guarantee
     ├── GateRefused            exit 3   the evidence does not allow a release
@@ -78,6 +79,10 @@ class RowError(InputError):
 
 class ReleaseError(UnderstudyError):
     """A release or a workspace is damaged or not one of ours."""
+
+
+class NoRoom(UnderstudyError):
+    """Disk or memory do not suffice; what was there before is as it was."""
 
 
 class LedgerError(UnderstudyError):

@@ -19,7 +19,7 @@ from pipelines import flows
 from pipelines.ingest import Table, batches, digest, find, infer_types
 from pipelines.init import initialize
 from pipelines.plan import rows_of
-from pipelines.query import Query
+from pipelines.query import ROWS, Query
 from pipelines.recipe import load
 from pipelines.reference import check_address, hidden, label_of, resolve
 from pipelines.steps import open_run, release
@@ -247,7 +247,7 @@ def test_a_server_s_rows_come_in_their_types(address: str) -> None:
 
 def test_a_server_s_rows_are_streamed(address: str) -> None:
     blocks = Query(address=address, text="SELECT generate_series(1, 1000000000000) AS a").blocks()
-    assert len(next(blocks)) == 65_536
+    assert len(next(blocks)) == ROWS
     blocks.close()  # type: ignore[attr-defined]
 
 
