@@ -56,6 +56,9 @@ from validation.gates import Verdict
 RETRIED = ("ingest", "publish")
 """Steps that wait for disks, shares and other publishers. The others only compute: they would fail alike."""
 
+AWAY = (httpx.HTTPError, RuntimeError)
+"""What Prefect's client raises where its server is down, slow or unable."""
+
 RETRY_SECONDS = [10.0, 60.0]
 """Delays before the second and the third attempt."""
 
@@ -241,7 +244,9 @@ class Told:
             self._shards += 1
             self._tell(step, self._shards / len(shards_of(self._run)))
         if step == "gate":
-            create_markdown_artifact(verdict_page(path), key=artifact_key(self._run, "verdict"))
+            page = verdict_page(path)
+            with contextlib.suppress(*AWAY):
+                create_markdown_artifact(page, key=artifact_key(self._run, "verdict"))
 
     def ended(self, step: str, record: Record, *, cached: bool) -> None:
         """A step is finished, or was found finished."""
@@ -255,7 +260,7 @@ class Told:
     def _tell(self, step: str, part: float) -> None:
         percent = 100 * (list(STEPS).index(step) + part) / len(STEPS)
         # A server that is away for a moment must not cost the work of a step.
-        with contextlib.suppress(httpx.HTTPError):
+        with contextlib.suppress(*AWAY):
             update_progress_artifact(
                 self._progress, percent, description=DOING[step] if part < 1 else f"{step} is done"
             )

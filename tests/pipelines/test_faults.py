@@ -20,6 +20,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipelines import machine
 from pipelines.delimited import Aside
@@ -30,7 +32,8 @@ from pipelines.publish import check_sums, publish
 from pipelines.recipe import Recipe
 from pipelines.steps import Run, _read, open_run, perform, release, reopen_run
 from pipelines.verify import verify
-from privacy.errors import InputError, NoRoom
+from privacy.errors import InputError, NoRoom, UsageError
+from synth.schema import Schema
 from tests.pipelines.conftest import Understudy
 from tests.pipelines.tables import bytes_of, prepare, write_visits
 
@@ -359,3 +362,53 @@ def test_a_schedule_that_fires_twice_publishes_once(tmp_path: Path) -> None:
     second = release(open_run(recipe, tmp_path))
     assert (second.again, second.release) == (True, first.release)
     assert bytes_of(tmp_path / "releases") == before
+
+
+# --------------------------------------------------------------------------------------------------- parsers
+
+RECIPE_TEXT = """\
+name: flights
+input: postgresql://ann:${env:PW}@host/db
+query: SELECT 1
+privacy: {epsilon: 1.0, delta: 1.0e-6, shares: {profile: 0.3, model: 0.7}}
+options: {components: 8}
+gate: {warn_only: [copies]}
+"""
+SCHEMA_TEXT = """\
+unit: who
+columns:
+- {name: who, kind: identifier, type: string, pattern: 'P[0-9]{5}'}
+- {name: age, kind: numerical, type: int64, min: 0, max: 120, facts: 'declared: law'}
+- {name: ward, kind: categorical, type: string, categories: [north, 'no', 1.5]}
+"""
+
+
+@pytest.mark.parametrize(("model", "text"), [(Recipe, RECIPE_TEXT), (Schema, SCHEMA_TEXT)])
+@given(data=st.data())
+def test_a_recipe_or_schema_with_any_slip_is_refused_in_words_or_read(
+    model: type[Recipe] | type[Schema], text: str, data: st.DataObject
+) -> None:
+    model.parse(text, source="whole")
+    for _ in range(data.draw(st.integers(1, 3))):
+        at, span = data.draw(st.integers(0, len(text))), data.draw(st.integers(0, 6))
+        piece = data.draw(
+            st.text(max_size=3)
+            | st.sampled_from(["\n", ": ", "- ", "{", "&a ", "*a", "!!set ", "1e999", "~"])
+        )
+        text = text[:at] + piece + text[at + span :]
+    try:
+        found = model.parse(text, source="slipped")
+    except UsageError:
+        return
+    assert model.parse(found.to_json(), source="again") == found
+
+
+def test_a_million_distinct_texts_are_read_as_a_stream_and_none_is_learned(tmp_path: Path) -> None:
+    rows = 1_000_000
+    texts = pc.binary_join_element_wise("who", pa.array(np.arange(rows) // 2 * 2).cast(pa.string()), " ")
+    run = run_of(tmp_path, pa.table({"name": texts, "n": DRAW.normal(size=rows)}), rows=100)
+    assert run.schema["name"].kind == "text"
+    for step in ("ingest", "profile", "fit", "sample"):
+        perform(run, step)
+    assert set(pq.read_table(run.workspace.path / "data")["name"].to_pylist()) == {"(text)"}
+    assert b"who" not in (run.workspace.path / "rows.parquet").read_bytes()
