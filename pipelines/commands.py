@@ -241,16 +241,53 @@ def sample(
         console.say(f"{rows:,} rows in {out}")
 
 
-def verify(release: Path, /, *, json: Flag = False) -> None:
-    """Check every checksum of a release, and its data against its own schema.
+def keygen(name: Path = Path("understudy"), /, *, json: Flag = False) -> None:
+    """Make a pair of keys to sign releases with: NAME.key, which is secret, and NAME.pub, which others need.
+
+    Args:
+        name: path of the two files without their endings.
+        json: print one JSON object.
+    """
+    from pipelines.sign import keygen as make
+
+    keys = make(name)
+    if json:
+        console.say_json({"secret": str(keys.secret), "public": str(keys.public), "number": keys.number})
+        return
+    console.say(
+        f"Wrote {keys.secret} and {keys.public}, number {keys.number}.\nThe first has no password: keep it secret, "
+        "out of every repository; give the second to whoever shall verify."
+    )
+
+
+def sign(release: Path, /, *, key: Path = Path("understudy.key"), json: Flag = False) -> None:
+    """Sign a release, in minisign's format.
 
     Args:
         release: the folder of the release.
+        key: the secret key.
+        json: print one JSON object.
+    """
+    from pipelines.sign import sign as put
+
+    path = put(release, key)
+    if json:
+        console.say_json({"signature": str(path)})
+        return
+    console.say(f"Signed: {path}")
+
+
+def verify(release: Path, /, *, public_key: Path | None = None, json: Flag = False) -> None:
+    """Check every checksum of a release, its data against its own schema, and its signature.
+
+    Args:
+        release: the folder of the release.
+        public_key: the key that must have signed it; without one a signature is not checked.
         json: print one JSON object.
     """
     from pipelines.verify import verify as check
 
-    found = check(release)
+    found = check(release, public_key=public_key)
     if json:
         console.say_json(asdict(found))
         return
