@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from pipelines import ingest as reading
 from pipelines import private
+from pipelines.croissant import croissant, provenance
 from pipelines.delimited import Aside
 from pipelines.machine import available_memory, check_disk, check_memory, room
 from pipelines.publish import publish as publish_files
@@ -908,7 +909,12 @@ def release_files(run: Run) -> dict[str, bytes | Path]:
         schema=schema,
         attacks=attacks,
     )
-    names = sorted([*shards, "schema.json", "certificate.json", "report.html", "README.md", "SHA256SUMS"])
+    about = {
+        "croissant.json": croissant(run.recipe.name, schema, promised.to_dict(), _digests(run)),
+        "provenance.json": provenance(run.recipe.name, promised.to_dict()),
+    }
+    own = ["schema.json", "certificate.json", "report.html", "README.md", "SHA256SUMS"]
+    names = sorted([*shards, *about, *own])
     text = card.render(
         name=run.recipe.name,
         certificate=promised.to_dict(),
@@ -922,9 +928,18 @@ def release_files(run: Run) -> dict[str, bytes | Path]:
         **shards,
         "schema.json": schema_path,
         "certificate.json": (json.dumps(promised.to_dict(), indent=1, ensure_ascii=False) + "\n").encode(),
+        **{
+            name: (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode()
+            for name, data in about.items()
+        },
         "report.html": page.encode(),
         "README.md": text.encode(),
     }
+
+
+def _digests(run: Run) -> dict[str, str]:
+    """Path of each shard → its SHA-256."""
+    return dict(run.workspace.records()["sample"].outputs)
 
 
 def published_evidence(run: Run) -> "tuple[Fidelity, Attacks | None]":
