@@ -23,6 +23,7 @@ COMMANDS = {
     "resume": "Go on with a run that was interrupted.",
     "sample": "Draw more rows from a fitted model; costs no budget.",
     "verify": "Check a release: checksums, data against its schema, signature.",
+    "export": "Write the rows of a release as CSV, formulas escaped.",
     "keygen": "Make a pair of keys to sign releases with.",
     "sign": "Sign a release; any minisign checks it.",
     "budget": "Show, set or check the privacy budgets of datasets.",

@@ -241,6 +241,24 @@ def sample(
         console.say(f"{rows:,} rows in {out}")
 
 
+def export(release: Path, out: Path, /, *, force: Flag = False, json: Flag = False) -> None:
+    """Write the rows of a release as CSV; texts that a spreadsheet would take for formulas get an apostrophe.
+
+    Args:
+        release: the folder of the release.
+        out: the CSV file to write; called .csv.gz, .csv.bz2 or .csv.zst it is packed.
+        force: overwrite a file that is there.
+        json: print one JSON object.
+    """
+    from pipelines.export import export as write
+
+    rows, escaped = write(release, out, force=force)
+    if json:
+        console.say_json({"rows": rows, "escaped": escaped, "file": str(out)})
+    else:
+        console.say(f"{rows:,} rows in {out}; {escaped:,} texts like formulas were escaped")
+
+
 def keygen(name: Path = Path("understudy"), /, *, json: Flag = False) -> None:
     """Make a pair of keys to sign releases with: NAME.key, which is secret, and NAME.pub, which others need.
 
