@@ -24,6 +24,8 @@ COMMANDS = {
     "sample": "Draw more rows from a fitted model; costs no budget.",
     "verify": "Check a release: checksums, data against its schema, signature.",
     "export": "Write the rows of a release as CSV, formulas escaped.",
+    "push": "Put a release into an object store (S3), whole or not at all.",
+    "pull": "Fetch a release from an object store, and check it.",
     "keygen": "Make a pair of keys to sign releases with.",
     "sign": "Sign a release; any minisign checks it.",
     "budget": "Show, set or check the privacy budgets of datasets.",

@@ -259,6 +259,40 @@ def export(release: Path, out: Path, /, *, force: Flag = False, json: Flag = Fal
         console.say(f"{rows:,} rows in {out}; {escaped:,} texts like formulas were escaped")
 
 
+def push(release: Path, address: str, /, *, json: Flag = False) -> None:
+    """Put a release into an object store; a reader there sees all of it or nothing.
+
+    Args:
+        release: the folder of the release.
+        address: s3://bucket/prefix; keys come from the environment.
+        json: print one JSON object.
+    """
+    from pipelines.remote import push as put
+
+    where = put(release, address)
+    if json:
+        console.say_json({"address": where})
+        return
+    console.say(f"Pushed to {where}")
+
+
+def pull(address: str, folder: Path = Path("releases"), /, *, json: Flag = False) -> None:
+    """Fetch a release from an object store, and check every file of it.
+
+    Args:
+        address: s3://bucket/prefix/NAME for its latest, or that of one release.
+        folder: where the folder of the release goes.
+        json: print one JSON object.
+    """
+    from pipelines.remote import pull as fetch
+
+    where = fetch(address, folder)
+    if json:
+        console.say_json({"release": str(where)})
+        return
+    console.say(f"Fetched {where}, every file as listed")
+
+
 def keygen(name: Path = Path("understudy"), /, *, json: Flag = False) -> None:
     """Make a pair of keys to sign releases with: NAME.key, which is secret, and NAME.pub, which others need.
 

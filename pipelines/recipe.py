@@ -171,7 +171,11 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _no_secret(self) -> Self:
-        for text in (self.input, self.holdout, self.to):
+        if "://" in self.to:
+            raise ValueError(
+                "to must be a folder, however: it is an address; `understudy push` fills object stores"
+            )
+        for text in (self.input, self.holdout):
             if isinstance(text, str) and is_address(text):
                 check_address(text)
         return self
