@@ -32,6 +32,7 @@ from synth.schema import Column, Schema
 
 if TYPE_CHECKING:
     from pipelines.steps import Run
+    from privacy.book import Budget as Lifetime
     from privacy.curator import Descent, Rows
     from privacy.ledger import Ledger
     from privacy.private import PrivateCurator
@@ -208,10 +209,18 @@ def describe(run: "Run") -> str:
     elif spent.lifetime is None:
         lines.append("lifetime: none yet; this release makes its own epsilon the dataset's")
     else:
-        lines.append(
-            f"lifetime of {run.recipe.dataset}: {spent.epsilon:.4g} of epsilon {spent.lifetime.epsilon:g} is spent"
-        )
+        lines.append(_lifetime_line(run, spent.loss, spent.epsilon, spent.lifetime))
     return "; ".join([*lines, *notes_of(schema, run.stated)])
+
+
+def _lifetime_line(run: "Run", loss: Loss, epsilon: float, lifetime: "Lifetime") -> str:
+    line = f"lifetime of {run.recipe.dataset}: {epsilon:.4g} of epsilon {lifetime.epsilon:g} is spent"
+    if (_own(run) / RESERVATION).exists():
+        return f"{line} or reserved, by this run as well"
+    after = (loss + worst_of(run)).epsilon(lifetime.delta)
+    if after <= lifetime.epsilon:
+        return f"{line}; this release makes it {after:.4g}"
+    return f"{line}; this release would make it {after:.4g}, and will be REFUSED"
 
 
 # --- the run's own
