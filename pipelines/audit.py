@@ -22,7 +22,7 @@ from privacy.audit import Audit
 from privacy.audit import audit as bound_of
 from privacy.curator import Floats
 from privacy.errors import RecipeError
-from privacy.private import Account, PrivateCurator
+from privacy.private import PrivateCurator
 from synth.codec import Codec, Encoded
 from synth.keys import from_keys, is_real, is_text
 from synth.learn import learn
@@ -64,7 +64,8 @@ class Audited:
         return (
             f"epsilon is at least {self.found.epsilon:.3g} (confidence {self.found.confidence:.0%}, delta "
             f"{self.found.delta:g}); {self.epsilon:g} is promised. {verdict}\n"
-            f"{self.found.correct} of {self.found.guesses} guesses about {self.found.canaries} canaries were right. "
+            f"{self.found.correct} of {self.found.guesses} guesses about {self.found.canaries} canaries were right; "
+            f"for a mechanism that errs as a Gaussian one does they show at least {self.found.gaussian:.3g}. "
             f"A lower bound is no proof.\n  kept in {self.path}"
         )
 
@@ -110,18 +111,18 @@ def last(run: Run) -> dict[str, Any] | None:
 def _fitted(run: Run, table: pa.Table, rng: np.random.Generator) -> tuple[Codec, Model]:
     recipe, schema = run.recipe, run.schema
     assert recipe.privacy is not None
-    budget = private.budget_of(recipe.privacy, schema)
     rows = RawRows(schema, table_source(table))
     key = rng.bytes(32)
     unit_rows = recipe.privacy.max_rows_per_unit
-    account = Account(rho=budget.profile, delta=budget.delta)
-    curator = PrivateCurator(rows, account, key=key, unit_rows=unit_rows)
+    account = private.account_for(run, "profile")
+    units = private.units_of(run)
+    curator = PrivateCurator(rows, account, key=key, unit_rows=unit_rows, units_about=units)
     profile = learn(schema, curator, labels_of(rows), at_least=recipe.at_least)
     codec = Codec(schema, profile)
     encoded = curator.recode(
         lambda batch: codec.code(batch, rows.dictionaries),
         EncodedStore(None, unit_is_row=rows.unit_is_row),
-        Account(rho=budget.model + budget.profile - sum(c.rho for c in account.charges)),
+        private.account_for(run, "model", spent=sum(c.rho for c in account.charges)),
     )
     seed = int(rng.integers(2**31))
     model = fit_encoded(

@@ -10,9 +10,8 @@ import pyarrow.parquet as pq
 from pipelines import ingest as reading
 from pipelines import private
 from pipelines.query import Query
-from pipelines.recipe import Recipe
 from pipelines.source import compressed, opened
-from pipelines.steps import ENCODED_BYTES, STEPS, Run, check, inputs_of, memory_of, synthesizer_of
+from pipelines.steps import STEPS, Run, check, inputs_of, memory_of, synthesizer_of
 from privacy.certificate import without_guarantee
 from synth.em import FEWEST_STEPS, STEP_ROWS, visits_of
 from synth.registry import synthesizer
@@ -93,15 +92,14 @@ def estimate(run: Run) -> Plan:
     rows = private.rows_about(run) if secret else rows_of(run.source())
     released = rows if recipe.rows == "source" else recipe.rows
     learned = sum(c.learned for c in schema)
-    wide = ENCODED_BYTES // (8 * len(schema) + 9)
-    fitted = min(rows, recipe.fit_rows, wide)
+    fitted = min(rows, run.most_rows)
     return Plan(
         source_rows=None if secret else rows,
         columns=len(schema),
         learned_columns=learned,
         rows=None if secret and recipe.rows == "source" else released,
         synthesizer=synthesizer_of(recipe),
-        seconds=_seconds(recipe, schema, rows, fitted, released),
+        seconds=_seconds(run, rows, fitted, released),
         memory_bytes=memory_of(recipe, schema, rows),
         privacy=_privacy(run, schema),
         cached=tuple(_kept(run)),
@@ -149,18 +147,31 @@ STEP_SECONDS = {"vae": 0.005, "ctgan": 0.02, "sdv-ctgan": 0.02, "sdv-tvae": 0.01
 """Seconds of a network's step for twenty columns."""
 
 
-def _seconds(recipe: Recipe, schema: Schema, rows: int, fitted: int, released: int) -> dict[str, float]:
+PRIVATE_STEP = 2.0
+"""What a step with clipped and noised gradients takes, in steps without."""
+
+STEP_BATCH = 500
+"""Rows of the steps that `STEP_SECONDS` are of."""
+
+
+def _seconds(run: Run, rows: int, fitted: int, released: int) -> dict[str, float]:
     """Seconds of each step on two cores of 2020s make: measured on 10 to 80 columns, good to a factor 2."""
+    recipe, schema = run.recipe, run.schema
     name, cells = synthesizer_of(recipe), len(schema) / 1e6
     evidence = min(rows, recipe.evidence_rows)
     attacks = 9 * min(1, evidence / 32_768) ** 1.5 * (0.5 + len(schema) / 30)
     given = synthesizer(name).options.model_validate(recipe.options)
     said: dict[str, Any] = given.model_dump()
-    if "epochs" in said:
+    each = STEP_SECONDS.get(name, max(STEP_SECONDS.values())) * (0.5 + len(schema) / 40)
+    gradients = None if recipe.privacy is None else private.gradients_of(run)
+    if gradients is not None:
+        descent, _ = gradients
+        larger = max(1.0, descent.rate * fitted / STEP_BATCH)
+        fit = PRIVATE_STEP * descent.steps * each * larger
+    elif "epochs" in said:
         # Ours have smaller batches for few rows, and an end; SDV's take both as they are said.
         batch = batch_of(said["batch_rows"], fitted) if "batch_rows" in said else said["batch_size"]
         epochs, most = said["epochs"], said.get("max_steps", math.inf)
-        each = STEP_SECONDS.get(name, max(STEP_SECONDS.values())) * (0.5 + len(schema) / 40)
         fit = min(most, epochs * max(1.0, fitted / batch)) * each
     else:
         visits = max(visits_of(fitted, len(schema), 30), FEWEST_STEPS * STEP_ROWS)

@@ -25,14 +25,15 @@ from pipelines.workspace import write_atomic
 from privacy.accounting import ORDERS, Loss, rho_for
 from privacy.certificate import formal
 from privacy.errors import RecipeError, ReleaseError
-from privacy.private import Account, Charge, Journal
+from privacy.private import Account, Charge, Journal, Target, total_of
 from synth.keys import is_text
-from synth.noised import FIRST_SHARE
+from synth.noised import FIRST_SHARE, share_asked
 from synth.schema import Column, Schema
 
 if TYPE_CHECKING:
     from pipelines.steps import Run
-    from privacy.curator import Rows
+    from privacy.book import Budget as Lifetime
+    from privacy.curator import Descent, Rows
     from privacy.ledger import Ledger
     from privacy.private import PrivateCurator
 
@@ -67,12 +68,23 @@ class Budget:
         delta: probability that finding categories may fail with, taken off delta first.
         profile: ρ of the questions about columns.
         model: ρ of the synthesizer's questions, before it gets what the profile leaves.
+        promised: epsilon and delta of the whole release.
+        asked: ρ of the profile's part that is asked for at all, by what is declared.
     """
 
     rho: float
     delta: float
     profile: float
     model: float
+    promised: tuple[float, float]
+    asked: float
+
+    @property
+    def target(self) -> Target:
+        """What noise on gradients is calibrated to: of the profile's part they get what it is known not to ask for."""
+        epsilon, delta = self.promised
+        others = Loss.zcdp(self.rho - self.model - self.profile + self.asked, self.delta)
+        return Target(epsilon=epsilon, delta=delta, others=others, rho=self.model)
 
     @property
     def worst(self) -> Loss:
@@ -85,8 +97,37 @@ def budget_of(privacy: Privacy, schema: Schema) -> Budget:
     delta = NAMES_DELTA * privacy.delta if any(_must_be_found(c) for c in schema) else 0.0
     rho = rho_for(privacy.epsilon, privacy.delta - delta)
     return Budget(
-        rho=rho, delta=delta, profile=privacy.shares.profile * rho, model=privacy.shares.model * rho
+        rho=rho,
+        delta=delta,
+        profile=privacy.shares.profile * rho,
+        model=privacy.shares.model * rho,
+        promised=(privacy.epsilon, privacy.delta),
+        asked=share_asked(schema) * privacy.shares.profile * rho,
     )
+
+
+def units_of(run: "Run") -> float | None:
+    """About how many units a model learns from, by what is public; None where nobody declared it."""
+    about = run.schema.units_about
+    return None if about is None else about * keep_of(run)
+
+
+def gradients_of(run: "Run") -> "tuple[Descent, float] | None":
+    """The steps that the recipe's synthesizer will take, and their share of the model's budget, if it takes any.
+
+    Raises:
+        RecipeError: their number does not follow from what is public, or an option needs exact answers.
+    """
+    from synth.registry import descent_of, resolve
+
+    name = resolve(run.recipe.synthesizer, private=True)
+    return descent_of(name, run.recipe.options, units_of(run))
+
+
+def worst_of(run: "Run") -> Loss:
+    """What a release costs at most, at every order, as it is known before a row is read."""
+    budget, gradients = budget_of(_privacy(run), run.schema), gradients_of(run)
+    return budget.worst if gradients is None else budget.target.worst(*gradients)
 
 
 def _must_be_found(column: Column) -> bool:
@@ -100,7 +141,8 @@ def check_private(run: "Run") -> None:
     """Refuses what a private release cannot promise, before any row is read.
 
     Raises:
-        RecipeError: there is no name of a dataset, or delta is too large for the number of units.
+        RecipeError: there is no name of a dataset, delta is too large for the number of units, or a model's steps do
+            not follow from it.
     """
     privacy, schema = _privacy(run), run.schema
     dataset_of(run.recipe)
@@ -120,6 +162,7 @@ def check_private(run: "Run") -> None:
             "max_rows_per_unit is for rows that share a unit, however: neither recipe nor schema names a `unit`; "
             "name the column whose equal values mean one person"
         )
+    gradients_of(run)
 
 
 def notes_of(schema: Schema, stated: Schema) -> list[str]:
@@ -149,18 +192,35 @@ def describe(run: "Run") -> str:
         f"epsilon {privacy.epsilon:g}, delta {privacy.delta:g} for {unit}: rho {budget.rho:.4g}",
         f"profile {privacy.shares.profile:.0%} of it: each count of a value or bin "
         f"± {noise:.0f} rows, later rounds less",
-        f"model {privacy.shares.model:.0%}, and what the profile leaves",
     ]
+    gradients = gradients_of(run)
+    if gradients is None:
+        lines.append(f"model {privacy.shares.model:.0%}, and what the profile leaves")
+    else:
+        descent, share = gradients
+        lines.append(f"model {privacy.shares.model:.0%}, and what the profile will not ask for")
+        lines.append(
+            f"{share:.0%} of the model's for {descent.steps:,} steps, each of {descent.rate:.3%} of the units, with "
+            f"noise {budget.target.multiplier(descent, share):.3g} times what one unit adds"
+        )
     spent = ledger_at(run.folder).spent(dataset_of(run.recipe))
     if spent.lifetime is None and privacy.lifetime is not None:
         lines.append(f"lifetime: none yet; this release makes it epsilon {privacy.lifetime.epsilon:g}")
     elif spent.lifetime is None:
         lines.append("lifetime: none yet; this release makes its own epsilon the dataset's")
     else:
-        lines.append(
-            f"lifetime of {run.recipe.dataset}: {spent.epsilon:.4g} of epsilon {spent.lifetime.epsilon:g} is spent"
-        )
+        lines.append(_lifetime_line(run, spent.loss, spent.epsilon, spent.lifetime))
     return "; ".join([*lines, *notes_of(schema, run.stated)])
+
+
+def _lifetime_line(run: "Run", loss: Loss, epsilon: float, lifetime: "Lifetime") -> str:
+    line = f"lifetime of {run.recipe.dataset}: {epsilon:.4g} of epsilon {lifetime.epsilon:g} is spent"
+    if (_own(run) / RESERVATION).exists():
+        return f"{line} or reserved, by this run as well"
+    after = (loss + worst_of(run)).epsilon(lifetime.delta)
+    if after <= lifetime.epsilon:
+        return f"{line}; this release makes it {after:.4g}"
+    return f"{line}; this release would make it {after:.4g}, and will be REFUSED"
 
 
 # --- the run's own
@@ -220,6 +280,7 @@ def curator_of(run: "Run", rows: "Rows", part: str, *, keep: float = 1.0) -> "Pr
         key=secret_of(run),
         unit_rows=privacy.max_rows_per_unit,
         keep=keep,
+        units_about=units_of(run),
     )
 
 
@@ -228,10 +289,10 @@ def rows_about(run: "Run") -> int:
     return (run.schema.units_about or GUESSED_UNITS) * _privacy(run).max_rows_per_unit
 
 
-def keep_of(run: "Run", *, at_most: int) -> float:
-    """The share of the units that is looked at so that about `at_most` rows are: from public facts alone."""
+def keep_of(run: "Run") -> float:
+    """The share of the units that is looked at so that no more rows are than may be: from public facts alone."""
     about = (run.schema.units_about or 0) * _privacy(run).max_rows_per_unit
-    return min(1.0, at_most / about) if about else 1.0
+    return min(1.0, run.most_rows / about) if about else 1.0
 
 
 def _privacy(run: "Run") -> Privacy:
@@ -245,12 +306,33 @@ def _account(run: "Run", part: str) -> Account:
     It is closed unless the ledger, not the workspace, says that the run may still spend: a copy of a workspace that
     was put back after it was settled answers nothing new.
     """
-    budget, settled = budget_of(_privacy(run), run.schema), _state(run) != "touched"
-    journal = _journal(run, part)
+    spent = 0.0 if part == "profile" else sum(c.rho for c in charges_of(run, "profile"))
+    closed = _state(run) != "touched"
+    return account_for(run, part, spent=spent, journal=_journal(run, part), closed=closed)
+
+
+def account_for(
+    run: "Run", part: str, *, spent: float = 0.0, journal: Journal | None = None, closed: bool = False
+) -> Account:
+    """The account of a part of a recipe.
+
+    Args:
+        run: a private run.
+        part: profile or model; the model has what the profile left as well, but gradients only what it was known
+            beforehand not to ask for, since the noise on them is calibrated before a row is read.
+        spent: ρ of the profile's answers.
+        journal: see `Account`.
+        closed: see `Account`.
+    """
+    budget = budget_of(_privacy(run), run.schema)
     if part == "profile":
-        return Account(rho=budget.profile, delta=budget.delta, journal=journal, closed=settled)
-    spent = sum(c.rho for c in charges_of(run, "profile"))
-    return Account(rho=budget.model + budget.profile - spent, journal=journal, closed=settled)
+        return Account(rho=budget.profile, delta=budget.delta, journal=journal, closed=closed)
+    if gradients_of(run) is None:
+        return Account(rho=budget.model + budget.profile - spent, journal=journal, closed=closed)
+    # A draw that a crash lost may have made the profile dearer than what gradients were planned beside.
+    left = budget.asked - spent
+    target = budget.target if left >= -1e-9 * budget.asked else None
+    return Account(rho=budget.model + max(0.0, left), journal=journal, closed=closed, target=target)
 
 
 def _journal(run: "Run", part: str) -> Journal:
@@ -281,8 +363,7 @@ def begun(run: "Run") -> bool:
 
 def actual(run: "Run") -> Loss:
     """What all answers of a run cost."""
-    charges = [c for part in PARTS for c in charges_of(run, part)]
-    return Loss.zcdp(sum(c.rho for c in charges), sum(c.delta for c in charges))
+    return total_of([c for part in PARTS for c in charges_of(run, part)])
 
 
 # --- the ledger
@@ -337,7 +418,7 @@ def reserve(run: "Run") -> None:
             wanted = Lifetime(epsilon=lifetime.epsilon, delta=lifetime.delta)
             ledger.set_budget(dataset, wanted, by=f"recipe {run.recipe.name}")
         asked = Lifetime(epsilon=privacy.epsilon, delta=privacy.delta)
-        worst = budget_of(privacy, run.schema).worst
+        worst = worst_of(run)
         taken = ledger.reserve(dataset, run=run.workspace.path.name, worst=worst, asked=asked)
         write_atomic(path, json.dumps({"id": taken.id, "dataset": dataset}).encode())
     if _state(run) == "reserved":
@@ -423,7 +504,7 @@ def guarantee_of(run: "Run", *, audit: Mapping[str, Any] | None) -> dict[str, An
         )
     loss, budget = actual(run), budget_of(privacy, schema)
     epsilon = loss.epsilon(privacy.delta)
-    if not (loss.within(budget.worst) and epsilon <= privacy.epsilon and "head" in held):
+    if not (loss.within(worst_of(run)) and epsilon <= privacy.epsilon and "head" in held):
         raise ReleaseError(
             f"a certificate needs charges within what was reserved, however: epsilon {epsilon:.6g} of "
             f"{privacy.epsilon:g} was spent; nothing is published"
@@ -451,7 +532,7 @@ def guarantee_of(run: "Run", *, audit: Mapping[str, Any] | None) -> dict[str, An
             "spent_epsilon": lifetime.epsilon,
             "ledger_head": held["head"],
         },
-        versions={name: importlib.metadata.version(name) for name in ("dp-accounting", "opendp")},
+        versions={name: importlib.metadata.version(name) for name in ("dp-accounting", "opendp", "opacus")},
     )
 
 

@@ -132,6 +132,11 @@ class Run:
         return Schema.parse(text, source=path.name)
 
     @property
+    def most_rows(self) -> int:
+        """Rows to learn from at most: a row takes four bytes for each state and score, and nine for unit and split."""
+        return min(self.recipe.fit_rows, ENCODED_BYTES // (8 * len(self.schema) + 9))
+
+    @property
     def release_root(self) -> Path:
         """Where releases go."""
         return (self.folder / Path(self.recipe.to).expanduser()).resolve()
@@ -475,11 +480,6 @@ def split_key(run: Run) -> bytes:
     return hashlib.blake2b(f"split {run.recipe.seed}".encode(), digest_size=16).digest()
 
 
-def _learned_from(run: Run) -> int:
-    """Rows that are learned from at most: a row takes four bytes a state and score, and nine for unit and split."""
-    return min(run.recipe.fit_rows, ENCODED_BYTES // (8 * len(run.schema) + 9))
-
-
 # --- profile
 
 
@@ -501,11 +501,10 @@ def _profile(run: Run) -> tuple[list[Path], dict[str, Any]]:
 
     schema = run.schema
     rows = raw_rows(run)
-    most = _learned_from(run)
     curator: Curator = (
-        curator_of(run, rows, at_most=most)
+        curator_of(run, rows, at_most=run.most_rows)
         if run.recipe.privacy is None
-        else private.curator_of(run, rows, "profile", keep=private.keep_of(run, at_most=most))
+        else private.curator_of(run, rows, "profile", keep=private.keep_of(run))
     )
     profile = learn(schema, curator, labels_of(rows), at_least=run.recipe.at_least)
     path = run.workspace.path / PROFILE
@@ -588,7 +587,7 @@ def released_rows(run: Run) -> int:
         return run.recipe.rows
     if run.recipe.privacy is not None:
         # As many as the noised profile saw, and those that were not looked at.
-        keep = private.keep_of(run, at_most=_learned_from(run))
+        keep = private.keep_of(run)
         return max(1, round(int(run.workspace.records()["profile"].facts["rows"]) / keep))
     return int(run.workspace.records()["ingest"].facts["rows"])
 

@@ -7,8 +7,12 @@ arXiv 1605.02065) is the line ρα. Epsilon follows from the sum alone, by dp-ac
 Steinke 2020, arXiv 2004.00010, proposition 12).
 """
 
+import contextlib
+import logging
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +25,8 @@ ORDERS: tuple[float, ...] = (
 """Orders of every curve: dp-accounting's, and larger ones, which serve budgets far below epsilon 0.1."""
 
 _LARGEST_RHO = 1e5
+
+_LARGEST_MULTIPLIER = 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +59,27 @@ class Loss:
         """Of a mechanism that is ρ-zero-concentrated but for a probability `delta`."""
         return cls(curve=tuple(rho * order for order in ORDERS), delta=delta)
 
+    @classmethod
+    def sampled_gaussian(cls, *, multiplier: float, rate: float, steps: int) -> "Loss":
+        """Of Gaussian noise on sums over units that are drawn anew for each of some steps, each by itself (Poisson).
+
+        Mironov, Talwar & Zhang 2019, arXiv 1908.10530, as dp-accounting computes it for one unit added or removed. An
+        order at which its series does not converge gets what a larger order has, since divergences grow with the
+        order; and none more than the same noise without sampling.
+
+        Args:
+            multiplier: standard deviation of the noise, for sums that one unit moves by 1 (L2).
+            rate: probability that a unit is drawn, in (0, 1].
+            steps: how often.
+        """
+        if not (math.isfinite(multiplier) and multiplier > 0):
+            raise ValueError(f"multiplier must be finite and > 0, however: multiplier={multiplier}")
+        if not 0 < rate <= 1:
+            raise ValueError(f"rate must be in (0, 1], however: rate={rate}")
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, however: steps={steps}")
+        return cls(curve=_sampled(float(multiplier), float(rate), int(steps)))
+
     def __add__(self, other: "Loss") -> "Loss":
         """Of both together, the second chosen in the light of the first."""
         both = tuple(a + b for a, b in zip(self.curve, other.curve, strict=True))
@@ -84,6 +111,32 @@ class Loss:
         )
 
 
+@lru_cache(maxsize=256)
+def _sampled(multiplier: float, rate: float, steps: int) -> tuple[float, ...]:
+    from dp_accounting import GaussianDpEvent, NeighboringRelation, PoissonSampledDpEvent
+    from dp_accounting.rdp import RdpAccountant
+
+    accountant = RdpAccountant(ORDERS, NeighboringRelation.ADD_OR_REMOVE_ONE)
+    with _without_warnings():
+        accountant.compose(PoissonSampledDpEvent(rate, GaussianDpEvent(multiplier)), steps)
+    found = np.nan_to_num(np.maximum(np.asarray(accountant.rdp, np.float64), 0.0), nan=np.inf)
+    rising = np.minimum.accumulate(found[::-1])[::-1]
+    plain = steps * np.array(ORDERS) / (2 * multiplier**2)
+    return tuple(np.minimum(rising, plain).tolist())
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Nobody need hear of orders that do not converge."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def check_target(epsilon: Any, delta: Any) -> None:
     """Refuses what is no target.
 
@@ -110,3 +163,44 @@ def rho_for(epsilon: float, delta: float) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if Loss.zcdp(middle).epsilon(delta) <= epsilon else (low, middle)
     return low
+
+
+@lru_cache(maxsize=64)
+def multiplier_for(epsilon: float, delta: float, *, others: Loss, rate: float, steps: int) -> float:
+    """The smallest noise multiplier whose curve, with all else that is spent, is (epsilon, delta), to 0.1 % from below.
+
+    Args:
+        epsilon: of everything together.
+        delta: of everything together.
+        others: what all else costs at most.
+        rate: as in `Loss.sampled_gaussian`.
+        steps: as in `Loss.sampled_gaussian`.
+
+    Raises:
+        ValueError: it is no target, or nothing of it is left.
+    """
+    check_target(epsilon, delta)
+
+    def spent(multiplier: float) -> float:
+        return (others + Loss.sampled_gaussian(multiplier=multiplier, rate=rate, steps=steps)).epsilon(delta)
+
+    if not others.epsilon(delta) < epsilon:
+        raise ValueError(
+            f"some of epsilon must be left for gradients, however: all else costs {others.epsilon(delta):.6g} of "
+            f"{epsilon:g}"
+        )
+    low, high, above, below = 0.5, 1.0, math.inf, spent(1.0)
+    while not below <= epsilon:
+        low, high, above, below = high, 2 * high, below, spent(2 * high)
+        if high > _LARGEST_MULTIPLIER:
+            raise ValueError(f"noise must have a bound, however: {low:g} times a unit is not enough")
+    while not math.isfinite(above) and (above := spent(low)) <= epsilon:
+        low, high, above, below = low / 2, low, math.inf, above
+    # Epsilon falls about as a power of the multiplier, so a few guesses between the two are enough.
+    while below < 0.999 * epsilon and high - low > 1e-6 * high:
+        steep = math.log(above / below) / math.log(high / low) if math.isfinite(above) else 0.0
+        guess = low * (above / (0.9995 * epsilon)) ** (1 / steep) if steep > 0 else (low + high) / 2
+        guess = guess if low < guess < high else (low + high) / 2
+        now = spent(guess)
+        low, high, above, below = (low, guess, above, now) if now <= epsilon else (guess, high, now, below)
+    return high

@@ -109,9 +109,11 @@ def formal(
         "mechanisms": [dict(m) for m in mechanisms],
         "accountant": f"Rényi differential privacy, dp-accounting {versions['dp-accounting']}, add or remove one",
         "randomness": f"discrete Gaussian and Gumbel noise by OpenDP {versions['opendp']}, seeded by the operating "
-        "system; the split of rows by a secret of the run",
+        "system; noise on gradients, and the units that each step draws, by AES-256 in counter mode, keyed by the "
+        "operating system; the split of rows by a secret of the run",
         "floating_point": "counts are whole numbers; sums of floats are rounded to a grid, whose step and summation "
-        "error are part of the sensitivity; a statistic that computes in float32 may differ by more",
+        "error are part of the sensitivity; a statistic that computes in float32 may differ by more; "
+        "noise on gradients is added in float64, and so not exactly Gaussian",
         "public_by_declaration": dict(declared),
         "not_covered": [
             "names, order, kinds, types and unit of the columns, whoever looked at the rows to choose them",

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
     from torch.optim import Optimizer
 
 Keys = NDArray[np.int64]
@@ -280,6 +281,46 @@ class Statistic(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Luck:
+    """What the noise in a player's losses is drawn from.
+
+    The curator brings it: if somebody could foresee it, then the noise that falls to a row would tell how many rows
+    came before. Each stream is drawn row by row, in their order, so that rows have the same luck alone and together.
+
+    Attributes:
+        normal: for standard normal numbers.
+        uniform: for uniform numbers.
+    """
+
+    normal: np.random.Generator
+    uniform: np.random.Generator
+
+    @classmethod
+    def of(cls, seed: Sequence[int]) -> "Luck":
+        """Two streams that follow from a seed."""
+        return cls(normal=np.random.default_rng([*seed, 0]), uniform=np.random.default_rng([*seed, 1]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Descent:
+    """How much of `descend` somebody asks for: its price is the noise on a step's mean gradient, clipped to norm 1.
+
+    Attributes:
+        steps: at most so many.
+        rate: share of the rows that a step looks at, in (0, 1].
+    """
+
+    steps: int
+    rate: float
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, however: steps={self.steps}")
+        if not 0 < self.rate <= 1:
+            raise ValueError(f"rate must be in (0, 1], however: rate={self.rate}")
+
+
 class Player(Protocol):
     """Somebody whose parameters are moved by gradients; without rows, unless it is a `Reader`."""
 
@@ -292,16 +333,21 @@ class Player(Protocol):
 class Reader(Player, Protocol):
     """The one player of a game that reads rows."""
 
-    def losses(self, batch: Batch) -> "Tensor":
-        """A loss for each row, a function of this row and the parameters alone: float (n,)."""
+    @property
+    def module(self) -> "Module":
+        """Layers that hold, among others, every parameter that its optimizer moves."""
+        ...
+
+    def losses(self, batch: Batch, luck: Luck) -> "Tensor":
+        """A loss for each row, a function of this row, its luck and the parameters alone: float (n,)."""
         ...
 
 
 class Follower(Player, Protocol):
     """A player that reads no rows."""
 
-    def loss(self) -> "Tensor":
-        """Its loss: a scalar."""
+    def loss(self, rows: int) -> "Tensor":
+        """Its loss: a scalar; `rows` is how many the step before was about, for a figure of like size."""
         ...
 
 
@@ -359,7 +405,7 @@ class Descended:
     """A step of `descend`.
 
     Attributes:
-        rows: rows that it looked at.
+        rows: rows that it looked at; where a curator shows none, how many units were to be expected.
         loss: their mean loss; NaN where a curator shows none.
     """
 
@@ -367,7 +413,7 @@ class Descended:
     loss: float
 
 
-Question = Marginal | Statistic
+Question = Marginal | Statistic | Descent
 """What `price` can be asked about."""
 
 Counted = Literal["rows", "units", "lowest", "highest"]
@@ -377,6 +423,10 @@ lowest or its highest."""
 
 class Curator(Protocol):
     """The questions that may be asked of private rows. `share` is the part of the budget a question may use."""
+
+    def about(self, split: Split = "train") -> float:
+        """About how many rows a split has, under privacy how many units: what may be known at no charge."""
+        ...
 
     def total(self, *, of: Literal["units", "rows"], split: Split = "train", share: float = 0.0) -> Answer:
         """How many there are: value of shape ()."""
@@ -479,6 +529,10 @@ class ExactCurator:
         """Where the rows are streamed from."""
         return self._rows
 
+    def about(self, split: Split = "train") -> float:
+        """How many rows the split has."""
+        return float(self._count(split))
+
     def total(self, *, of: Literal["units", "rows"], split: Split = "train", share: float = 0.0) -> Answer:
         """How many units or rows the split has."""
         if of == "rows" or self._rows.unit_is_row:
@@ -566,15 +620,16 @@ class ExactCurator:
         rows = joined(list(self.rows(split)))
         size = max(1, round(rate * len(rows)))
         words = hashlib.blake2b(b"descend", key=self._key[:64], digest_size=16).digest()
-        rng = np.random.default_rng(np.frombuffer(words, np.uint64))
+        seed = np.frombuffer(words, np.uint64)
+        rng, luck = np.random.default_rng(seed), Luck.of(seed.tolist())
         drawn = _orders(rows, size, rng) if strata is None else _stratified(rows, size, rng, strata)
         for batch in itertools.islice(drawn, steps):
-            loss = reader.losses(batch).mean()
+            loss = reader.losses(batch, luck).mean()
             value = float(loss.detach())
             if np.isfinite(value):
-                _move(reader, loss)
+                move(reader, loss)
                 for follower in followers:
-                    _move(follower, follower.loss())
+                    move(follower, follower.loss(len(batch)))
             yield Descended(rows=len(batch), loss=value)
 
     def price(self, question: Question, *, share: float = 0.0) -> float:
@@ -638,7 +693,8 @@ class ExactCurator:
         return self._counts[split]
 
 
-def _move(player: Player, loss: "Tensor") -> None:
+def move(player: Player, loss: "Tensor") -> None:
+    """A step down the gradient of a loss."""
     player.optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     player.optimizer.step()

@@ -20,24 +20,27 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from privacy.accounting import Loss
+from privacy.accounting import Loss, multiplier_for
 from privacy.curator import (
     Answer,
     Batch,
     Contribution,
     Counted,
     Descended,
+    Descent,
     ExactCurator,
     Floats,
     Follower,
+    Luck,
     Marginal,
     Misfit,
     Question,
@@ -49,17 +52,29 @@ from privacy.curator import (
     Store,
     Strata,
     draw,
+    joined,
 )
 from privacy.errors import BudgetRefused, ReleaseError, UsageError
 from privacy.mechanisms import LARGEST, Noise, SystemNoise
+
+if TYPE_CHECKING:
+    from privacy.dpsgd import Players
 
 T = TypeVar("T")
 
 MOST_SUMMED = 2**22
 """Rows of a sum of floats, whose summation error the sensitivity provides for."""
 
+CHECKPOINTS = 10
+"""Parts of a descent; a crash loses the steps of the one that it falls into."""
+
 _GRID = 2.0**-20
 """Step of the grid that sums of floats are rounded to, in units of the statistic's bound over √d."""
+
+_ASKS_ELSE = (
+    "a resumed run must ask what it asked before, however: it asks something else; remove the run's folder and release "
+    "anew, at a new charge"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +83,13 @@ class Charge:
 
     Attributes:
         question: the kind of question, and about how much.
-        rho: zero-concentrated cost.
+        rho: zero-concentrated cost; of gradients the part of the account's budget that they were given for.
         delta: probability outside of it.
         noise_std: of each entry of the answer; for a choice the scale of the noise on its scores.
         sensitivity: how far one unit moves the answer: L2, for a choice L∞.
         digest: of the public question itself, so that no answer is taken for that to another.
+        steps: of gradients; 0 for all other questions.
+        rate: probability with which a unit was drawn for each step.
     """
 
     question: str
@@ -81,6 +98,44 @@ class Charge:
     sensitivity: float
     delta: float = 0.0
     digest: str = ""
+    steps: int = 0
+    rate: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What a release promises, and how its budget was planned: what the noise on gradients is calibrated to.
+
+    Attributes:
+        epsilon: of all that the release spends.
+        delta: of all that the release spends.
+        others: what other accounts of the release may spend.
+        rho: what the account was planned to have; what others left comes on top, but not to gradients.
+    """
+
+    epsilon: float
+    delta: float
+    others: Loss
+    rho: float
+
+    def multiplier(self, descent: Descent, share: float) -> float:
+        """The smallest noise multiplier for gradients that have a share of the account.
+
+        It follows from public facts alone, so a ledger can reserve its curve before a row is read.
+        """
+        return multiplier_for(
+            self.epsilon, self.delta, others=self._rest(share), rate=descent.rate, steps=descent.steps
+        )
+
+    def worst(self, descent: Descent, share: float) -> Loss:
+        """What the release costs at most, at every order."""
+        gradients = Loss.sampled_gaussian(
+            multiplier=self.multiplier(descent, share), rate=descent.rate, steps=descent.steps
+        )
+        return self._rest(share) + gradients
+
+    def _rest(self, share: float) -> Loss:
+        return self.others + Loss.zcdp((1 - share) * self.rho)
 
 
 class Journal:
@@ -95,7 +150,7 @@ class Journal:
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
         self._charges: list[Charge] = []
-        self._answers: list[list[Floats] | None] = []
+        self._answers: list[list[NDArray[Any]] | None] = []
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             self._load(folder)
@@ -108,7 +163,7 @@ class Journal:
         """All so far, those whose draw was lost included."""
         return tuple(self._charges)
 
-    def answer(self, place: int) -> list[Floats] | None:
+    def answer(self, place: int) -> list[NDArray[Any]] | None:
         """The answer at a place; None where the run ended before it was kept."""
         return self._answers[place]
 
@@ -120,9 +175,18 @@ class Journal:
         self._charges.append(charge)
         self._answers.append(None)
 
-    def keep(self, arrays: list[Floats]) -> None:
+    def keep(self, arrays: Sequence[NDArray[Any]]) -> None:
         """Keeps the answer to the last charge."""
-        place = len(self) - 1
+        self._put(len(self) - 1, list(arrays))
+
+    def clear(self, place: int) -> None:
+        """Empties the checkpoints of a descent before a place, which a later one has replaced; they stay answered."""
+        while place > 0 and self._charges[place - 1].steps:
+            place -= 1
+            if self._answers[place]:
+                self._put(place, [])
+
+    def _put(self, place: int, arrays: list[NDArray[Any]]) -> None:
         if self._folder is not None:
             named = {f"{i:06d}": a for i, a in enumerate(arrays)}
             _write(
@@ -174,18 +238,26 @@ class Account:
         delta: probability that all selections of values together may fail with, on top.
         journal: what was answered before; a question that stands there is answered by it, at no new charge.
         closed: whether nothing new is answered, since what was spent is settled.
+        target: what noise on gradients is calibrated to; without one, there are none.
     """
 
     def __init__(
-        self, *, rho: float, delta: float = 0.0, journal: Journal | None = None, closed: bool = False
+        self,
+        *,
+        rho: float,
+        delta: float = 0.0,
+        journal: Journal | None = None,
+        closed: bool = False,
+        target: Target | None = None,
     ) -> None:
         if not (math.isfinite(rho) and rho > 0):
             raise ValueError(f"rho must be finite and > 0, however: rho={rho}")
         if not 0 <= delta < 1:
             raise ValueError(f"delta must be in [0, 1), however: delta={delta}")
-        self.rho, self.delta = rho, delta
+        self.rho, self.delta, self._target = rho, delta, target
         self._journal = Journal() if journal is None else journal
         self._closed = closed
+        self._descended = False
         self._place = 0
         self._used = 0.0
         self._left = 1.0
@@ -198,7 +270,7 @@ class Account:
     @property
     def spent(self) -> Loss:
         """What all charges cost so far."""
-        return Loss.zcdp(sum(c.rho for c in self.charges), sum(c.delta for c in self.charges))
+        return total_of(self.charges)
 
     def rho_of(self, share: float) -> float:
         """What a question may cost that has this share of the budget.
@@ -215,6 +287,93 @@ class Account:
                 "and release anew, at a new charge"
             )
         return share * self.rho * self._left
+
+    def multiplier(self, descent: Descent, share: float) -> float:
+        """Noise on a step's sum of gradients, where one unit moves it by 1.
+
+        Raises:
+            UsageError: there is no target that the whole release must meet.
+        """
+        if self._target is None:
+            raise UsageError(
+                "gradients need an account whose release has a target that others left something of, however: this one "
+                "has none; give it a `Target`, or release anew where a run that crashed has spent it"
+            )
+        return self._target.multiplier(descent, share)
+
+    def parts(self, descent: Descent, share: float, *, digest: str) -> list[Charge]:
+        """What a descent costs, by the parts that are charged one by one, each before it begins.
+
+        Args:
+            descent: steps and rate.
+            share: part of the budget.
+            digest: of the public question.
+
+        Raises:
+            UsageError: there is no target.
+            BudgetRefused: the noise was calibrated for one descent, and another one was asked for before.
+        """
+        multiplier, rho = self.multiplier(descent, share), self.rho_of(share)
+        if self._descended:
+            raise BudgetRefused(
+                "gradients may be taken once for what was reserved, however: they were asked for before; ask for all "
+                "steps at once"
+            )
+        self._afford(f"a descent of {descent.steps} steps", rho)
+        self._descended = True
+        parts = min(CHECKPOINTS, descent.steps)
+        ends = [descent.steps * i // parts for i in range(parts + 1)]
+        return [
+            Charge(
+                question=f"gradients, part {i + 1} of {parts}",
+                rho=rho * (end - start) / descent.steps,
+                noise_std=multiplier,
+                sensitivity=1.0,
+                digest=digest,
+                steps=end - start,
+                rate=descent.rate,
+            )
+            for i, (start, end) in enumerate(pairwise(ends))
+        ]
+
+    def replayed(self, parts: Sequence[Charge]) -> tuple[int, list[NDArray[Any]]]:
+        """How many parts of a descent were begun before, and the checkpoint of the last that was finished.
+
+        Parts that a crash interrupted stay charged, and are not made again: then there are fewer steps.
+
+        Raises:
+            BudgetRefused: all were begun, and none was finished.
+            ReleaseError: the journal holds the answer to another question.
+        """
+        kept: list[NDArray[Any]] = []
+        begun = len(self._journal) - self._place
+        for part in parts[:begun]:
+            if self.charges[self._place] != part:
+                raise ReleaseError(_ASKS_ELSE)
+            kept = self._journal.answer(self._place) or kept
+            self._take(part)
+        if begun >= len(parts) and not kept:
+            raise BudgetRefused(
+                "of a descent something must be left, however: each part of it was begun, and lost; remove the run's "
+                "folder and release anew, at a new charge"
+            )
+        return min(begun, len(parts)), kept
+
+    def begin(self, charge: Charge) -> None:
+        """Charges a part of a descent, before its first step.
+
+        Raises:
+            BudgetRefused: the budget does not allow it.
+            ReleaseError: what was spent is settled.
+        """
+        self._check(charge)
+        self._journal.charge(charge)
+        self._take(charge)
+
+    def keep(self, checkpoint: list[NDArray[Any]]) -> None:
+        """Keeps what the part of a descent that was begun last came to; it takes the place of former ones."""
+        self._journal.keep(checkpoint)
+        self._journal.clear(self._place - 1)
 
     def answered(
         self, charge: Charge, count: Callable[[], T], draw: Callable[[T], list[Floats]]
@@ -234,25 +393,10 @@ class Account:
         if self._place < len(self._journal):
             kept = self._journal.answer(self._place)
             if kept is None or self.charges[self._place] != charge:
-                raise ReleaseError(
-                    "a resumed run must ask what it asked before, however: it asks something else; remove the "
-                    "run's folder and release anew, at a new charge"
-                )
+                raise ReleaseError(_ASKS_ELSE)
             self._take(charge)
             return kept
-        if self._closed:
-            raise ReleaseError(
-                "a run that is settled must answer from its journal, however: an answer is not there; remove the run's "
-                "folder and release anew, at a new charge"
-            )
-        if self._used + charge.rho > self.rho * (1 + 1e-9) or self.spent.delta + charge.delta > self.delta * (
-            1 + 1e-9
-        ):
-            raise BudgetRefused(
-                f"questions must stay within their budget, however: of rho {self.rho:.4g} and delta "
-                f"{self.delta:.4g} there are {self._used:.4g} and {self.spent.delta:.4g} spent, and "
-                f"{charge.question} asks for {charge.rho:.4g} and {charge.delta:.4g}"
-            )
+        self._check(charge)
         counted = count()
         self._journal.charge(charge)
         self._take(charge)
@@ -260,15 +404,50 @@ class Account:
         self._journal.keep(found)
         return found
 
+    def _check(self, charge: Charge) -> None:
+        """Refuses a new charge that the account does not allow."""
+        if self._closed:
+            raise ReleaseError(
+                "a run that is settled must answer from its journal, however: an answer is not there; remove the run's "
+                "folder and release anew, at a new charge"
+            )
+        self._afford(charge.question, charge.rho, charge.delta)
+
+    def _afford(self, question: str, rho: float, delta: float = 0.0) -> None:
+        spent = sum(c.delta for c in self.charges)
+        if self._used + rho > self.rho * (1 + 1e-9) or spent + delta > self.delta * (1 + 1e-9):
+            raise BudgetRefused(
+                f"questions must stay within their budget, however: of rho {self.rho:.4g} and delta "
+                f"{self.delta:.4g} there are {self._used:.4g} and {spent:.4g} spent, and "
+                f"{question} asks for {rho:.4g} and {delta:.4g}"
+            )
+
     def _take(self, charge: Charge) -> None:
         self._place += 1
         self._used += charge.rho
 
     def _pass_lost(self) -> None:
         while self._place < len(self._journal) and self._journal.answer(self._place) is None:
+            if self.charges[self._place].steps:
+                # A lost part of a descent is not made again, so it takes nothing from what follows; see `replayed`.
+                return
             before = self.rho - self._used
             self._take(self.charges[self._place])
             self._left *= max(0.0, self.rho - self._used) / before if before > 0 else 0.0
+
+
+def total_of(charges: Sequence[Charge]) -> Loss:
+    """What charges cost together."""
+    plain = [c for c in charges if c.steps == 0]
+    total = Loss.zcdp(sum(c.rho for c in plain), sum(c.delta for c in plain))
+    steps: dict[tuple[float, float], int] = {}
+    for charge in charges:
+        if charge.steps:
+            alike = charge.noise_std / charge.sensitivity, charge.rate
+            steps[alike] = steps.get(alike, 0) + charge.steps
+    for (multiplier, rate), number in steps.items():
+        total += Loss.sampled_gaussian(multiplier=multiplier, rate=rate, steps=number)
+    return total
 
 
 class PrivateCurator:
@@ -282,6 +461,7 @@ class PrivateCurator:
         holdout: share of the units that are held out; ignored for rows whose source says it itself.
         keep: share of the units that are looked at at all.
         noise: where randomness comes from.
+        units_about: about how many units are not held out, a public figure; gradients need one.
     """
 
     def __init__(
@@ -294,6 +474,7 @@ class PrivateCurator:
         holdout: float = 0.0,
         keep: float = 1.0,
         noise: Noise | None = None,
+        units_about: float | None = None,
     ) -> None:
         if unit_rows < 1:
             raise ValueError(f"unit_rows must be at least 1, however: unit_rows={unit_rows}")
@@ -303,6 +484,20 @@ class PrivateCurator:
         self._noise = SystemNoise() if noise is None else noise
         bounded = rows if rows.unit_is_row else _Bounded(rows, unit_rows, key)
         self._exact = ExactCurator(bounded, key=key, holdout=holdout, keep=keep)
+        self._units_about = units_about
+
+    def about(self, split: Split = "train") -> float:
+        """About how many units the split has, as somebody declared it.
+
+        Raises:
+            UsageError: nobody did, or of another split.
+        """
+        if self._units_about is None or split != "train":
+            raise UsageError(
+                f"gradients need the number of units, about, as a public figure, however: that of {split!r} is not "
+                "known; set `units_about` in the schema"
+            )
+        return self._units_about
 
     def total(self, *, of: Literal["units", "rows"], split: Split = "train", share: float = 0.0) -> Answer:
         """How many units or rows the split has, with discrete Gaussian noise."""
@@ -451,18 +646,65 @@ class PrivateCurator:
         split: Split = "train",
         share: float = 0.0,
     ) -> Iterator[Descended]:
-        """Not answered yet.
+        """Steps by clipped gradients of units drawn by Poisson, with noise (`privacy.dpsgd`).
+
+        A step shows neither its loss nor who was drawn. Steps are charged part by part, each part before it begins;
+        at its end all that the players have come to is kept. A run that is resumed goes on from there, by the steps
+        that are left; those of a part that a crash interrupted are lost, and stay charged.
 
         Raises:
-            UsageError: always.
+            UsageError: rows are to be drawn by strata, the number of units is not known, the account has no
+                target, or a layer's gradients cannot be clipped row by row.
+            BudgetRefused: gradients were asked for before, or all of them were lost.
+            ReleaseError: the journal holds the answer to another question, or the account is closed.
         """
-        raise UsageError(
-            "a synthesizer under privacy must learn by sums or counts, however: this one learns by gradients, which "
-            "are not noised yet; choose `marginals`, `gmm` or `circuit`"
-        )
+        from privacy.dpsgd import Players, check
+
+        if strata is not None:
+            raise UsageError(
+                "rows must be drawn alike, each by itself, however: strata draw some more often, whose privacy would "
+                "be less; leave them out"
+            )
+        descent, units = Descent(steps=steps, rate=rate), self.about(split)
+        like = next(iter(self._exact.source.batches(size=1)), Batch(unit=np.empty(0, np.uint64), columns={}))
+        check(reader, like)
+        players = Players(reader, followers)
+        digest = _digest([*players.shapes, steps, rate, split, *sorted(like.columns)])
+        parts = self._account.parts(descent, share, digest=digest)
+        return self._descended(players, parts, split, like, expected=rate * units)
+
+    def _descended(
+        self, players: "Players", parts: Sequence[Charge], split: Split, like: Batch, *, expected: float
+    ) -> Iterator[Descended]:
+        """The parts that are left of a descent."""
+        from privacy.dpsgd import Drawn, steps_of
+
+        begun, kept = self._account.replayed(parts)
+        if kept:
+            players.restore(kept[0])
+        if begun == len(parts):
+            return
+        rows = list(self._exact.rows(split))
+        drawn = Drawn(joined(rows) if rows else like.where(np.zeros(len(like), np.bool_)))
+        luck = Luck.of(np.frombuffer(os.urandom(32), np.uint64).tolist())
+        for part in parts[begun:]:
+            self._account.begin(part)
+            yield from steps_of(
+                players,
+                drawn,
+                steps=part.steps,
+                rate=part.rate,
+                expected=expected,
+                multiplier=part.noise_std / part.sensitivity,
+                noise=self._noise,
+                luck=luck,
+            )
+            self._account.keep([players.kept()])
 
     def price(self, question: Question, *, share: float = 0.0) -> float:
         """The standard deviation of the noise that an answer would carry, for this share."""
+        if isinstance(question, Descent):
+            return self._account.multiplier(question, share) / (question.rate * self.about())
         moves = float(self._unit_rows) if isinstance(question, Marginal) else self._moves(question)
         return self._scale_of(moves, share)
 
@@ -481,6 +723,7 @@ class PrivateCurator:
             unit_rows=self._unit_rows,
             holdout=self._holdout,
             noise=self._noise,
+            units_about=self._units_about,
         )
 
     def _unit_moves(self, of: Counted) -> float:

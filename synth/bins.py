@@ -149,15 +149,20 @@ def cuts(field: Field, most: int) -> Floats:
     """Scores that cut a column into at most `most` bins of about equal rates; values stay whole."""
     if field.score is None:
         return np.empty(0)
-    if not field.borders:
-        return np.asarray(ndtri(np.arange(1, most) / most))
-    places = np.concatenate([ndtr(np.array(field.borders)), [1.0]])
-    chosen, last = [], 0.0
-    for place in places[:-1]:
-        if place - last >= 0.5 / most:
-            chosen.append(place)
-            last = place
-    return np.asarray(ndtri(np.array(chosen)))
+    return cuts_along(field, most) if field.whole else np.asarray(ndtri(np.arange(1, most) / most))
+
+
+def cuts_along(field: Field, most: int) -> Floats:
+    """Scores that cut a column into at most `most` bins between cells, of which the smallest are joined first."""
+    places = np.clip(ndtr(np.array(field.borders, np.float64)), 0.0, 1.0)
+    places = np.unique(np.concatenate([[0.0], places[(places > _EDGE) & (places < 1 - _EDGE)], [1.0]]))
+    rates = list(np.diff(places))
+    kept = list(places[1:-1])
+    while len(rates) > most:
+        at = int(np.argmin(np.add(rates[:-1], rates[1:])))
+        rates[at : at + 2] = [rates[at] + rates[at + 1]]
+        del kept[at]
+    return np.asarray(ndtri(np.array(kept, np.float64)))
 
 
 def bins_of(layout: Layout, most: int) -> list[Bins]:

@@ -59,8 +59,8 @@ GROUPS = 32
 MOST_PAIRS = 100_000_000
 """Entries of the table of all pairs at most."""
 
-BLUR = 2.0
-"""Bins over which a state's density is blurred: the standard deviation of the kernel."""
+BLUR = 1 / 50
+"""Share of a column's bins over which a state's density is blurred: the standard deviation of the kernel."""
 
 BLUR_ROWS = 30.0
 """Rows that the blurred density is worth in each hidden state."""
@@ -425,7 +425,7 @@ def _evened(table: Floats, bins: Bins, rows: float) -> Floats:
     """Emissions whose bins lean on their neighbours, the more the fewer rows a hidden state has.
 
     Bins are ordered, and a state with few rows knows little of each. Their prior is the state's own density
-    relative to the column's, blurred over `BLUR` bins, and worth `BLUR_ROWS` rows; what a state gives to all bins
+    relative to the column's, blurred over some bins, and worth `BLUR_ROWS` rows; what a state gives to all bins
     together stays as it is.
 
     Args:
@@ -438,7 +438,7 @@ def _evened(table: Floats, bins: Bins, rows: float) -> Floats:
         return table
     usual = np.maximum(bins.rates[bins.plain :, None], 1e-12)
     total = spread.sum(0)
-    blurred = usual * gaussian_filter1d(spread / usual, BLUR, axis=0, mode="nearest")
+    blurred = usual * gaussian_filter1d(spread / usual, BLUR * len(spread), axis=0, mode="nearest")
     blurred *= total / np.maximum(blurred.sum(0), 1e-300)
     own = total * rows / (total * rows + BLUR_ROWS)
     return np.concatenate([table[: bins.plain], own * spread + (1 - own) * blurred])

@@ -78,8 +78,10 @@ class Field:
         name: the column, or what is missing.
         rates: rate of each state, from the profile; they make 1.
         score: index of its score, or None.
-        borders: scores between which all values of a cell lie, for a column that takes only its cells' values;
-            a model that cuts scores into bins must cut here, or it would tear values apart. Empty for others.
+        borders: scores between the profile's cells, rising; between two of them the values of a cell lie, and the
+            column has the cell's rate there. Empty for a column without scores.
+        whole: whether it takes only its cells' values; a model that cuts scores into bins must then cut at borders,
+            or it would tear values apart.
         group: index of the field that says whether this column is there at all; None where none does. The rates
             of such a column are those of the rows in which it is.
     """
@@ -88,6 +90,7 @@ class Field:
     rates: tuple[float, ...]
     score: int | None
     borders: tuple[float, ...] = ()
+    whole: bool = False
     group: int | None = None
 
     @property
@@ -159,6 +162,7 @@ class Codec:
                     rates=rates,
                     score=scores if codec.spread else None,
                     borders=codec.borders,
+                    whole=codec.whole,
                     group=len(schema.names) + absent[i] if i in absent else None,
                 )
             )
@@ -367,10 +371,13 @@ class _ColumnCodec:
 
     @property
     def borders(self) -> tuple[float, ...]:
-        """Scores between the cells of a column with support."""
-        if not len(self._support):
-            return ()
-        return tuple(float(x) for x in ndtri(self._cumulative[1:-1]))
+        """Scores between the cells."""
+        return tuple(float(x) for x in ndtri(self._cumulative[1:-1])) if self.spread else ()
+
+    @property
+    def whole(self) -> bool:
+        """Whether the cells' values are all that there is."""
+        return bool(len(self._support))
 
     def of_codes(self, codes: Keys, dictionary: Dictionary) -> Keys:
         """Keys of a column of strings from the codes of its dictionary."""

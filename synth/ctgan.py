@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,13 @@ from pydantic import BaseModel, ConfigDict
 from pydantic import Field as Option
 from torch import Tensor, nn
 
-from privacy.curator import Batch, Curator, Floats, Strata
+from privacy.curator import Batch, Curator, Descent, Floats, Luck, Strata
 from synth.bins import Bins, bins_from, bins_of, cuts_of, values_of
 from synth.codec import UNKNOWN, Encoded, Layout
 from synth.em import encoded_of, slices
 from synth.layers import Width, correct_rates, filled, over, seeded, training_device, under
 from synth.rows import EncodedStore
-from synth.train import train
+from synth.train import descent_of, train
 from synth.vectors import Vectors
 
 BETAS = (0.5, 0.9)
@@ -41,6 +42,14 @@ FREQUENCY = 1e5
 
 PATIENCE = 25
 """Looks of `synth.train` without a better one; games go back and forth before they settle."""
+
+NOISED: Mapping[str, object] = MappingProxyType(
+    {"layers": (128, 128), "epochs": 40, "batch_rows": 1600, "balanced": False}
+)
+"""Defaults where steps carry noise: fewer, larger ones, of fewer weights, and of rows that are drawn alike."""
+
+LONGEST = 1.0
+"""How much longer a layer of the critic may make anything, where its weights are bounded."""
 
 JUDGED_ROWS = 8192
 """Rows that are drawn to judge the generator."""
@@ -73,7 +82,9 @@ class Options(BaseModel):
     pack: int = Option(
         1, ge=1, le=1000, description="rows that the critic sees together; more than one without privacy only"
     )
-    balanced: bool = Option(True, description="whether training draws rare categories more often")
+    balanced: bool = Option(
+        True, description="whether training draws rare categories more often; without privacy only"
+    )
     masked: float = Option(
         0.25,
         ge=0,
@@ -91,13 +102,23 @@ class Ctgan:
 
     name = "ctgan"
     exact = False
-    private = False
+    private = True
     options = Options
+    share = 1.0
+    noised: Mapping[str, tuple[object, ...]] = MappingProxyType({"pack": (1,), "balanced": (False,)})
 
     def __init__(self, layout: Layout, network: "Generator", conditions: "Conditions") -> None:
         self._layout = layout
         self._network = network
         self._conditions = conditions
+
+    @staticmethod
+    def descent(options: Mapping[str, Any], rows: float) -> Descent:
+        """See `synth.registry.Descending`."""
+        chosen = Options.model_validate({**NOISED, **options})
+        return descent_of(
+            rows, epochs=chosen.epochs, max_steps=chosen.max_steps, batch_rows=chosen.batch_rows
+        )
 
     @classmethod
     def fit(cls, curator: Curator, layout: Layout, options: Mapping[str, Any], *, seed: int) -> "Ctgan":
@@ -107,9 +128,10 @@ class Ctgan:
             curator: over rows encoded by the codec of `layout`.
             layout: the encoded columns.
             options: fields of `Options`.
-            seed: of the weights, and of the noise in training.
+            seed: of the weights, and of the generator's noise in training.
         """
-        chosen = Options.model_validate(dict(options))
+        noised = curator.price(cls.descent(options, curator.about()), share=cls.share) > 0
+        chosen = Options.model_validate({**NOISED, **options} if noised else dict(options))
         bins = bins_of(layout, chosen.modes)
         with seeded(seed):
             generator = Generator(bins, chosen.layers, chosen.latent)
@@ -127,17 +149,17 @@ class Ctgan:
         game = _Game(
             generator=generator.to(device), critic=critic.to(device), conditions=conditions, options=chosen
         )
-        critics = _CriticPlayer(game, seed)
         train(
             rows,
-            critics,
-            [_GeneratorPlayer(game, critics, seed)],
+            _CriticPlayer(game, bounded=noised),
+            [_GeneratorPlayer(game, seed)],
             columns=len(bins),
             epochs=chosen.epochs,
             max_steps=chosen.max_steps,
             batch_rows=chosen.batch_rows,
             patience=PATIENCE,
             strata=conditions.strata if chosen.balanced else None,
+            share=cls.share,
         )
         generator.to("cpu")
         model = cls(layout, generator, conditions)
@@ -219,7 +241,7 @@ class Conditions:
 
     def __init__(self, bins: Sequence[Bins], *, balanced: bool, masked: float) -> None:
         self._sizes = torch.tensor([b.size for b in bins])
-        self._smooth = np.array([not b.field.borders for b in bins if b.field.score is not None], np.float32)
+        self._smooth = np.array([not b.field.whole for b in bins if b.field.score is not None], np.float32)
         # A value of a column that may be absent with its group would say that the group is there.
         self._axes = np.array(
             [c for c, b in enumerate(bins) if b.rates.max() < 1 and b.field.group is None], int
@@ -351,6 +373,14 @@ class Generator(nn.Module):
         return torch.where(mask, values, drawn.cpu()), torch.where(known, places, new.cpu())
 
 
+def _steepness(critic: "Critic", fake: Tensor, real: Tensor, between: Tensor) -> Tensor:
+    """(‖slope‖ − 1)² of the critic somewhere between fakes and real packs: (n,)."""
+    point = torch.lerp(fake, real, between[: len(real)]).requires_grad_()
+    (slope,) = torch.autograd.grad(critic(point).sum(), point, create_graph=True)
+    steep: Tensor = (slope.norm(dim=1) - 1) ** 2
+    return steep
+
+
 def gumbel(luck: Tensor) -> Tensor:
     """Standard Gumbel noise from uniform numbers in [0, 1)."""
     return -(-luck.clamp(1e-12, 1 - 1e-7).log()).log()
@@ -371,11 +401,29 @@ class Critic(nn.Module):
         for i, o in itertools.pairwise([pack * length, *layers]):
             blocks += [nn.Linear(i, o), nn.LeakyReLU(0.2)]
         self.blocks = nn.Sequential(*blocks, nn.Linear(layers[-1], 1))
+        self._linears = [b for b in self.blocks if isinstance(b, nn.Linear)]
+        for i, b in enumerate(self._linears):
+            along = torch.full((b.in_features,), b.in_features**-0.5)
+            self.register_buffer(f"along_{i}", along, persistent=False)
 
     def forward(self, packs: Tensor) -> Tensor:
-        """float32 (n, pack · length) → (n,)."""
+        """float32 (…, pack · length) → (…)."""
         out: Tensor = self.blocks(packs)
-        return out[:, 0]
+        return out[..., 0]
+
+    @torch.no_grad()
+    def bound(self) -> None:
+        """Makes no layer lengthen anything more than `LONGEST` times (spectral norm: Miyato et al. 2018).
+
+        Weights are cut rather than divided in the forward pass, so gradients are those of plain layers; each call
+        takes one round of the power iteration, since weights change little between two.
+        """
+        for i, linear in enumerate(self._linears):
+            weight, along = linear.weight, self.get_buffer(f"along_{i}")
+            across = nn.functional.normalize(weight @ along, dim=0)
+            along.copy_(nn.functional.normalize(weight.T @ across, dim=0))
+            longest = across @ weight @ along
+            weight.mul_((LONGEST / longest.clamp_min(1e-12)).clamp(max=1.0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -415,51 +463,57 @@ class _Game:
 
 
 class _CriticPlayer:
-    """The player that reads rows: tells them from rows that the generator made of the same conditions."""
+    """The player that reads rows: tells them from rows that the generator made of the same conditions.
 
-    def __init__(self, game: _Game, seed: int) -> None:
-        self._game = game
+    Args:
+        game: what both players have.
+        bounded: whether the critic's weights are bounded after each step, rather than its slope punished.
+    """
+
+    def __init__(self, game: _Game, *, bounded: bool) -> None:
+        self._game, self._bounded = game, bounded
         # Both networks are kept and judged, though only one is moved here.
         self.module = nn.ModuleDict({"generator": game.generator, "critic": game.critic})
         self.optimizer = torch.optim.Adam(
             game.critic.parameters(), lr=game.options.learning_rate, betas=BETAS, fused=True
         )
-        self._noise, self._luck = (np.random.default_rng([seed, i]) for i in range(2))
         self._steps = 0
-        self.rows = 0
-        """Rows of the last step."""
         self._judge: tuple[int, _Judge] | None = None
+        self.optimizer.register_step_post_hook(lambda *_: self._stepped())
 
-    def losses(self, batch: Batch) -> Tensor:
+    def _stepped(self) -> None:
+        self._steps += 1
+        if self._bounded:
+            self._game.critic.bound()
+
+    def losses(self, batch: Batch, luck: Luck) -> Tensor:
         """What the critic thinks of a fake, less what it thinks of the row, and the gradient penalty: (n,).
 
-        Noise is drawn row by row, in their order. All rows of a pack have the loss of their pack, which is then a
-        function of all of them: packs of more than one row are for exact curators alone.
+        All rows of a pack have the loss of their pack, which is then a function of all of them: packs of more than one
+        row are for exact curators alone.
         """
         game, vectors = self._game, self._game.generator.vectors
-        self._steps += 1
         rows = encoded_of(batch)
         n, columns = rows.states.shape
-        self.rows = n
-        luck = torch.from_numpy(self._luck.random((n, 1 + columns + 2 + vectors.width + 1), np.float32))
-        noise = torch.from_numpy(self._noise.standard_normal((n, game.generator.latent), np.float32))
-        axis = batch.columns.get("axis", game.conditions.strata.axis_of(luck[:, 0].numpy()))
+        even = torch.from_numpy(luck.uniform.random((n, 1 + columns + 2 + vectors.width + 1), np.float32))
+        noise = torch.from_numpy(luck.normal.standard_normal((n, game.generator.latent), np.float32))
+        axis = batch.columns.get("axis", game.conditions.strata.axis_of(even[:, 0].numpy()))
         values, places = torch.from_numpy(rows.states).long(), torch.from_numpy(rows.scores).to(game.device)
-        mask = game.conditions.shown(values, np.asarray(axis), luck[:, 1 : columns + 3]).to(game.device)
-        values, luck, noise = (
+        mask = game.conditions.shown(values, np.asarray(axis), even[:, 1 : columns + 3]).to(game.device)
+        values, even, noise = (
             values.to(game.device),
-            luck[:, columns + 3 :].to(game.device),
+            even[:, columns + 3 :].to(game.device),
             noise.to(game.device),
         )
         real = vectors.write(values, places)
         with torch.no_grad():
-            fake = game.faked(values, places, real, mask, noise, luck[:, :-1])
+            fake = game.faked(values, places, real, mask, noise, even[:, :-1])
         real, fake = game.packs(real, mask), game.packs(fake, mask)
-        between = torch.lerp(fake, real, luck[: len(real), -1:]).requires_grad_()
-        (slope,) = torch.autograd.grad(game.critic(between).sum(), between, create_graph=True)
-        steep = game.options.penalty * (slope.norm(dim=1) - 1) ** 2
-        of_fake, of_real = game.critic(torch.cat([fake, real])).chunk(2)
-        losses: Tensor = of_fake - of_real + steep
+        # Side by side, so that the first axis is that of the packs.
+        of_fake, of_real = game.critic(torch.stack([fake, real], 1)).unbind(1)
+        losses: Tensor = of_fake - of_real
+        if not self._bounded:
+            losses = losses + game.options.penalty * _steepness(game.critic, fake, real, even[:, -1:])
         return losses.repeat_interleave(game.options.pack)[:n]
 
     def score(self, rows: Encoded) -> Floats:
@@ -472,9 +526,8 @@ class _CriticPlayer:
 class _GeneratorPlayer:
     """The player that reads no rows: its conditions are of the profile, or of rows that it made itself."""
 
-    def __init__(self, game: _Game, critic: _CriticPlayer, seed: int) -> None:
+    def __init__(self, game: _Game, seed: int) -> None:
         self._game = game
-        self._critic = critic
         self.optimizer = torch.optim.Adam(
             game.generator.parameters(),
             lr=game.options.learning_rate,
@@ -484,10 +537,10 @@ class _GeneratorPlayer:
         )
         self._rng = np.random.default_rng([seed, 2])
 
-    def loss(self) -> Tensor:
-        """What the critic thinks of fakes, with the sign turned."""
+    def loss(self, rows: int) -> Tensor:
+        """What the critic thinks of so many fakes, with the sign turned."""
         game, vectors, rng = self._game, self._game.generator.vectors, self._rng
-        n = self._critic.rows
+        n = rows
         values, places, axis = game.conditions.drawn(rng, n)
         plain = torch.from_numpy(np.flatnonzero(axis == game.conditions.plain))
         if len(plain):

@@ -27,6 +27,9 @@ from synth.em import best_size, encoded_of, grouped, maximize_likelihood, simple
 
 _LOG_2PI = math.log(2 * math.pi)
 
+CLEAR_ROWS = 10.0
+"""Rows of a component at least, in standard deviations of the noise on their number."""
+
 
 class Options(BaseModel):
     """What a recipe may say about a mixture."""
@@ -316,6 +319,35 @@ def fit_components(
         effort=effort,
         split=split,
     )
+
+
+def fit_noised(
+    curator: Curator, layout: Layout, options: Options, *, steps: int, seed: int, share: float
+) -> Parameters:
+    """Fits by few passes over all rows, where answers carry noise: as many components as it leaves to be told apart.
+
+    Args:
+        curator: over encoded rows.
+        layout: the encoded columns.
+        options: the most components.
+        steps: passes.
+        seed: of the start.
+        share: part of the budget that all passes may use.
+    """
+    each = share / steps
+    clear = layout.rows / (CLEAR_ROWS * max(noise_of(curator, layout, share=each), 1e-9))
+    components = max(1, int(min(options.max_components, clear)))
+    parameters = _start(layout, components, seed)
+    for _ in range(steps):
+        answer = curator.sum(_Moments(layout, parameters), share=each).value
+        moments = answer.reshape(-1, components) / layout.rows
+        parameters = _maximize(layout, moments, layout.rows, options)
+    return parameters
+
+
+def noise_of(curator: Curator, layout: Layout, *, share: float) -> float:
+    """The noise on each sum of a pass that has this share of the budget."""
+    return curator.price(_Moments(layout, _start(layout, 1, 0)), share=share)
 
 
 def _start(layout: Layout, components: int, seed: int) -> Parameters:

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, TypeVar
 
@@ -78,15 +79,18 @@ class CellsIn(nn.Module):
         self.starts = nn.Buffer(self.sizes.cumsum(0) - self.sizes, persistent=False)
         self.cells = nn.EmbeddingBag(self.nothing + 1, width, mode="sum", padding_idx=self.nothing)
         nn.init.uniform_(self.cells.weight, -1 / math.sqrt(len(sizes)), 1 / math.sqrt(len(sizes)))
-        self.scores = nn.Linear(scores, width, bias=False) if scores else None
-        self.bias = nn.Parameter(torch.zeros(width))
+        # It has the bias as well, so that every parameter lies in a layer whose gradients are known row by row.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+            self.scores = nn.Linear(scores, width, bias=False)
+        self.scores.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, values: Tensor, scores: Tensor) -> Tensor:
         """Sums the vectors of a row's cells."""
         known = values < self.sizes
         index = torch.where(known, values + self.starts, self.nothing)
-        out: Tensor = self.cells(index) + self.bias
-        return out if self.scores is None else out + self.scores(scores)
+        out: Tensor = self.cells(index) + self.scores(scores)
+        return out
 
 
 def hidden_layers(widths: Sequence[int]) -> nn.Sequential:

@@ -1,6 +1,7 @@
 """marginals: a synthesizer that learns from noisy counts of all pairs of columns, the one for tables under privacy.
 
-It asks one question: how many rows lie in each cell of each pair of columns. All that follows touches no row:
+It asks how many rows lie in each cell of each pair of columns, in one question, or where noise is large in two: the
+second is about the pairs that seem strongest. All else touches no row:
 
 1. A mixture of products is fitted to all counts at once, in the manner of GEM (Liu, Vietri & Wu 2021, arXiv
    2106.07153), with each component's entropy as the prior. What noise does to single cells it does not follow, since
@@ -10,8 +11,8 @@ It asks one question: how many rows lie in each cell of each pair of columns. Al
 3. A hidden tree (`synth.circuit`) is fitted to these rows, and is the model: exact conditions, densities, fast draws.
 
 Rates of single columns are the layout's, which the profile has paid for already. How finely columns are cut follows
-from the price of an answer. Of the curator's budget all is spent on that one question: to choose pairs first, as AIM
-does (McKenna et al. 2022, arXiv 2201.12677), gave less here (docs/decisions/0017-marginals.md).
+from the price of an answer. All of the curator's budget is spent on counts: to choose pairs one by one, as AIM does
+(McKenna et al. 2022, arXiv 2201.12677), gave less here (docs/decisions/0017-marginals.md).
 """
 
 import math
@@ -27,7 +28,7 @@ from pydantic import Field as Option
 from torch import Tensor
 
 from privacy.curator import Batch, Curator, ExactCurator, Floats
-from synth.bins import Axis, Bins, Crossed, cuts
+from synth.bins import Axis, Bins, Crossed, cuts, cuts_along
 from synth.chain import Ridge, Variable, drawn
 from synth.circuit import Circuit
 from synth.codec import UNKNOWN, Encoded, Layout
@@ -45,7 +46,6 @@ class Options(BaseModel):
     )
     steps: int = Option(250, ge=1, le=10_000, description="of its fit; more follow the noise")
     entropy: float = Option(300.0, ge=0, le=1e6, description="weight of the components' entropy")
-    trust: float = Option(0.3, ge=0, le=10, description="relative error that the mixture is expected to have")
     bins: int = Option(32, ge=2, le=1000, description="bins of a score at most; fewer where noise is large")
     rows: int = Option(60_000, ge=1000, le=10_000_000, description="that the chain draws at most")
     states: int = Option(96, ge=1, le=1024, description="hidden states of the tree")
@@ -65,8 +65,9 @@ MOST_PAIRS = 2000
 MOST_CELLS = 30_000_000
 """Cells of all pairs together; where there are more, more values are taken for rare."""
 
-CHAIN_CELLS = 40_000_000
-"""Rows times cells of all columns that a chain holds."""
+CHAIN_CELLS, CHAIN_WORK, CHAIN_ROWS = 40_000_000, 12_000_000_000, 8000
+"""Rows times cells of all columns that a chain holds; rows times their square, which its time goes with, as far as so
+many rows remain."""
 
 MIXTURE_CELLS = 500_000
 """Components times cells of all columns at most."""
@@ -86,6 +87,13 @@ HOLD = 0.35
 
 CHAIN_STEPS = 40
 
+ERRORS = (0.0, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.45, 0.7, 1.0, 2.0)
+"""Relative errors of which one is taken for the mixture's in a pair of columns."""
+
+CLEAR, FIRST = 300.0, 0.6
+"""Where all rows are fewer than so many times the noise, only this share goes to all pairs, and the rest to as many of
+them as there are columns: those that then seem to share most."""
+
 
 class Marginals:
     """A fitted model; what it does, a hidden tree does for it."""
@@ -100,23 +108,24 @@ class Marginals:
 
     @classmethod
     def fit(cls, curator: Curator, layout: Layout, options: Mapping[str, Any], *, seed: int) -> "Marginals":
-        """Learns from the curator's answer to one question, for which it spends all of its budget.
+        """Learns from counts of pairs of columns, for which it spends all of its budget.
 
         Args:
             curator: over rows encoded by the codec of `layout`.
             layout: the encoded columns.
             options: fields of `Options`.
-            seed: of all that is drawn after the answer.
+            seed: of all that is drawn after the answers.
         """
         chosen = Options.model_validate(dict(options))
         groups = {f.group for f in layout.fields}
         columns = [c for c in range(len(layout.fields)) if c not in groups]
         pairs = _pairs(len(columns), seed)
+        generator = torch.Generator().manual_seed(seed)
         axes = _axes(curator, layout, columns, chosen.bins, share=1 / max(1, len(pairs)))
-        measured = _measured(curator, axes, pairs, max(layout.rows, 1.0))
-        mixture = _fitted(layout, axes, measured, chosen, torch.Generator().manual_seed(seed))
+        measured = _asked(curator, layout, axes, pairs, chosen, generator)
+        mixture = _fitted(layout, axes, measured, chosen, generator)
         new = _chained(layout, axes, mixture, measured, chosen, np.random.default_rng(seed))
-        return cls(_tree_of(new, layout, chosen, seed))
+        return cls(_tree_of(new, layout, axes, chosen, seed))
 
     def draw(
         self, rows: int, rng: np.random.Generator, *, given: Encoded | None = None, present: bool = False
@@ -182,7 +191,9 @@ def _axis(layout: Layout, column: int, clear: float, most: int, least: float) ->
     absent = None if field.group is None else layout.fields[field.group].rates[0]
     share = field.rates[-1] * (1 - (absent or 0.0))
     number = int(np.clip(round(BINS_PER_ROOT * math.sqrt(share * clear)), 2, most))
-    return Axis(column, Bins(field, cuts(field, number)), absent=absent, least=least)
+    # Between cells, whose rates are known: elsewhere a bin's rate would be a guess, wrong where values are few.
+    along = cuts_along(field, number) if field.borders else cuts(field, number)
+    return Axis(column, Bins(field, along), absent=absent, least=least)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,9 +214,9 @@ class _Measured:
 
 
 def _measured(
-    curator: Curator, axes: Sequence[Axis], pairs: Sequence[tuple[int, int]], rows: float
+    curator: Curator, axes: Sequence[Axis], pairs: Sequence[tuple[int, int]], rows: float, *, share: float
 ) -> _Measured:
-    """Asks about all pairs at once. A column of one value says nothing."""
+    """Asks about pairs at once. A column of one value says nothing."""
     sizes = [a.size for a in axes]
     ends = np.cumsum(sizes)
     asked = [(a, b) for a, b in pairs if min(sizes[a], sizes[b]) > 1]
@@ -213,7 +224,7 @@ def _measured(
     precision = [torch.zeros_like(s) for s in shares]
     crossed = [Crossed(axes=(axes[a], axes[b])) for a, b in asked]
     noise = 0.0
-    for (a, b), answer in zip(asked, curator.histogram(crossed, share=1.0) if crossed else (), strict=True):
+    for (a, b), answer in zip(asked, curator.histogram(crossed, share=share) if crossed else (), strict=True):
         noise = answer.noise_std
         part = slice(int(ends[b] - sizes[b] - ends[a]), int(ends[b] - ends[a]))
         shares[a][:, part] = torch.from_numpy(answer.value / rows).float()
@@ -225,6 +236,41 @@ def _measured(
         noise=noise / rows,
         single=_believed(single, rows) / rows,
     )
+
+
+def _together(first: _Measured, again: _Measured) -> _Measured:
+    """Two answers as one, each counting by its precision."""
+    both = [p + q for p, q in zip(first.precision, again.precision, strict=True)]
+    sums = [
+        p * s + q * t
+        for p, s, q, t in zip(first.precision, first.shares, again.precision, again.shares, strict=True)
+    ]
+    shares = tuple(s / p.clamp_min(1e-30) for s, p in zip(sums, both, strict=True))
+    return replace(first, shares=shares, precision=tuple(both))
+
+
+def _asked(
+    curator: Curator,
+    layout: Layout,
+    axes: Sequence[Axis],
+    pairs: Sequence[tuple[int, int]],
+    options: Options,
+    generator: torch.Generator,
+) -> _Measured:
+    """All pairs at once, and on a table where that is mostly noise, the strongest again.
+
+    Which are strongest follows from the first answer alone, so it costs nothing.
+    """
+    rows = max(layout.rows, 1.0)
+    noise = curator.price(Crossed(axes=tuple(axes[:1])), share=1 / max(1, len(pairs)))
+    if len(pairs) <= len(axes) or rows >= CLEAR * noise:
+        return _measured(curator, axes, pairs, rows, share=1.0)
+    first = _measured(curator, axes, pairs, rows, share=FIRST)
+    mixture = _fitted(layout, axes, first, options.model_copy(update={"mixtures": 1}), generator)
+    with torch.no_grad():
+        joints = _joints(*mixture, first)
+    strong = sorted(pairs, key=lambda pair: -information(joints[pair]))[: len(axes)]
+    return _together(first, _measured(curator, axes, strong, rows, share=1 - FIRST))
 
 
 # --- the mixture that takes the noise out
@@ -312,12 +358,16 @@ def _fitted(
 ) -> tuple[Tensor, list[Tensor]]:
     """Several mixtures, side by side as one: where noise leaves it open, their mean is nearer than each of them."""
     parts = []
+    threads = torch.get_num_threads()
+    # Its matrices are small: two threads take longer than one, many times so beside other work.
+    torch.set_num_threads(1)
     components = max(2, min(options.components, MIXTURE_CELLS // sum(a.size for a in axes)))
     for _ in range(options.mixtures):
         mixture = _Mixture(layout, axes, components, generator)
         mixture.fit(measured, options.steps, options.entropy)
         with torch.no_grad():
             parts.append(mixture.tables())
+    torch.set_num_threads(threads)
     tables = [torch.cat(same) for same in zip(*(t for _, t in parts), strict=True)]
     return torch.cat([w for w, _ in parts]) / len(parts), tables
 
@@ -340,17 +390,18 @@ def blocks(weights: Tensor, tables: Sequence[Tensor]) -> list[Tensor]:
 # --- rows that have these marginals, and the model of them
 
 
-def corrected(found: Tensor, told: Tensor, noise: float, trust: float) -> Tensor:
+def corrected(found: Tensor, told: Tensor, noise: float) -> Tensor:
     """Joint probabilities of two columns by the mixture, corrected by what was answered where that is clear.
 
-    A cell's error is taken for normal with standard deviation trust × probability, so the answer counts for
-    (trust p)² / ((trust p)² + noise²) of the difference. The rates of both columns stay.
+    A cell's error is taken for normal with standard deviation τ × probability, so the answer counts for
+    (τ p)² / ((τ p)² + noise²) of the difference. τ is the one that Stein's unbiased estimate of the squared error
+    (Stein 1981) finds best for these two columns: mostly 0, and large where one column follows from the other, which
+    no mixture of few components says well. The rates of both columns stay.
 
     Args:
         found: by the mixture, float32 (A, B).
         told: answered, float32 (A, B).
-        noise: standard deviation of an answered share.
-        trust: relative error.
+        noise: standard deviation of an answered share; 0 if it is exact.
     """
     rows, columns = found.sum(1, keepdim=True), found.sum(0, keepdim=True)
 
@@ -358,8 +409,16 @@ def corrected(found: Tensor, told: Tensor, noise: float, trust: float) -> Tensor
         across, down = rest.sum(1, keepdim=True), rest.sum(0, keepdim=True)
         return rest - across * columns - rows * down + rest.sum() * rows * columns
 
-    prior = (trust * found) ** 2
-    rest = without_rates(told - found) * (prior / (prior + noise**2 + 1e-30))
+    def weight(error: float) -> Tensor:
+        prior = (error * found) ** 2
+        return prior / (prior + noise**2 + 1e-30)
+
+    def risk(error: float) -> float:
+        kept = weight(error)
+        return float((((1 - kept) * (told - found)) ** 2 + (2 * kept - 1) * noise**2).sum())
+
+    best = weight(min(ERRORS, key=risk))
+    rest = without_rates(told - found) * best
     return (found + without_rates(rest)).clamp_min(0)
 
 
@@ -380,7 +439,7 @@ def _chained(
     """New rows by a chain over all columns and groups, those first that share most with the others."""
     with torch.no_grad():
         weights, tables = mixture
-        joints = _joints(weights, tables, measured, options.trust)
+        joints = _joints(weights, tables, measured)
         place = {g: len(axes) + i for i, g in enumerate(_groups(axes))}
         there = [None if a.group is None else place[a.group] for a in axes] + [None] * len(place)
         variables = [Variable(rates=weights @ t, there=group) for t, group in zip(tables, there, strict=True)]
@@ -392,7 +451,8 @@ def _chained(
                 # What says whether a column is there stands before it.
                 shared[group] = max(shared[group], shared[c] + 1e-9)
         size = sum(t.shape[1] for t in tables)
-        rows = int(min(options.rows, CHAIN_CELLS // size, max(5000, 2 * layout.rows)))
+        most = min(CHAIN_CELLS // size, max(CHAIN_ROWS, CHAIN_WORK // size**2))
+        rows = int(min(options.rows, most))
         noise = HOLD * max(measured.noise, 1 / max(layout.rows, 1.0))
         cells = drawn(
             variables,
@@ -406,9 +466,7 @@ def _chained(
     return _encoded(layout, axes, place, cells, rng)
 
 
-def _joints(
-    weights: Tensor, tables: Sequence[Tensor], measured: _Measured, trust: float
-) -> dict[tuple[int, int], Tensor]:
+def _joints(weights: Tensor, tables: Sequence[Tensor], measured: _Measured) -> dict[tuple[int, int], Tensor]:
     """Joint probabilities of each two variables (a < b)."""
     sizes = [t.shape[1] for t in tables]
     joints = {}
@@ -419,8 +477,9 @@ def _joints(
             start += sizes[b]
             joint = found[:, part]
             if a < len(measured.shares) and part.stop <= measured.shares[a].shape[1]:
-                told, asked = measured.shares[a][:, part], bool(measured.precision[a][:, part].any())
-                joint = corrected(joint, told, measured.noise, trust) if asked else joint
+                told, precision = measured.shares[a][:, part], float(measured.precision[a][:, part].max())
+                noise = precision**-0.5 if precision > 0 and measured.noise > 0 else 0.0
+                joint = corrected(joint, told, noise) if precision > 0 else joint
             joints[a, b] = joint
     return joints
 
@@ -443,8 +502,11 @@ def _encoded(
     return rows
 
 
-def _tree_of(rows: Encoded, layout: Layout, options: Options, seed: int) -> Circuit:
-    """A hidden tree fitted to rows that a chain has drawn. They are no one's, so the curator over them is exact."""
+def _tree_of(rows: Encoded, layout: Layout, axes: Sequence[Axis], options: Options, seed: int) -> Circuit:
+    """A hidden tree fitted to rows that a chain has drawn. They are no one's, so the curator over them is exact.
+
+    It cuts scores where the chain did, or values that were told apart would be mixed again.
+    """
     store = EncodedStore(None, unit_is_row=True)
     columns = {"states": rows.states, "scores": rows.scores}
     unit = np.arange(len(rows), dtype=np.uint64)
@@ -455,5 +517,10 @@ def _tree_of(rows: Encoded, layout: Layout, options: Options, seed: int) -> Circ
         "bins": options.bins,
     }
     curator = ExactCurator(store.close(), key=b"drawn by a chain", holdout=0.0)
-    circuit = Circuit.fit(curator, replace(layout, rows=float(len(rows))), chosen, seed=seed)
+    fields = list(layout.fields)
+    for axis in axes:
+        cut = tuple(float(x) for x in axis.bins.cuts)
+        fields[axis.column] = replace(fields[axis.column], borders=cut, whole=True)
+    theirs = replace(layout, fields=tuple(fields), rows=float(len(rows)))
+    circuit = Circuit.fit(curator, theirs, chosen, seed=seed)
     return Circuit.restore(layout, circuit.tensors())

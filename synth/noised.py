@@ -46,6 +46,13 @@ ATOM_SHARE, ATOM_EXCESS = 0.01, 3.0
 
 MOST_CELLS = 256
 
+GRID, PRIOR_STEPS = 300, 200
+"""Counts that a prior of counts is made of, and steps of its search."""
+
+MOST_WIDER = 4
+"""Times a cell's width that a part drowned by noise may have to be joined to it; what is wider may be no part of the
+range at all."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
@@ -115,12 +122,33 @@ def learn_noised(schema: Schema, curator: Curator, labels: Labels, *, at_least: 
         answer = answers[column.name]
         missing = _present_or_none(float(answer.value[0]), answer.noise_std, column)
         if column.name in grids:
-            columns[column.name] = _numeric(column.name, missing, counted[column.name], rows, at_least)
+            columns[column.name] = _numeric(column, missing, counted[column.name], rows, at_least)
         elif column.name in named:
             columns[column.name] = _categories(column, named[column.name], missing, answer, rows, at_least)
         else:
             columns[column.name] = _presence(column, missing, answer, rows)
     return Profile(rows=rows, at_least=at_least, columns=tuple(columns[c.name] for c in schema))
+
+
+def share_asked(schema: Schema) -> float:
+    """The most that all questions use of a profile's budget, by what is public: nobody asks for what is declared."""
+    numbers = [c for c in schema if _ordered(c)]
+    others = [c for c in schema if c.learned and not _ordered(c)]
+    shares = (
+        (NAMES_SHARE, any(not _is_listed(c) and c.kind != "boolean" for c in others)),
+        (RANGE_SHARE, any(not _is_bounded(c) for c in numbers)),
+        (FIRST_SHARE, True),
+        (SECOND_SHARE + THIRD_SHARE, bool(numbers)),
+    )
+    return sum(share for share, asked in shares if asked)
+
+
+def _is_listed(column: Column) -> bool:
+    return column.declared and column.categories is not None
+
+
+def _is_bounded(column: Column) -> bool:
+    return column.declared and column.min is not None and column.max is not None
 
 
 def _ordered(column: Column) -> bool:
@@ -147,7 +175,7 @@ def _named(schema: Schema, curator: Curator, labels: Labels, at_least: int) -> d
     for column in schema:
         if not column.learned or _ordered(column):
             continue
-        if column.declared and column.categories is not None:
+        if _is_listed(column):
             named[column.name] = _declared(column)
         elif column.kind == "boolean":
             named[column.name] = _Names(keys=np.array([0, 1]), names=(0, 1))
@@ -182,9 +210,7 @@ def _declared(column: Column) -> _Names:
 
 def _bounds(columns: Sequence[Column], curator: Curator) -> dict[str, tuple[int, int]]:
     """Smallest and largest key of each column: as declared, else powers of two that clearly hold rows."""
-    bounds = {
-        c.name: declared_bounds(c) for c in columns if c.declared and c.min is not None and c.max is not None
-    }
+    bounds = {c.name: declared_bounds(c) for c in columns if _is_bounded(c)}
     unknown = [c for c in columns if c.name not in bounds]
     if not unknown:
         return bounds
@@ -216,6 +242,8 @@ def _magnitudes(column: Column) -> Keys:
 def _grid(column: Column, low: int, high: int) -> Keys:
     """Edges of about equal cells from the smallest key to the largest; zero and both ends have cells of their own."""
     high = min(high, LARGEST_KEY - 1)
+    if _steps(column, low, high + 1) <= SINGLE_KEYS:
+        return _parts(column, low, high + 1, SINGLE_KEYS)
     alone = [k for k in (low, high, *_zero(column)) if low <= k <= high]
     edges = _parts(column, low, high + 1, FIRST_CELLS if high - low >= SINGLE_KEYS else high - low + 1)
     return np.unique(np.concatenate([edges, alone, np.array(alone) + 1])).astype(np.int64)
@@ -227,6 +255,14 @@ def _zero(column: Column) -> list[int]:
     return [int(float_keys(np.array([0.0]))[0])] if is_real(column.arrow_type) else [0]
 
 
+def _steps(column: Column, first: int, last: int) -> float:
+    """Steps between values that can be written with a float's digits from one key to another; for others infinite."""
+    if not is_real(column.arrow_type) or column.digits is None:
+        return math.inf
+    low, high = key_floats(np.array([first, last], np.int64))
+    return float((high - low) * 10.0**column.digits)
+
+
 def _parts(column: Column, first: int, last: int, parts: int) -> Keys:
     """Edges of at most so many equal parts from one key to another: equal in value, which keys of floats are not."""
     if not is_real(column.arrow_type):
@@ -234,7 +270,14 @@ def _parts(column: Column, first: int, last: int, parts: int) -> Keys:
     ends = key_floats(np.array([first, last], np.int64))
     if not np.isfinite(ends).all() or not math.isfinite(ends[1] - ends[0]):
         return cuts_between(first, last, parts)
-    inner = float_keys(np.linspace(ends[0], ends[1], parts + 1)[1:-1])
+    values = np.linspace(ends[0], ends[1], parts + 1)[1:-1]
+    if column.digits is not None:
+        # Half-way between values that can be written, so that none of them is torn.
+        scale = 10.0**column.digits
+        alone = _steps(column, first, last) <= parts
+        below = np.arange(math.floor(ends[0] * scale), ends[1] * scale) if alone else np.floor(values * scale)
+        values = (below + 0.5) / scale
+    inner = float_keys(values)
     inside = inner[(inner > first) & (inner < last)]
     return np.unique(np.concatenate([[first], inside, [last]])).astype(np.int64)
 
@@ -259,6 +302,14 @@ def _inner(answer: Answer, edges: Keys) -> _Counted:
 def _widths(edges: Keys) -> Floats:
     """Keys between edges; floats would lose those of cells beyond 2^53."""
     return (edges[1:].view(np.uint64) - edges[:-1].view(np.uint64)).astype(np.float64)
+
+
+def _extent(column: Column, left: int, right: int) -> float:
+    """How far two keys lie apart: in value, or in keys where these are even."""
+    if not is_real(column.arrow_type):
+        return float(right - left)
+    low, high = key_floats(np.array([left, right], np.int64))
+    return float(high - low)
 
 
 def _finer(
@@ -328,6 +379,25 @@ def _shares(counts: Floats, rows: float) -> Floats:
     return np.asarray(np.maximum(counts - excess[last], 0) / rows)
 
 
+def _deconvolved(counts: Floats, noise: float) -> Floats:
+    """Counts as they are expected to be without the noise, given how all of them lie (empirical Bayes).
+
+    The prior is the one on a grid of counts of largest likelihood, found by expectation maximization (Kiefer &
+    Wolfowitz 1956). It leaves counts that are clear alone, and brings together those of which only their mean is.
+    """
+    if noise <= 0 or len(counts) < 3:
+        return counts
+    most = max(float(counts.max()), noise)
+    grid = most * np.linspace(0, 1, max(GRID, 1 + math.ceil(2 * math.sqrt(most / noise)))) ** 2
+    likelihood = np.exp(-0.5 * ((counts[:, None] - grid) / noise).clip(-40, 40) ** 2) + 1e-300
+    prior = np.full(len(grid), 1 / len(grid))
+    for _ in range(PRIOR_STEPS):
+        joint = likelihood * prior
+        prior = (joint / joint.sum(1, keepdims=True)).mean(0)
+    joint = likelihood * prior
+    return np.asarray(joint @ grid / joint.sum(1))
+
+
 def _presence(column: Column, missing: float, answer: Answer, rows: float) -> ColumnProfile:
     """A column of which only the missing pattern is known, or whose values no bounds were found for."""
     counts = np.array([missing, float(answer.value[1:].sum())])
@@ -345,7 +415,7 @@ def _categories(
         other = 0.0
     if not len(names.names) and not other:
         return ColumnProfile(name=column.name, missing=1.0)
-    counts = np.concatenate([[missing], answer.value[1:-1], [other]])
+    counts = np.concatenate([[missing], _deconvolved(answer.value[1:-1], answer.noise_std), [other]])
     asked = np.array([missing > 0, *[True] * len(names.names), other > 0])
     shares = np.zeros(len(counts))
     shares[asked] = _shares(counts[asked], rows)
@@ -358,31 +428,44 @@ def _categories(
     )
 
 
-def _numeric(name: str, missing: float, counted: _Counted, rows: float, at_least: int) -> ColumnProfile:
+def _numeric(column: Column, missing: float, counted: _Counted, rows: float, at_least: int) -> ColumnProfile:
     """Atoms, and cells that noise does not drown."""
     edges, counts = counted.edges, counted.counts.copy()
     atoms = _atoms(counted, rows)
-    borders: list[int] = [int(edges[0])]
-    held: list[float] = []
+    borders, held, running = [int(edges[0])], [], 0.0
+    open_to_more: list[bool] = []
     target = np.maximum(max(at_least, rows / MOST_CELLS), CLEAR * np.sqrt(counted.variances))
-    running = 0.0
 
-    def close(right: int, count: float) -> None:
+    def close(right: int, count: float, *, atom: bool = False) -> None:
         borders.append(right)
         held.append(count)
+        open_to_more.append(not atom)
+
+    def joins(rest: tuple[int, int], cell: tuple[int, int]) -> bool:
+        return _extent(column, *rest) <= MOST_WIDER * _extent(column, *cell)
+
+    def close_rest(right: int) -> None:
+        """What noise drowns joins the cell before it: alone it counts for nothing, and an end of the range is lost."""
+        before = open_to_more and open_to_more[-1]
+        if before and joins((borders[-1], right), (borders[-2], borders[-1])):
+            borders[-1], held[-1] = right, held[-1] + running
+        else:
+            close(right, running)
 
     for left, right, count, atom, enough in zip(edges[:-1], edges[1:], counts, atoms, target, strict=True):
-        # What is full by itself is never joined to emptier cells before it.
-        if (atom or count >= enough) and borders[-1] < left:
-            close(int(left), running)
+        left, right, first = int(left), int(right), not held
+        # What is full by itself is never joined to emptier cells before it, but to the end of the range.
+        starts = not atom and first and joins((borders[-1], left), (left, right))
+        if (atom or count >= enough) and borders[-1] < left and not starts:
+            close_rest(left)
             running = 0.0
-        if atom or running + count >= enough:
-            close(int(right), 0.0 if atom else running + count)
+        if atom or running + count >= enough or count >= enough:
+            close(right, 0.0 if atom else running + count, atom=atom)
             running = 0.0
         else:
             running += count
     if borders[-1] < edges[-1]:
-        close(int(edges[-1]), running)
+        close_rest(int(edges[-1]))
     cells = np.array(held)
     held_by_atoms = counts[atoms]
     asked = np.concatenate([[missing > 0], np.ones(len(held_by_atoms), bool), cells != 0])
@@ -391,7 +474,7 @@ def _numeric(name: str, missing: float, counted: _Counted, rows: float, at_least
     shares[asked] = _shares(all_counts[asked], rows)
     in_cells = shares[1 + len(held_by_atoms) :]
     profile = ColumnProfile(
-        name=name,
+        name=column.name,
         missing=float(shares[0]),
         atoms=tuple(int(k) for k in edges[:-1][atoms]),
         atom_rates=tuple(float(s) for s in shares[1 : 1 + len(held_by_atoms)]),

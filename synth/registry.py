@@ -1,5 +1,6 @@
 """The synthesizers by name. A new one is one file and one line here."""
 
+import json
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, Protocol, runtime_checkable
@@ -8,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
-from privacy.curator import Floats
+from privacy.curator import Descent, Floats
 from privacy.errors import RecipeError
 from synth.codec import Encoded, Layout
 from synth.schema import nearest
@@ -65,6 +66,26 @@ class Coded(Protocol):
 
     def reconstruct(self, encoded: Encoded, rng: np.random.Generator) -> Encoded:
         """Rows drawn from the codes of rows."""
+        ...
+
+
+@runtime_checkable
+class Descending(Protocol):
+    """The class of a model that is trained by gradients, and knows beforehand what it will ask for."""
+
+    @property
+    def share(self) -> float:
+        """Part of its budget that the steps have."""
+        ...
+
+    @property
+    def noised(self) -> Mapping[str, tuple[object, ...]]:
+        """Options that may only have these values where steps carry noise."""
+        ...
+
+    @property
+    def descent(self) -> Callable[[Mapping[str, Any], float], Descent]:
+        """Takes (options, rows about) and gives the steps that `fit` asks for."""
         ...
 
 
@@ -162,6 +183,36 @@ def check_private(name: str) -> None:
             f"a synthesizer under privacy must learn from noised answers ({', '.join(able)}), however: {name!r} does "
             f"not: {why}; choose another, or leave `synthesizer: auto`"
         )
+
+
+def descent_of(name: str, options: Mapping[str, Any], units: float | None) -> tuple[Descent, float] | None:
+    """The steps that a synthesizer will ask for under privacy and their share of its budget; None if it asks for none.
+
+    They follow from what is public, so they can be reserved before a row is read.
+
+    Args:
+        name: of the synthesizer.
+        options: its options, as `check_options` lets them pass.
+        units: about how many units it learns from, where somebody declared that.
+
+    Raises:
+        RecipeError: nobody did, or an option needs exact answers.
+    """
+    chosen = synthesizer(name)
+    if not isinstance(chosen, Descending):
+        return None
+    for option, allowed in chosen.noised.items():
+        if option in options and options[option] not in allowed:
+            raise RecipeError(
+                f"under privacy each row must count alone, and all alike, however: the options of {resolve(name)} say "
+                f"{option}: {json.dumps(options[option])}; leave {option} out"
+            )
+    if units is None:
+        raise RecipeError(
+            f"under privacy the steps of {resolve(name)} must follow from a public number of units, however: "
+            "`units_about` in the schema is not set; declare about how many there are"
+        )
+    return chosen.descent(options, units), chosen.share
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """The one training loop, for every model that is trained by gradients.
 
 It asks a curator for steps, keeps a moving average of the weights, looks now and then at rows that were not
-learned from, and stops when they are not explained better any more.
+learned from, and stops when they are not explained better any more. Where steps carry noise, a look would cost what
+steps could be bought for: then it learns from all rows, to the end, and the last average is kept.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from privacy.curator import Batch, Curator, Floats, Follower, Held, Reader, Split, Strata
+from privacy.curator import Batch, Curator, Descent, Floats, Follower, Held, Reader, Split, Strata
 from privacy.errors import UnderstudyError
 from synth.codec import Encoded
 from synth.em import encoded_of
@@ -39,12 +40,7 @@ MOST_TROUBLES = 20
 
 
 class Learner(Reader, Protocol):
-    """A player that reads rows, whose weights are kept and judged."""
-
-    @property
-    def module(self) -> nn.Module:
-        """All weights."""
-        ...
+    """A player that reads rows; all weights of its module are kept and judged."""
 
     def score(self, rows: Encoded) -> Floats:
         """How well each row is explained, a function of the row alone, larger is better: float64 (n,)."""
@@ -77,10 +73,12 @@ def train(
     batch_rows: int,
     patience: int = PATIENCE,
     strata: Strata | None = None,
+    share: float = 0.0,
 ) -> Trained:
     """Trains on the split "fit" and leaves in `learner.module` the averaged weights that explain "select" best.
 
-    Where the splits are so few units that one of them is empty, it trains on all rows and to the end.
+    Where the splits are so few units that one of them is empty, or where steps carry noise, it trains on all rows and
+    to the end.
 
     Args:
         curator: over encoded rows.
@@ -92,26 +90,34 @@ def train(
         batch_rows: rows of a step.
         patience: looks without a better one after which training stops.
         strata: between which the rows of a step are drawn; none: plainly.
+        share: part of the budget that all steps may use.
 
     Raises:
         UnderstudyError: losses or weights were not finite again and again.
     """
-    sides = {side: float(curator.total(of="rows", split=side).value) for side in ("fit", "select", "train")}
-    judged = min(sides["fit"], sides["select"]) >= 1
-    rows = sides["fit"] if judged else sides["train"]
-    batch_rows = batch_of(batch_rows, rows)
-    rate = min(1.0, batch_rows / max(rows, 1.0))
-    steps = min(max_steps, math.ceil(epochs / rate))
+    whole = descent_of(curator.about("train"), epochs=epochs, max_steps=max_steps, batch_rows=batch_rows)
+    noised = curator.price(whole, share=share) > 0
+    judged = not noised and min(curator.about("fit"), curator.about("select")) >= 1
+    side: Split = "fit" if judged else "train"
+    asked = descent_of(curator.about(side), epochs=epochs, max_steps=max_steps, batch_rows=batch_rows)
+    steps = asked.steps
     every = max(1, steps // LOOKS)
     average = _Average(learner.module)
     best = Trained(steps=0, best=0, score=-math.inf)
     kept = copy.deepcopy(learner.module.state_dict())
     troubles = number = 0
-    side: Split = "fit" if judged else "train"
     players = (learner, *followers)
-    walk = curator.descend(learner, followers, steps=steps, rate=rate, strata=strata, split=side)
+    walk = curator.descend(
+        _Averaged(learner, average),
+        followers,
+        steps=steps,
+        rate=asked.rate,
+        strata=strata,
+        split=side,
+        share=share,
+    )
     for number, step in enumerate(walk, 1):
-        if math.isfinite(step.loss) and average.add():
+        if (noised or math.isfinite(step.loss)) and average.add():
             troubles = 0
         else:
             troubles += 1
@@ -124,20 +130,34 @@ def train(
             continue
         for player in players:
             _without_denormals(player.optimizer)
+        if not judged:
+            continue
         with average.in_place():
-            score = _mean_score(curator, learner, columns) if judged else float(number)
+            score = _mean_score(curator, learner, columns)
             if score > best.score:
                 best = Trained(steps=number, best=number, score=score)
                 kept = copy.deepcopy(learner.module.state_dict())
         if number - best.best > patience * every:
             break
-    if troubles in (MOST_TROUBLES + 1, number) or not math.isfinite(best.score):
+    # A run that is resumed replays steps without walking them again, but the average has counted them.
+    number = max(number, average.steps)
+    if not judged and average.steps:
+        best = Trained(steps=number, best=number, score=float(number))
+        with average.in_place():
+            kept = copy.deepcopy(learner.module.state_dict())
+    if troubles > MOST_TROUBLES or not average.steps or not math.isfinite(best.score):
         raise UnderstudyError(
             f"losses must be finite, however: the last {max(troubles, 1)} were not; lower learning_rate"
         )
     learner.module.load_state_dict(kept)
     learner.module.eval()
     return Trained(steps=number, best=best.best, score=best.score)
+
+
+def descent_of(rows: float, *, epochs: int, max_steps: int, batch_rows: int) -> Descent:
+    """The steps that are asked for where there are about so many rows."""
+    rate = min(1.0, batch_of(batch_rows, rows) / max(rows, 1.0))
+    return Descent(steps=min(max_steps, math.ceil(epochs / rate)), rate=rate)
 
 
 def batch_of(batch_rows: int, rows: float) -> int:
@@ -160,12 +180,24 @@ def _without_denormals(optimizer: torch.optim.Optimizer) -> None:
 
 
 class _Average:
-    """An exponential moving average of the weights of a module."""
+    """An exponential moving average of the weights of a module.
+
+    Attributes:
+        held: the average and how many steps are in it, as tensors: a curator's checkpoint keeps them.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
         self._weights = [p.detach().clone() for p in module.parameters()]
-        self._count = 0
+        self._count = torch.zeros((), dtype=torch.int64)
+        self.held = nn.Module()
+        for i, tensor in enumerate([self._count, *self._weights]):
+            self.held.register_buffer(f"held_{i}", tensor)
+
+    @property
+    def steps(self) -> int:
+        """How many steps are in it."""
+        return int(self._count)
 
     def add(self) -> bool:
         """Takes the present weights in, unless they are not finite; the first ones count for little."""
@@ -174,7 +206,7 @@ class _Average:
             if not torch.stack(torch._foreach_norm(live)).sum().isfinite():
                 return False
             self._count += 1
-            stays = min(AVERAGED, self._count / (self._count + 10))
+            stays = min(AVERAGED, self.steps / (self.steps + 10))
             torch._foreach_lerp_(self._weights, live, 1 - stays)
         return True
 
@@ -189,6 +221,15 @@ class _Average:
         self.restore()
         yield
         _put(self._module, live)
+
+
+class _Averaged:
+    """A learner, with the average of its weights among what a curator's checkpoint keeps."""
+
+    def __init__(self, learner: Learner, average: _Average) -> None:
+        self.module = nn.ModuleDict({"learner": learner.module, "average": average.held})
+        self.optimizer = learner.optimizer
+        self.losses = learner.losses
 
 
 def _put(module: nn.Module, weights: Sequence[Tensor]) -> None:

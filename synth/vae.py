@@ -10,6 +10,7 @@ codes of the rows, which the curator sums (two stages, as in Dai & Wipf 2019, ar
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,14 @@ from scipy.special import ndtri
 from scipy.stats.qmc import Sobol
 from torch import Tensor, nn
 
-from privacy.curator import Batch, Curator, Floats
+from privacy.curator import Batch, Curator, Descent, Floats, Luck
 from privacy.curator import draw as uniform_of
 from synth.bins import Bins, bins_from, bins_of, cuts_of, log_densities, values_of
 from synth.codec import UNKNOWN, Encoded, Field, Layout
 from synth.draws import rowwise
 from synth.em import encoded_of, slices
-from synth.gmm import Gmm
+from synth.gmm import Gmm, fit_noised, noise_of
+from synth.gmm import Options as MixtureOptions
 from synth.layers import (
     NEVER,
     CellsIn,
@@ -43,7 +45,7 @@ from synth.layers import (
     under,
 )
 from synth.rows import EncodedStore
-from synth.train import train
+from synth.train import descent_of, train
 
 CANDIDATES = 64
 """Codes that the encoder proposes for a row, and as many that are drawn without looking at it."""
@@ -52,6 +54,17 @@ MOST_LOGITS = 16_000_000
 """Logits that are held at a time."""
 
 LEAST_LOG_STD, MOST_LOG_STD = -6.0, 3.0
+
+STEPS_SHARE, CODES_SHARE = 0.9, 0.1
+"""Shares of the budget: the steps, and the mixture of codes."""
+
+NOISED: Mapping[str, object] = MappingProxyType(
+    {"latent": 12, "epochs": 40, "batch_rows": 1600, "divergence": 0.1}
+)
+"""Defaults where steps carry noise: fewer, larger ones, and short codes that are worth their divergence sooner."""
+
+CODES_PASSES = 5
+"""Passes over noised sums that the mixture of codes gets."""
 
 
 class Options(BaseModel):
@@ -83,8 +96,10 @@ class Vae:
 
     name = "vae"
     exact = False
-    private = False
+    private = True
     options = Options
+    share = STEPS_SHARE
+    noised: Mapping[str, tuple[object, ...]] = MappingProxyType({})
 
     def __init__(self, layout: Layout, bins: Sequence[Bins], network: "Network", prior: Gmm) -> None:
         self._layout = layout
@@ -98,6 +113,14 @@ class Vae:
         self._noise = torch.from_numpy(ndtri(even).astype(np.float32))[:, None]
         self._others = prior.draw(CANDIDATES, rng).scores[:, None]
 
+    @staticmethod
+    def descent(options: Mapping[str, Any], rows: float) -> Descent:
+        """See `synth.registry.Descending`."""
+        chosen = Options.model_validate({**NOISED, **options})
+        return descent_of(
+            rows, epochs=chosen.epochs, max_steps=chosen.max_steps, batch_rows=chosen.batch_rows
+        )
+
     @classmethod
     def fit(cls, curator: Curator, layout: Layout, options: Mapping[str, Any], *, seed: int) -> "Vae":
         """Learns from the curator's answers.
@@ -106,14 +129,15 @@ class Vae:
             curator: over rows encoded by the codec of `layout`.
             layout: the encoded columns.
             options: fields of `Options`.
-            seed: of the weights, and of the noise in training.
+            seed: of the weights.
         """
-        chosen = Options.model_validate(dict(options))
+        noised = curator.price(cls.descent(options, curator.about()), share=cls.share) > 0
+        chosen = Options.model_validate({**NOISED, **options} if noised else dict(options))
         bins = bins_of(layout, chosen.bins)
         latent = chosen.latent or max(8, min(64, 2 * len(bins)))
         with seeded(seed):
             network = Network(bins, len(layout.scored), chosen.layers, latent)
-        learner = _Learner(network.to(training_device()), bins, chosen, seed)
+        learner = _Learner(network.to(training_device()), bins, chosen)
         train(
             curator,
             learner,
@@ -121,6 +145,7 @@ class Vae:
             epochs=chosen.epochs,
             max_steps=chosen.max_steps,
             batch_rows=chosen.batch_rows,
+            share=STEPS_SHARE,
         )
         network.to("cpu")
         key = f"codes {seed}".encode()
@@ -137,12 +162,7 @@ class Vae:
             return {"states": np.ones(scores.shape, np.int32), "scores": scores.astype(np.float32)}
 
         coded = curator.recode(codes, EncodedStore(None, unit_is_row=False))
-        prior = Gmm.fit(
-            coded,
-            _layout_of_codes(latent, layout.rows),
-            {"max_components": chosen.components},
-            seed=seed,
-        )
+        prior = _mixture(coded, _layout_of_codes(latent, layout.rows), chosen.components, seed)
         _correct(network, bins, prior, np.random.default_rng(seed))
         return cls(layout, bins, network, prior)
 
@@ -311,6 +331,10 @@ class Network(nn.Module):
         self.into = hidden_layers([*layers, 2 * latent])
         self.first = nn.Linear(latent, layers[-1])
         self.out = hidden_layers([*reversed(layers), sum(self.sizes)])
+        # What columns look like one by one is known, so that steps are left for what goes with what.
+        with torch.no_grad():
+            last = self.get_submodule(f"out.{len(self.out) - 1}").get_parameter("bias")
+            last.copy_(rates.clamp_min(1e-6).log())
 
     def encode(self, values: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log of the standard deviation of each row's code: (n, latent) both."""
@@ -319,8 +343,8 @@ class Network(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Logits of all values of all columns: (…, latent) → (…, Σ sizes)."""
-        out: Tensor = self.out(self.first(codes))
-        return out.add_(self.never)
+        out: Tensor = self.out(self.first(codes)) + self.never
+        return out
 
     def rows_at_once(self, codes: int) -> int:
         """Rows whose logits, for so many codes each, take a bounded part of the memory."""
@@ -330,12 +354,11 @@ class Network(nn.Module):
 class _Learner:
     """The player that reads rows: the negative lower bound of each, with a share of the cells hidden."""
 
-    def __init__(self, network: Network, bins: Sequence[Bins], options: Options, seed: int) -> None:
+    def __init__(self, network: Network, bins: Sequence[Bins], options: Options) -> None:
         self.module = network
         self._bins = bins
         self._options = options
         self._sizes = torch.tensor(network.sizes)
-        self._noise, self._hiding = (np.random.default_rng([seed, i]) for i in range(2))
         self._fixed = torch.from_numpy(
             np.random.default_rng(0).standard_normal((1, network.latent), np.float32)
         )
@@ -344,13 +367,13 @@ class _Learner:
             network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
         )
 
-    def losses(self, batch: Batch) -> Tensor:
-        """Reconstruction and divergence of each row: (n,). Noise is drawn row by row, in their order."""
+    def losses(self, batch: Batch, luck: Luck) -> Tensor:
+        """Reconstruction and divergence of each row: (n,)."""
         rows = encoded_of(batch)
-        noise = self._noise.standard_normal((len(rows), self.module.latent), np.float32)
-        luck = torch.from_numpy(self._hiding.random((len(rows), len(self._bins) + 2), np.float32))
-        share = torch.where(luck[:, 0] < self._options.hidden, luck[:, 1], 0.0)
-        return -self._bound(rows, torch.from_numpy(noise), luck[:, 2:] < share[:, None])
+        noise = luck.normal.standard_normal((len(rows), self.module.latent), np.float32)
+        hiding = torch.from_numpy(luck.uniform.random((len(rows), len(self._bins) + 2), np.float32))
+        share = torch.where(hiding[:, 0] < self._options.hidden, hiding[:, 1], 0.0)
+        return -self._bound(rows, torch.from_numpy(noise), hiding[:, 2:] < share[:, None])
 
     def score(self, rows: Encoded) -> Floats:
         """The lower bound of each row by one and the same noise: float64 (n,)."""
@@ -370,6 +393,15 @@ class _Learner:
         fits = log_likelihoods(self.module.decode(codes), values, self.module.sizes)
         divergence = 0.5 * (mean**2 + (2 * log_std).exp() - 1 - 2 * log_std).sum(-1)
         return fits - self._options.divergence * divergence
+
+
+def _mixture(curator: Curator, layout: Layout, most: int, seed: int) -> Gmm:
+    """The mixture of codes, by many passes, or by few where each carries noise."""
+    options = {"max_components": most}
+    if noise_of(curator, layout, share=CODES_SHARE) == 0:
+        return Gmm.fit(curator, layout, options, seed=seed)
+    chosen = MixtureOptions.model_validate(options)
+    return Gmm(layout, fit_noised(curator, layout, chosen, steps=CODES_PASSES, seed=seed, share=CODES_SHARE))
 
 
 def _correct(network: Network, bins: Sequence[Bins], prior: Gmm, rng: np.random.Generator) -> None:

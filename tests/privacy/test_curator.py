@@ -20,6 +20,7 @@ from privacy.curator import (
     Counted,
     ExactCurator,
     Floats,
+    Luck,
     Misfit,
     Split,
     Strata,
@@ -423,13 +424,13 @@ class Player:
         self.spoiled = spoiled
         self.read: list[list[int]] = []
 
-    def losses(self, batch: Batch) -> torch.Tensor:
+    def losses(self, batch: Batch, luck: Luck) -> torch.Tensor:
         row = np.asarray(batch.columns["row"], np.float32)
         self.read.append([int(r) for r in row])
         losses = (torch.from_numpy(row) - self.weight) ** 2
         return losses * math.nan if len(self.read) == self.spoiled else losses
 
-    def loss(self) -> torch.Tensor:
+    def loss(self, rows: int) -> torch.Tensor:
         return ((self.weight - 5) ** 2).sum()
 
 
@@ -497,9 +498,9 @@ class Listening(Player):
         super().__init__()
         self.batches: list[Batch] = []
 
-    def losses(self, batch: Batch) -> torch.Tensor:
+    def losses(self, batch: Batch, luck: Luck) -> torch.Tensor:
         self.batches.append(batch)
-        return super().losses(batch)
+        return super().losses(batch, luck)
 
 
 def strata_of(axes: NDArray[np.int64], shares: Sequence[float], *weights: Sequence[float]) -> Strata:

@@ -21,12 +21,14 @@ class Noisy:
         self._inner, self._rho = inner, rho
         self._rng = np.random.default_rng(seed)
         self.spent = 0.0
+        self.asked: list[int] = []
 
     def histogram(
         self, cells: Sequence[Marginal], *, of: Counted = "rows", split: Split = "train", share: float = 0.0
     ) -> tuple[Answer, ...]:
         """m marginals at once: σ = √(m / 2ρ) in each cell."""
         self.spent += share
+        self.asked.append(len(cells))
         std = math.sqrt(len(cells) / (2 * share * self._rho))
         return tuple(
             Answer(value=a.value + np.rint(self._rng.normal(0, std, a.value.shape)), noise_std=std)

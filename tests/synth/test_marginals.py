@@ -9,7 +9,17 @@ import torch
 from privacy.curator import Batch, ExactCurator, count
 from synth.bins import Axis, Bins, Crossed, bins_of
 from synth.codec import UNKNOWN, Field, Layout
-from synth.marginals import Marginals, _axes, _measured, _Mixture, blocks, corrected, information
+from synth.marginals import (
+    Marginals,
+    _axes,
+    _Measured,
+    _measured,
+    _Mixture,
+    _together,
+    blocks,
+    corrected,
+    information,
+)
 from synth.rows import EncodedStore
 from tests.synth.noisy import Noisy
 from tests.synth.tables import KEY
@@ -152,12 +162,19 @@ def test_an_answer_corrects_the_mixture_where_it_is_clear_and_never_its_rates() 
     for _ in range(200):
         told = told * (found.sum(1) / told.sum(1))[:, None]
         told = told * (found.sum(0) / told.sum(0))[None]
-    torch.testing.assert_close(corrected(found, told, 0.0, 0.3), told, atol=1e-5, rtol=1e-3)
-    torch.testing.assert_close(corrected(found, told, 1e3, 0.3), found, atol=1e-5, rtol=1e-3)
-    between = corrected(found, told, 0.01, 0.3)
+    torch.testing.assert_close(corrected(found, told, 0.0), told, atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(corrected(found, told, 1e3), found, atol=1e-5, rtol=1e-3)
+    between = corrected(found, told, 0.01)
     torch.testing.assert_close(between.sum(1), found.sum(1), atol=1e-5, rtol=1e-3)
     assert (between - told).abs().sum() < (found - told).abs().sum()
     assert information(torch.outer(found.sum(1), found.sum(0))) == pytest.approx(0, abs=1e-6)
+
+
+def test_answers_that_are_noise_alone_correct_nothing() -> None:
+    generator = torch.Generator().manual_seed(0)
+    found = torch.full((6, 7), 1 / 42)
+    told = found + 0.01 * torch.randn(6, 7, generator=generator)
+    torch.testing.assert_close(corrected(found, told, 0.01), found, atol=2e-4, rtol=0)
 
 
 def test_a_mixture_is_nearer_to_the_truth_than_the_answers_that_it_was_fitted_to() -> None:
@@ -166,8 +183,8 @@ def test_a_mixture_is_nearer_to_the_truth_than_the_answers_that_it_was_fitted_to
     pairs = list(itertools.combinations(range(6), 2))
     noisy = Noisy(curator_of(codes + 1), rho=0.002, seed=1)
     axes = [Axis(c, Bins(f, np.empty(0)), absent=None, least=0.0) for c, f in enumerate(layout.fields)]
-    told = _measured(noisy, axes, pairs, layout.rows)  # type: ignore[arg-type]
-    truth = _measured(curator_of(codes + 1), axes, pairs, layout.rows)
+    told = _measured(noisy, axes, pairs, layout.rows, share=1.0)  # type: ignore[arg-type]
+    truth = _measured(curator_of(codes + 1), axes, pairs, layout.rows, share=1.0)
     mixture = _Mixture(layout, axes, 60, torch.Generator().manual_seed(0))
     mixture.fit(told, 200, 300.0)
     with torch.no_grad():
@@ -182,11 +199,27 @@ def test_a_mixture_is_nearer_to_the_truth_than_the_answers_that_it_was_fitted_to
 # --------------------------------------------------------------------------------------------------- the whole
 
 
-def test_all_of_the_budget_goes_to_one_question_and_no_more() -> None:
+@pytest.mark.parametrize(("rho", "asked"), [(1.0, [6]), (0.001, [6, 4])])
+def test_all_of_the_budget_is_spent_and_a_second_question_is_for_large_noise(
+    rho: float, asked: list[int]
+) -> None:
     codes = hidden(3000, 4, 3, seed=0)
-    curator = Noisy(curator_of(codes + 1), rho=0.05, seed=1)
+    curator = Noisy(curator_of(codes + 1), rho=rho, seed=1)
     Marginals.fit(curator, layout_of(codes), OPTIONS, seed=0)  # type: ignore[arg-type]
     assert curator.spent == pytest.approx(1)
+    assert curator.asked == asked
+
+
+def test_two_answers_count_by_their_precision() -> None:
+    def told(share: float, precision: float) -> _Measured:
+        shares = (torch.full((1, 1), share), torch.zeros(1, 0))
+        precisions = (torch.full((1, 1), precision), torch.zeros(1, 0))
+        return _Measured(shares=shares, precision=precisions, noise=0.1, single=0.1)
+
+    both = _together(told(0.2, 1.0), told(0.6, 3.0))
+    assert float(both.shares[0]) == pytest.approx(0.5)
+    assert float(both.precision[0]) == pytest.approx(4.0)
+    assert float(_together(told(0.2, 1.0), told(0.0, 0.0)).shares[0]) == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(("rho", "near"), [(0.02, 0.06), (None, 0.05)])

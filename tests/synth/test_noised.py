@@ -11,9 +11,9 @@ from privacy.curator import MISSING
 from privacy.errors import InputError
 from privacy.private import Account, PrivateCurator
 from synth.codec import Codec
-from synth.keys import from_keys, to_keys
+from synth.keys import float_keys, from_keys, key_floats, to_keys
 from synth.learn import learn
-from synth.noised import Listed, _Counted, _joined, _shares
+from synth.noised import Listed, _Counted, _deconvolved, _joined, _numeric, _shares
 from synth.profile import ColumnProfile, Profile
 from synth.rows import RawRows, table_source
 from synth.schema import Schema
@@ -102,6 +102,57 @@ def test_values_that_stand_out_are_atoms_and_those_that_do_not_are_none() -> Non
     known, _, _ = noised(table, schema_for(table, hours=declared(min=1, max=99)))
     assert known["hours"].atoms == (40,)
     assert known["hours"].atom_rates[0] == pytest.approx((hours == 40).mean(), abs=0.01)
+
+
+def test_whole_numbers_in_a_column_of_floats_are_counted_one_by_one() -> None:
+    rng = np.random.default_rng(3)
+    values = rng.choice([2.0, 3.0, 4.0, 6.0], 20_000, p=[0.4, 0.3, 0.2, 0.1])
+    table = pa.table({"persons": values})
+    schema = schema_for(table, persons=declared(min=1.0, max=9.0, digits=0))
+    known, profile, _ = noised(table, schema, rho=0.05)
+    codec = Codec(schema, profile)
+    assert codec.decode(codec.encode(table))["persons"].to_pylist() == values.tolist()
+    found = [
+        1 + np.searchsorted(key_floats(np.array(known["persons"].edges)), v, side="right") for v in (2, 3, 4)
+    ]
+    assert len(set(found)) == 3
+
+
+@pytest.mark.parametrize(
+    ("keys", "counts", "edges"),
+    [
+        # A drowned end is joined to its neighbour, as long as that is not much narrower; a wide one is no part of it.
+        ([0, 10, 20, 30], [-5.0, 1000.0, 900.0], (0, 20, 30)),
+        ([0, 10, 20, 35], [1000.0, 900.0, -5.0], (0, 10, 35)),
+        ([0, 90, 100, 110], [-5.0, 1000.0, 900.0], (0, 90, 100, 110)),
+        ([0, 10, 20, 90], [1000.0, 900.0, -5.0], (0, 10, 20, 90)),
+    ],
+)
+@pytest.mark.parametrize("real", [False, True])
+def test_what_noise_drowns_at_an_end_of_the_range(
+    keys: list[int], counts: list[float], edges: tuple[int, ...], real: bool
+) -> None:
+    def places(values: tuple[int, ...] | list[int]) -> np.ndarray:
+        whole = np.array(values, np.int64)
+        return float_keys(whole.astype(np.float64)) if real else whole
+
+    kind = pa.float64() if real else pa.int64()
+    column = schema_for(pa.table({"x": pa.array([], kind)}))["x"]
+    counted = _Counted(edges=places(keys), counts=np.array(counts), variances=np.full(3, 100.0))
+    profile = _numeric(column, 0.0, counted, sum(counts), 10)
+    assert profile.edges == tuple(places(edges).tolist())
+
+
+def test_counts_without_noise_are_nearer_to_what_was_counted() -> None:
+    rng = np.random.default_rng(4)
+    true = np.concatenate([np.full(150, 5.0), np.full(50, 30.0), [900.0, 2000.0]])
+    noisy = true + rng.normal(0, 40, len(true))
+    found = _deconvolved(noisy, 40.0)
+    total = true.sum()
+    plain = _shares(noisy, total) * total
+    assert np.abs(found / found.sum() * total - true).sum() < 0.8 * np.abs(plain - true).sum()
+    assert found[-1] == pytest.approx(2000, abs=150)
+    assert _deconvolved(true, 0.0) is true
 
 
 # ----------------------------------------------------------------------------------------------- disclosure

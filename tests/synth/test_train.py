@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from privacy.curator import Batch, ExactCurator, Floats
+from privacy.curator import Batch, ExactCurator, Floats, Luck
 from privacy.errors import UnderstudyError
 from synth.codec import Encoded
 from synth.em import encoded_of
@@ -25,7 +25,7 @@ class Mean:
         self.spoil, self.explode, self.calls = spoil, explode, 0
         self.batches: list[int] = []
 
-    def losses(self, batch: Batch) -> Tensor:
+    def losses(self, batch: Batch, luck: Luck) -> Tensor:
         self.calls += 1
         self.batches.append(len(batch))
         if self.calls == self.explode:

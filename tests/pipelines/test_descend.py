@@ -1,0 +1,139 @@
+"""A release of a model that is trained by noised gradients, from recipe to certificate."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from pipelines import private
+from pipelines.audit import examine
+from pipelines.plan import estimate
+from pipelines.private import ledger_at
+from pipelines.recipe import load
+from pipelines.steps import Run, check, open_run, perform, release
+from privacy.errors import RecipeError, ReleaseError
+from tests.pipelines.tables import bytes_of
+
+ROWS = 1500
+
+
+def run_of(folder: Path, *, units_about: int | None = ROWS, **options: object) -> Run:
+    rng = np.random.default_rng(0)
+    team = rng.choice(3, ROWS, p=[0.5, 0.3, 0.2])
+    height = rng.normal(10.0 * team, 3.0).clip(-10, 40).round(1)
+    with (folder / "people.csv").open("w") as handle:
+        csv.writer(handle).writerows(
+            [["team", "height"], *zip(np.array(list("abc"))[team], height, strict=True)]
+        )
+    known = {"facts": "declared: the test", "nullable": False}
+    columns = [
+        {"name": "team", "type": "string", "kind": "categorical", "categories": ["a", "b", "c"], **known},
+        {"name": "height", "type": "double", "kind": "numerical", "min": -10.0, "max": 40.0, **known},
+    ]
+    schema = {"columns": columns} | ({} if units_about is None else {"units_about": units_about})
+    recipe = {
+        "name": "people",
+        "input": "people.csv",
+        "dataset": "people",
+        "synthesizer": "vae",
+        "options": {"layers": [16], "latent": 4, "epochs": 4, "batch_rows": 100, "components": 4, **options},
+        "privacy": {"epsilon": 8.0, "delta": 1e-5},
+    }
+    (folder / "schema.yaml").write_text(yaml.safe_dump(schema))
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return open_run(load(folder / "recipe.yaml"), folder)
+
+
+def test_what_is_spent_is_what_was_reserved_and_what_is_certified(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    done = release(run)
+    guarantee = json.loads((done.release / "certificate.json").read_text())["formal_guarantee"]
+    assert 0.99 * 8.0 <= guarantee["spent_epsilon"] <= 8.0
+    steps = [m for m in guarantee["mechanisms"] if m["steps"]]
+    planned = private.gradients_of(run)
+    assert planned is not None
+    descent, share = planned
+    multiplier = private.budget_of(run.recipe.privacy, run.schema).target.multiplier(descent, share)
+    assert sum(m["steps"] for m in steps) == descent.steps
+    assert {(m["rate"], m["noise_std"], m["sensitivity"]) for m in steps} == {(descent.rate, multiplier, 1.0)}
+    actual = private.actual(run)
+    assert actual.within(private.worst_of(run))
+    # The ledger has the curve as it was reserved and as it was settled, not an epsilon.
+    spent = ledger_at(tmp_path).spent("people")
+    assert spent.epsilon == pytest.approx(guarantee["spent_epsilon"])
+
+
+def test_a_fit_that_is_resumed_replays_its_steps_at_no_new_charge(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    for step in ("ingest", "profile", "fit"):
+        perform(run, step)
+    charges, model = private.charges_of(run, "model"), run.workspace.records()["fit"].outputs
+    assert sum(c.steps for c in charges) > 0
+    (journal,) = run.workspace.path.glob("private-*/journal/model")
+    before = bytes_of(journal)
+    forget(run, "fit")
+    perform(run, "fit")
+    assert run.workspace.records()["fit"].outputs == model
+    assert bytes_of(journal) == before
+
+
+def test_a_fit_that_ended_between_checkpoints_goes_on_and_is_certified(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    for step in ("ingest", "profile", "fit"):
+        perform(run, step)
+    # As if it had ended in the last part: what came after is not there, nor is what the part came to.
+    (journal,) = run.workspace.path.glob("private-*/journal/model")
+    last = max(place for place, c in enumerate(private.charges_of(run, "model")) if c.steps)
+    steps = [c.steps for c in private.charges_of(run, "model")]
+    kept = (journal / f"{last:06d}.npz").read_bytes()
+    (journal / f"{last - 1:06d}.npz").write_bytes(kept)
+    (journal / f"{last:06d}.npz").unlink()
+    for place in range(last + 1, len(steps)):
+        for path in journal.glob(f"{place:06d}.*"):
+            path.unlink()
+    forget(run, "fit")
+    done = release(run)
+    assert [c.steps for c in private.charges_of(run, "model")] == steps
+    guarantee = json.loads((done.release / "certificate.json").read_text())["formal_guarantee"]
+    assert 0.99 * 8.0 <= guarantee["spent_epsilon"] <= 8.0
+
+
+def test_a_settled_run_takes_no_new_step(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    release(run)
+    shutil.rmtree(next(iter(run.workspace.path.glob("private-*/journal/model"))))
+    forget(run, "fit")
+    with pytest.raises(ReleaseError, match="settled"):
+        perform(run, "fit")
+
+
+def test_steps_that_do_not_follow_from_what_is_public_are_refused_before_a_row_is_read(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(RecipeError, match="`units_about` in the schema is not set"):
+        check(run_of(tmp_path, units_about=None))
+
+
+def test_the_plan_says_how_many_steps_there_are_and_how_much_noise(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    said = estimate(run).privacy
+    assert "90% of the model's for 80 steps, each of 5.000% of the units, with noise " in said
+    assert "times what one unit adds" in said
+    assert not (run.workspace.path / "rows.parquet").exists()
+
+
+def test_an_audit_trains_by_the_same_steps(tmp_path: Path) -> None:
+    found = examine(run_of(tmp_path), rows=300, canaries=60)
+    assert 0 <= found.found.epsilon <= 8.0
+    assert ledger_at(tmp_path).datasets() == ()
+
+
+def forget(run: Run, step: str) -> None:
+    """As if the run had ended in the midst of a step."""
+    manifest = json.loads(run.workspace.manifest.read_text("utf-8"))
+    del manifest["steps"][step]
+    run.workspace.manifest.write_text(json.dumps(manifest), "utf-8")
