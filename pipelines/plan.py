@@ -100,7 +100,7 @@ def estimate(run: Run) -> Plan:
         rows=None if secret and recipe.rows == "source" else released,
         synthesizer=synthesizer_of(recipe),
         seconds=_seconds(run, rows, fitted, released),
-        memory_bytes=memory_of(recipe, schema, rows),
+        memory_bytes=memory_of(run, rows),
         privacy=_privacy(run, schema),
         cached=tuple(_kept(run)),
         run=str(run.workspace.path),

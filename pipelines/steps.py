@@ -320,17 +320,16 @@ def check_room(run: Run) -> None:
     Raises:
         NoRoom: they do not.
     """
-    check_memory(memory_of(run.recipe, run.schema), available_memory())
+    check_memory(memory_of(run), available_memory())
     source = run.source()
     if isinstance(source, Source) and run.recipe.privacy is None and "ingest" not in run.workspace.records():
         check_disk(run.workspace.path, sum(f.stat().st_size for f in source.files) // 4, what="the run")
 
 
-def memory_of(recipe: Recipe, schema: Schema, rows: int | None = None) -> int:
+def memory_of(run: Run, rows: int | None = None) -> int:
     """Estimated resident memory in bytes; `rows` of the source, where they are known."""
-    width = 8 * len(schema) + 9
-    fitted = min(recipe.fit_rows, ENCODED_BYTES // width)
-    return BASE_BYTES + 2 * width * (fitted if rows is None else min(rows, fitted))
+    fitted = run.most_rows if rows is None else min(rows, run.most_rows)
+    return BASE_BYTES + 2 * (8 * len(run.schema) + 9) * fitted
 
 
 def synthesizer_of(recipe: Recipe) -> str:
