@@ -412,3 +412,13 @@ def test_a_million_distinct_texts_are_read_as_a_stream_and_none_is_learned(tmp_p
         perform(run, step)
     assert set(pq.read_table(run.workspace.path / "data")["name"].to_pylist()) == {"(text)"}
     assert b"who" not in (run.workspace.path / "rows.parquet").read_bytes()
+
+
+def test_a_thousand_columns_are_learned_and_drawn(tmp_path: Path) -> None:
+    table = pa.table(
+        {f"c{i}": DRAW.normal(size=100) if i % 2 else DRAW.integers(0, 2, 100) for i in range(1_000)}
+    )
+    run = run_of(tmp_path, table, options={"components": 1, "passes": 1}, at_least=0)
+    for step in ("ingest", "profile", "fit", "sample"):
+        perform(run, step)
+    assert pq.read_schema(run.workspace.path / "data" / "part-00000.parquet").names == table.column_names
