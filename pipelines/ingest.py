@@ -242,7 +242,7 @@ def drift_of(source: Table, schema: pa.Schema) -> tuple[str, ...]:
 
 def _name_drift(names: Sequence[str], schema: pa.Schema) -> tuple[str, ...]:
     expected = set(schema.names)
-    new = [f"+ {n!r} is new" for n in names if n not in expected]
+    new = [f"+ {_told_name(n)} is new" for n in names if n not in expected]
     return (*new, *(f"- {n!r} is missing" for n in schema.names if n not in set(names)))
 
 
@@ -254,12 +254,33 @@ def _may_become(found: pa.DataType, type: pa.DataType) -> bool:
 
 
 def _refuse_drift(label: str, drift: Sequence[str], *, allowed: bool) -> None:
-    if drift and not allowed:
-        shown = "; ".join(drift[:20]) + (f"; and {len(drift) - 20} more" if len(drift) > 20 else "")
-        raise InputError(
-            f"an input must have the columns of its schema, however: {label}: {shown}; mend the schema, or read "
-            "it as it is with --allow-drift"
-        )
+    if not drift or allowed:
+        return
+    # Where a header is damaged, what looks like a new name may be a row.
+    new = [line for line in drift if line.startswith("+")]
+    known = [line for line in drift if not line.startswith("+")]
+    raise RowError(
+        f"an input must have the columns of its schema, however: {label}: {_some(known) or 'it has others'}",
+        f"; {_some(new)}" if new else "",
+        "; mend the schema, or read it as it is with --allow-drift",
+    )
+
+
+def recorded_drift(drift: Sequence[str]) -> tuple[str, ...]:
+    """What a certificate says of a drift: new columns are counted, since no schema vouches for their names."""
+    new = sum(line.startswith("+") for line in drift)
+    known = tuple(line for line in drift if not line.startswith("+"))
+    return (*known, f"+ {new} new and left out") if new else known
+
+
+def _some(lines: Sequence[str]) -> str:
+    return "; ".join(lines[:20]) + (f"; and {len(lines) - 20} more" if len(lines) > 20 else "")
+
+
+def _told_name(name: str) -> str:
+    """A name that no schema vouches for: one that may be a piece of a table is not repeated."""
+    plain = len(name) <= 40 and name.isprintable() and not any(c in name for c in ",;\t|")
+    return repr(name) if plain else f"a name of {len(name)} letters"
 
 
 def _adapted(block: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

@@ -307,11 +307,16 @@ def check(run: Run) -> None:
     if run.recipe.privacy is not None:
         check_private(name)
         private.check_private(run)
-    arrow = run.schema.arrow
-    for source in (run.source(), run.holdout_source()):
+    sources, arrow = (run.source(), run.holdout_source()), run.schema.arrow
+    if run.recipe.privacy is not None and "ingest" in run.workspace.records():
+        return  # What was asked about is never read again, whatever became of it.
+    for source in sources:
         # A query is held against the schema when it is read: until then nothing connects.
         if isinstance(source, Source):
-            reading.check_drift(source, arrow, allowed=run.recipe.allow_drift)
+            try:
+                reading.check_drift(source, arrow, allowed=run.recipe.allow_drift)
+            except RowError as e:
+                raise refusal_of(run, e) from None
 
 
 def check_room(run: Run) -> None:
@@ -395,7 +400,9 @@ def _ingest(run: Run) -> tuple[list[Path], dict[str, Any]]:
     if run.recipe.privacy is not None:
         private.identify(run, _units(run))
     run.watch.wrote("ingest", target)
-    drift = list(reading.drift_of(run.source(), schema.arrow)) if run.recipe.allow_drift else []
+    drift: list[str] = []
+    if run.recipe.allow_drift:
+        drift += reading.recorded_drift(reading.drift_of(run.source(), schema.arrow))
     facts: dict[str, Any] = {"rows": counts[0], "columns": len(schema)}
     if aside.rows:
         facts["set_aside"] = len(aside.rows)

@@ -166,15 +166,31 @@ def test_a_changed_input_is_refused_with_every_difference_before_a_row_is_read(
     drifted: Recipe, tmp_path: Path
 ) -> None:
     run = open_run(drifted, tmp_path)
-    with pytest.raises(InputError, match=r"'station' is new; - 'ward' is missing; .*--allow-drift"):
+    with pytest.raises(InputError, match=r"- 'ward' is missing; \+ 'station' is new; .*--allow-drift"):
         release(run)
     assert run.workspace.records() == {}
+
+
+def test_what_may_be_a_row_under_a_damaged_header_is_not_told(drifted: Recipe, tmp_path: Path) -> None:
+    path = tmp_path / "visits.csv"
+    text = path.read_text("utf-8")
+    path.write_text(text.replace("patient,age,station,cost", 'patient,age,"P00000,71,north,secret",cost'))
+    with pytest.raises(InputError, match=r"\+ a name of 22 letters is new") as caught:
+        release(open_run(drifted, tmp_path))
+    assert "secret" not in str(caught.value)
+    path.write_text(text)
+    private = drifted.with_fields(
+        {"privacy": {"epsilon": 1, "delta": 1e-6}, "synthesizer": "marginals", "options": {}}
+    )
+    with pytest.raises(InputError, match="'ward' is missing") as caught:
+        release(open_run(private, tmp_path))
+    assert "station" not in str(caught.value)
 
 
 def test_an_allowed_drift_is_read_and_recorded(drifted: Recipe, tmp_path: Path) -> None:
     found = release(open_run(drifted.with_fields({"allow_drift": True}), tmp_path))
     said = json.loads((found.release / "certificate.json").read_text("utf-8"))["drift"]
-    assert said == ["+ 'station' is new", "- 'ward' is missing"]
+    assert said == ["- 'ward' is missing", "+ 1 new and left out"]
     released = pq.read_table(found.release / "data")
     assert released.column_names == ["patient", "age", "ward", "cost"]
     assert released["ward"].null_count == found.rows
