@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -21,7 +22,12 @@ COMMANDS = {
     "release": "Release: ingest, profile, fit, sample, validate, gate, publish.",
     "resume": "Go on with a run that was interrupted.",
     "sample": "Draw more rows from a fitted model; costs no budget.",
-    "verify": "Check a release: checksums, and the data against its own schema.",
+    "verify": "Check a release: checksums, data against its schema, signature.",
+    "export": "Write the rows of a release as CSV, formulas escaped.",
+    "push": "Put a release into an object store (S3), whole or not at all.",
+    "pull": "Fetch a release from an object store, and check it.",
+    "keygen": "Make a pair of keys to sign releases with.",
+    "sign": "Sign a release; any minisign checks it.",
     "budget": "Show, set or check the privacy budgets of datasets.",
     "audit": "Try to catch a private recipe breaking its promise.",
     "metadata": "Write a schema as SDV metadata JSON, to stdout.",
@@ -58,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits with its code."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    signal.signal(signal.SIGTERM, _terminate)
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     sys.exit(run([a for a in given if a != "--debug"], debug=debug))
@@ -80,17 +87,25 @@ def run(arguments: Sequence[str], *, debug: bool = False) -> int:
         if as_json:
             print(json.dumps({"error": _plain(e), "exit": 2, "run": None}, ensure_ascii=False))
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as e:
         print(
             "understudy: stopped; `understudy resume RUN` goes on from the last finished step",
             file=sys.stderr,
         )
-        return 130
+        return 143 if isinstance(e, Terminated) else 130
     except Exception as e:  # noqa: BLE001 - the last frame: every failure becomes an exit code and a sentence
         from pipelines.console import fail
 
         return fail(e, debug=debug, as_json=as_json)
     return 0
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: what is finished is kept, as with ctrl-C."""
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
 
 
 def overview() -> str:

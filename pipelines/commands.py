@@ -23,7 +23,10 @@ class Changes:
 
     Attributes:
         name: name of the release.
-        input: CSV or Parquet, a file or a folder.
+        input: CSV or Parquet, a file or a folder; or the address of a database.
+        query: what a database is asked, a SELECT.
+        broken_rows: rows of CSV files with too many or too few cells that are set aside at most.
+        allow_drift: read an input whose columns are not those of the schema; the certificate says how they differ.
         schema: the schema of the table.
         dataset: name under which the lifetime of the dataset is kept.
         synthesizer: auto, or a name.
@@ -44,6 +47,9 @@ class Changes:
 
     name: str | None = None
     input: str | None = None
+    query: str | None = None
+    broken_rows: int | None = None
+    allow_drift: bool | None = None
     schema: str | None = None
     dataset: str | None = None
     synthesizer: str | None = None
@@ -88,9 +94,10 @@ def _value(option: str, text: str) -> Any:
 
 
 def init(
-    data: Path | None = None,
+    data: str | None = None,
     /,
     *,
+    query: str | None = None,
     example: str | None = None,
     blind: Flag = False,
     sdv_metadata: Path | None = None,
@@ -100,7 +107,9 @@ def init(
     """Look at a table and write schema.yaml and recipe.yaml into this folder, to review.
 
     Args:
-        data: CSV or Parquet, a file or a folder.
+        data: CSV or Parquet, a file or a folder; or a SQLite or DuckDB file, or the address of a database, in which
+            secrets are written as ${env:NAME} or ${prefect:BLOCK}.
+        query: what a database is asked: a SELECT.
         example: write a real table to try instead: flights.
         blind: names and kinds only; nothing is taken from the rows.
         sdv_metadata: SDV metadata JSON that says the kinds.
@@ -114,9 +123,9 @@ def init(
     if (data is None) == (example is None):
         raise UsageError("init needs a table or --example flights, however: it got both or neither; give one")
     check_targets(here, force=force)
-    source = write_example(example, here, force=force) if example is not None else data
+    source = str(write_example(example, here, force=force)) if example is not None else data
     assert source is not None
-    written = initialize(source, here, blind=blind, force=force, sdv_metadata=sdv_metadata)
+    written = initialize(source, here, query=query, blind=blind, force=force, sdv_metadata=sdv_metadata)
     if json:
         console.say_json(written.to_dict())
         return
@@ -232,16 +241,105 @@ def sample(
         console.say(f"{rows:,} rows in {out}")
 
 
-def verify(release: Path, /, *, json: Flag = False) -> None:
-    """Check every checksum of a release, and its data against its own schema.
+def export(release: Path, out: Path, /, *, force: Flag = False, json: Flag = False) -> None:
+    """Write the rows of a release as CSV; texts that a spreadsheet would take for formulas get an apostrophe.
 
     Args:
         release: the folder of the release.
+        out: the CSV file to write; called .csv.gz, .csv.bz2 or .csv.zst it is packed.
+        force: overwrite a file that is there.
+        json: print one JSON object.
+    """
+    from pipelines.export import export as write
+
+    rows, escaped = write(release, out, force=force)
+    if json:
+        console.say_json({"rows": rows, "escaped": escaped, "file": str(out)})
+    else:
+        console.say(f"{rows:,} rows in {out}; {escaped:,} texts like formulas were escaped")
+
+
+def push(release: Path, address: str, /, *, json: Flag = False) -> None:
+    """Put a release into an object store; a reader there sees all of it or nothing.
+
+    Args:
+        release: the folder of the release.
+        address: s3://bucket/prefix; keys come from the environment.
+        json: print one JSON object.
+    """
+    from pipelines.remote import push as put
+
+    where = put(release, address)
+    if json:
+        console.say_json({"address": where})
+        return
+    console.say(f"Pushed to {where}")
+
+
+def pull(address: str, folder: Path = Path("releases"), /, *, json: Flag = False) -> None:
+    """Fetch a release from an object store, and check every file of it.
+
+    Args:
+        address: s3://bucket/prefix/NAME for its latest, or that of one release.
+        folder: where the folder of the release goes.
+        json: print one JSON object.
+    """
+    from pipelines.remote import pull as fetch
+
+    where = fetch(address, folder)
+    if json:
+        console.say_json({"release": str(where)})
+        return
+    console.say(f"Fetched {where}, every file as listed")
+
+
+def keygen(name: Path = Path("understudy"), /, *, json: Flag = False) -> None:
+    """Make a pair of keys to sign releases with: NAME.key, which is secret, and NAME.pub, which others need.
+
+    Args:
+        name: path of the two files without their endings.
+        json: print one JSON object.
+    """
+    from pipelines.sign import keygen as make
+
+    keys = make(name)
+    if json:
+        console.say_json({"secret": str(keys.secret), "public": str(keys.public), "number": keys.number})
+        return
+    console.say(
+        f"Wrote {keys.secret} and {keys.public}, number {keys.number}.\nThe first has no password: keep it secret, "
+        "out of every repository; give the second to whoever shall verify."
+    )
+
+
+def sign(release: Path, /, *, key: Path = Path("understudy.key"), json: Flag = False) -> None:
+    """Sign a release, in minisign's format.
+
+    Args:
+        release: the folder of the release.
+        key: the secret key.
+        json: print one JSON object.
+    """
+    from pipelines.sign import sign as put
+
+    path = put(release, key)
+    if json:
+        console.say_json({"signature": str(path)})
+        return
+    console.say(f"Signed: {path}")
+
+
+def verify(release: Path, /, *, public_key: Path | None = None, json: Flag = False) -> None:
+    """Check every checksum of a release, its data against its own schema, and its signature.
+
+    Args:
+        release: the folder of the release.
+        public_key: the key that must have signed it; without one a signature is not checked.
         json: print one JSON object.
     """
     from pipelines.verify import verify as check
 
-    found = check(release)
+    found = check(release, public_key=public_key)
     if json:
         console.say_json(asdict(found))
         return

@@ -30,6 +30,7 @@ from prefect.artifacts import (
     create_progress_artifact,
     update_progress_artifact,
 )
+from prefect.blocks.system import Secret
 from prefect.client.schemas.objects import TaskRun
 from prefect.states import Failed
 from pydantic import Field
@@ -49,11 +50,14 @@ from pipelines.steps import (
     told,
 )
 from pipelines.workspace import Record
-from privacy.errors import Busy, InputError, UnderstudyError
+from privacy.errors import Busy, InputError, NoRoom, RecipeError, UnderstudyError
 from validation.gates import Verdict
 
 RETRIED = ("ingest", "publish")
 """Steps that wait for disks, shares and other publishers. The others only compute: they would fail alike."""
+
+AWAY = (httpx.HTTPError, RuntimeError)
+"""What Prefect's client raises where its server is down, slow or unable."""
 
 RETRY_SECONDS = [10.0, 60.0]
 """Delays before the second and the third attempt."""
@@ -132,7 +136,7 @@ def _walk(run: Run) -> dict[str, Any] | State[Any]:
 
 def _may_heal(_task: Task[..., Any], _task_run: TaskRun, state: State[Any]) -> bool:
     """Whether another attempt may fare better: a disk comes back, a file is copied, a publisher goes."""
-    return isinstance(state.data, OSError | InputError | Busy)
+    return isinstance(state.data, OSError | InputError | NoRoom | Busy)
 
 
 # A key of its own for each attempt: what is stored is never found again, so nothing is cached. Without the
@@ -171,6 +175,23 @@ def _reason(e: Exception, workspace: str) -> Exception:
     return kind(
         f"an error that nobody foresaw: {type(e).__name__}; `understudy resume {workspace} --debug` shows it"
     )
+
+
+def secret_block(name: str) -> str:
+    """What Prefect keeps in a secret block.
+
+    Raises:
+        RecipeError: there is no such block, or it cannot be loaded.
+    """
+    try:
+        block = Secret.load(name)
+        assert isinstance(block, Secret)
+        return str(block.get())
+    except Exception as e:  # noqa: BLE001 - whatever Prefect raises may hold what the block holds
+        raise RecipeError(
+            f"a reference must lead to a secret, however: the Prefect secret block {name!r} cannot be loaded "
+            f"({type(e).__name__}); make it, and set PREFECT_API_URL"
+        ) from None
 
 
 def _bare(e: UnderstudyError) -> UnderstudyError:
@@ -223,7 +244,9 @@ class Told:
             self._shards += 1
             self._tell(step, self._shards / len(shards_of(self._run)))
         if step == "gate":
-            create_markdown_artifact(verdict_page(path), key=artifact_key(self._run, "verdict"))
+            page = verdict_page(path)
+            with contextlib.suppress(*AWAY):
+                create_markdown_artifact(page, key=artifact_key(self._run, "verdict"))
 
     def ended(self, step: str, record: Record, *, cached: bool) -> None:
         """A step is finished, or was found finished."""
@@ -237,7 +260,7 @@ class Told:
     def _tell(self, step: str, part: float) -> None:
         percent = 100 * (list(STEPS).index(step) + part) / len(STEPS)
         # A server that is away for a moment must not cost the work of a step.
-        with contextlib.suppress(httpx.HTTPError):
+        with contextlib.suppress(*AWAY):
             update_progress_artifact(
                 self._progress, percent, description=DOING[step] if part < 1 else f"{step} is done"
             )

@@ -1,77 +1,81 @@
-"""Ingest: CSV and Parquet, a file or a folder, as streams of Arrow record batches.
+"""Ingest: CSV and Parquet, a file or a folder, and queries of databases, as streams of Arrow record batches.
 
-The table never has to fit in memory: `sniff` finds out what lies at a path, `infer_types` reads a CSV once to
+The table never has to fit in memory: `find` and `sniff` find out what an input is, `infer_types` reads a CSV once to
 learn its types, `batches` streams rows of exactly the types of a schema, `digest` notices a changed input.
 
-What a person should know of the reading:
+What a person should know of the reading, besides what `delimited` does:
 
-- In a CSV, a cell that is empty or one of `MISSING`, unquoted, is missing. In a column of strings, quotes
-  make ``""`` an empty string and ``"NA"`` a text; in a column of any other type those are missing, too.
-- A line that is wholly blank is skipped; a quote is escaped by doubling it.
 - NaN is how many tools write a missing number: it is missing here. Infinities stay.
-- Spaces around a number, a date or a truth value are ignored; a string keeps its spaces.
 - What Arrow holds but a schema cannot name (lists, structs, bytes) becomes a string column of `REPLACED`.
+- What folders say, `year=2020/month=1`, is a column.
 """
 
-import codecs
-import csv
 import hashlib
-import io
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet as pq
 
+from pipelines.delimited import (
+    CANDIDATES,
+    TIMES,
+    Aside,
+    Candidate,
+    csv_blocks,
+    csv_columns,
+    csv_source,
+    from_text,
+    present,
+)
 from pipelines.publish import SUMS
-from privacy.errors import InputError
+from pipelines.query import Query, common_type, database_file, file_query, from_values
+from pipelines.reference import check_address, is_address, label_of
+from pipelines.source import BLOCK_BYTES, COMPRESSED, Source, compressed, keys_of, opened, reading
+from privacy.errors import InputError, RecipeError, RowError
 from synth.infer import plain_type, to_plain
-from synth.keys import NOT_CONVERTED
-
-MISSING = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null")
-"""Cells of a CSV that mean: missing. Shorter than pandas' list: `None` is a category of real tables."""
+from synth.keys import NOT_CONVERTED, is_text
 
 _SUFFIXES = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".pq": "parquet"}
-_DELIMITERS = (",", ";", "\t", "|")
-_BLOCK_BYTES = 1 << 20
-_READ_BYTES = 4 << 20
-_LOOK_ROWS = 1000
 _PARQUET = b"PAR1"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """What lies at a path: one table in one file or in several files of one form.
+Table = Source | Query
+"""Where rows come from."""
 
-    Attributes:
-        path: the file or the folder that was asked for.
-        format: csv or parquet.
-        files: the files, in the order of their relative names.
-        columns: the column names, in the order of the first file.
-        encoding: of the CSV files: utf-8, utf-16 or cp1252; None for Parquet.
-        delimiter: of the CSV files; None for Parquet.
-        header: whether the first row of each CSV file holds names; else they are column_1, column_2, …
+
+def find(text: str, query: str | None, locate: Callable[[str], Path]) -> Table:
+    """Finds out what an input is: a database that an address names, or what lies at a path.
+
+    Args:
+        text: a path, or an address as SQLAlchemy has it.
+        query: what a database is asked.
+        locate: gives the absolute path of an input that may be read.
+
+    Raises:
+        RecipeError: query and input do not fit, or the input may not be read.
+        InputError: there is nothing to read, see `sniff`.
     """
-
-    path: Path
-    format: Literal["csv", "parquet"]
-    files: tuple[Path, ...]
-    columns: tuple[str, ...]
-    encoding: str | None = None
-    delimiter: str | None = None
-    header: bool = True
-
-    def name_of(self, file: Path) -> str:
-        """The name of one of the files, relative to the source, as messages and digests use it."""
-        return file.name if file == self.path else file.relative_to(self.path).as_posix()
+    of_file = re.fullmatch(r"(?:sqlite(?:\+pysqlite)?|duckdb):///([^?]+)", text)
+    if is_address(text) and of_file is None:
+        check_address(text)
+        if query is None:
+            raise RecipeError(
+                f"an input that is a server needs a query, however: {label_of(text)} has none; write query: SELECT …"
+            )
+        return Query(address=text, text=query)
+    path = locate(text if of_file is None else of_file[1])
+    engine = database_file(path)
+    if engine is not None:
+        return file_query(path, engine, query)
+    if query is not None:
+        raise RecipeError(f"a query is for a database, however: {path.name} is none; leave query out")
+    return sniff(path)
 
 
 def sniff(path: Path) -> Source:
@@ -92,62 +96,211 @@ def sniff(path: Path) -> Source:
     return _sniff_files(path, (path,))
 
 
-def infer_types(source: Source) -> pa.Schema:
-    """The column types of a source: those of its Parquet files, or what all rows of its CSV files fit.
+def infer_types(source: Table, aside: Aside | None = None) -> pa.Schema:
+    """The column types of a source: those of its Parquet files, or what all rows of a CSV or a query fit.
 
     A CSV is read once from end to end; a column takes the first of int64, float64, bool, date32, timestamp
     (us, or ns where more digits are written; UTC where every value has a zone) that every value fits, else
     string. Numbers with leading zeros and integers beyond int64 are strings.
 
+    Args:
+        source: what to read.
+        aside: takes broken rows; None: there must be none.
+
     Raises:
         InputError: a file cannot be read, or Parquet files disagree about the type of a column.
     """
+    if isinstance(source, Query):
+        return _query_types(source)
     if source.format == "parquet":
         return _parquet_types(source)
-    alive: dict[str, tuple[_Candidate, ...]] = dict.fromkeys(source.columns, _CANDIDATES)
+    alive: dict[str, tuple[Candidate, ...]] = dict.fromkeys(source.columns, CANDIDATES)
     seen: set[str] = set()
     for file in source.files:
-        for block in _csv_blocks(source, file):
+        for block in _with_keys(source, file, csv_blocks(source, file, aside or Aside())):
             for name in source.columns:
-                values = _present(block.column(name))
+                values = present(block.column(name))
                 if len(values):
                     seen.add(name)
                     alive[name] = tuple(c for c in alive[name] if c.fits(values))
-    first = {name: next((c.type for c in alive[name]), pa.string()) for name in source.columns}
     return pa.schema(
-        [pa.field(name, first[name] if name in seen else pa.string()) for name in source.columns]
+        [pa.field(name, _first(alive[name]) if name in seen else pa.string()) for name in source.columns]
     )
 
 
-def batches(source: Source, schema: pa.Schema, *, batch_rows: int = 65536) -> Iterator[pa.RecordBatch]:
+def _first(alive: Sequence[Candidate]) -> pa.DataType:
+    return next((c.type for c in alive), pa.string())
+
+
+def _query_types(query: Query) -> pa.Schema:
+    """The types of a query's columns; where a database keeps times as text, those that all of a column's texts fit."""
+    types: dict[str, pa.DataType] = {}
+    alive: dict[str, tuple[Candidate, ...]] = {}
+    for block in query.blocks():
+        for name, values in zip(block.schema.names, block.columns, strict=True):
+            types[name] = common_type(types.get(name, pa.null()), values.type)
+            if query.timeless and pa.types.is_string(values.type):
+                alive[name] = tuple(c for c in alive.get(name, TIMES) if c.fits(present(values)))
+    found = {
+        name: _first(alive.get(name, ())) if pa.types.is_string(type) else type
+        for name, type in types.items()
+    }
+    return pa.schema(
+        [pa.field(name, pa.string() if pa.types.is_null(type) else type) for name, type in found.items()]
+    )
+
+
+def batches(
+    source: Table,
+    schema: pa.Schema,
+    *,
+    batch_rows: int | None = None,
+    aside: Aside | None = None,
+    adapt: bool = False,
+) -> Iterator[pa.RecordBatch]:
     """Streams the rows with exactly the types of `schema`, in its order of columns.
 
     Args:
         source: what to read.
         schema: names, types and nullability; its columns are the source's, in any order.
-        batch_rows: rows of a batch at most. A table without rows gives one empty batch.
+        batch_rows: rows of a batch at most; None: 65,536, of wide tables fewer. A table without rows gives one
+            empty batch.
+        aside: takes broken rows of CSV files; None: there must be none.
+        adapt: whether columns that the schema lacks are left out, and those that the source lacks are missing.
 
     Raises:
         InputError: a column is missing or too many, a value does not convert, a value is missing where none
             may be; file, column and row are named, the value is not.
     """
-    source = _named_by(source, schema)
-    for file in source.files:
-        _check_columns(source.name_of(file), _columns_of(source, file), schema.names)
+    if isinstance(source, Query):
+        read, convert = _query_blocks(source), from_values
+    else:
+        source = _named_by(source, schema)
+        read = _file_blocks(source, aside or Aside())
+        convert = from_text if source.format == "csv" else to_plain
+    batch_rows = batch_rows or rows_at_once(len(schema))
     empty = True
-    read = _csv_blocks if source.format == "csv" else _parquet_blocks
-    convert = _from_text if source.format == "csv" else to_plain
-    for file in source.files:
-        row = 0
-        for block in read(source, file):
-            for start in range(0, block.num_rows, batch_rows):
-                piece = block.slice(start, batch_rows)
-                place = _Place(file=source.name_of(file), row=row + start)
-                yield _typed(piece, schema, convert, place)
-                empty = False
-            row += block.num_rows
+    for number, (block, place) in enumerate(read):
+        if number == 0:
+            _refuse_drift(source.label, _name_drift(block.schema.names, schema), allowed=adapt)
+        block = _adapted(block, schema)
+        for start in range(0, block.num_rows, batch_rows):
+            piece = block.slice(start, batch_rows)
+            yield _typed(piece, schema, convert, replace(place, row=place.row + start))
+            empty = False
     if empty:
         yield pa.RecordBatch.from_pylist([], schema=schema)
+
+
+def rows_at_once(columns: int) -> int:
+    """Rows that are held at a time: some four million cells, and no more than 65,536 rows."""
+    return min(65_536, max(256, (1 << 22) // columns))
+
+
+def _file_blocks(source: Source, aside: Aside) -> Iterator[tuple[pa.RecordBatch, "_Place"]]:
+    for file in source.files:
+        row = 0
+        read = csv_blocks(source, file, aside) if source.format == "csv" else _parquet_blocks(source, file)
+        for block in _with_keys(source, file, read):
+            yield block, _Place(file=source.name_of(file), row=row)
+            row += block.num_rows
+
+
+def _query_blocks(query: Query) -> Iterator[tuple[pa.RecordBatch, "_Place"]]:
+    row = 0
+    for block in query.blocks():
+        yield block, _Place(file=query.label, row=row)
+        row += block.num_rows
+
+
+def check_drift(source: Source, schema: pa.Schema, *, allowed: bool) -> None:
+    """Holds the columns of files against a schema before any row is read.
+
+    Raises:
+        InputError: they differ, and that is not allowed; every difference is named.
+    """
+    _refuse_drift(source.label, drift_of(source, schema), allowed=allowed)
+
+
+def drift_of(source: Table, schema: pa.Schema) -> tuple[str, ...]:
+    """How the columns of a source differ from a schema, a line each: `+` is new, `-` is missing, `~` another kind."""
+    if isinstance(source, Query):
+        found = next(source.blocks()).schema
+        return _name_drift(found.names, schema)
+    source = _named_by(source, schema)
+    names = _columns_of(source, source.files[0])
+    if source.format == "csv":
+        return _name_drift(names, schema)
+    types = _parquet_types(replace(source, columns=names))
+    other = [
+        f"~ {f.name!r} is {types.field(f.name).type}, no longer {f.type}"
+        for f in schema
+        if f.name in names and not _may_become(types.field(f.name).type, f.type)
+    ]
+    return (*_name_drift(names, schema), *other)
+
+
+def _name_drift(names: Sequence[str], schema: pa.Schema) -> tuple[str, ...]:
+    expected = set(schema.names)
+    new = [f"+ {_told_name(n)} is new" for n in names if n not in expected]
+    return (*new, *(f"- {n!r} is missing" for n in schema.names if n not in set(names)))
+
+
+def _may_become(found: pa.DataType, type: pa.DataType) -> bool:
+    """Whether values of a type may convert: anything to text, and within numbers, times and truth values."""
+    kinds = (pa.types.is_boolean, pa.types.is_temporal, is_text)
+    a, b = ([is_kind(t) for is_kind in kinds] for t in (found, type))
+    return a == b or is_text(type) or pa.types.is_null(found) or pa.types.is_null(type)
+
+
+def _refuse_drift(label: str, drift: Sequence[str], *, allowed: bool) -> None:
+    if not drift or allowed:
+        return
+    # Where a header is damaged, what looks like a new name may be a row.
+    new = [line for line in drift if line.startswith("+")]
+    known = [line for line in drift if not line.startswith("+")]
+    raise RowError(
+        f"an input must have the columns of its schema, however: {label}: {_some(known) or 'it has others'}",
+        f"; {_some(new)}" if new else "",
+        "; mend the schema, or read it as it is with --allow-drift",
+    )
+
+
+def recorded_drift(drift: Sequence[str]) -> tuple[str, ...]:
+    """What a certificate says of a drift: new columns are counted, since no schema vouches for their names."""
+    new = sum(line.startswith("+") for line in drift)
+    known = tuple(line for line in drift if not line.startswith("+"))
+    return (*known, f"+ {new} new and left out") if new else known
+
+
+def _some(lines: Sequence[str]) -> str:
+    return "; ".join(lines[:20]) + (f"; and {len(lines) - 20} more" if len(lines) > 20 else "")
+
+
+def _told_name(name: str) -> str:
+    """A name that no schema vouches for: one that may be a piece of a table is not repeated."""
+    plain = len(name) <= 40 and name.isprintable() and not any(c in name for c in ",;\t|")
+    return repr(name) if plain else f"a name of {len(name)} letters"
+
+
+def _adapted(block: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The rows with a column of missing values for each that the source lacks."""
+    for field in schema:
+        if field.name not in block.schema.names:
+            block = block.append_column(field.name, pa.nulls(len(block), pa.string()))
+    return block
+
+
+def stamp(source: Table) -> tuple[tuple[int, ...], ...]:
+    """What tells that files were changed while they were read; of a query nothing, which sees one state."""
+    if isinstance(source, Query):
+        return ()
+    found = []
+    for file in source.files:
+        with reading(source.name_of(file)):
+            about = file.stat()
+            found.append((about.st_ino, about.st_size, about.st_mtime_ns))
+    return tuple(found)
 
 
 def _named_by(source: Source, schema: pa.Schema) -> Source:
@@ -160,18 +313,22 @@ def _named_by(source: Source, schema: pa.Schema) -> Source:
     return source
 
 
-def digest(source: Source) -> str:
+def digest(source: Table) -> str:
     """SHA-256 (hex) over the files' names, lengths and contents; it tells a changed input from the same one.
+
+    Of a query it is over the rows in any order, which takes reading them.
 
     Raises:
         InputError: a file cannot be read.
     """
+    if isinstance(source, Query):
+        return source.digest()
     total = hashlib.sha256()
     for file in source.files:
         name = source.name_of(file)
         content = hashlib.sha256()
-        with _reading(name):
-            for chunk in _chunks(file):
+        with reading(name), file.open("rb") as stream:
+            while chunk := stream.read(BLOCK_BYTES):
                 content.update(chunk)
         total.update(f"{len(name.encode())}:{name}:{content.hexdigest()}\n".encode())
     return total.hexdigest()
@@ -194,17 +351,13 @@ def _files_below(folder: Path) -> tuple[Path, ...]:
             raise InputError(
                 f"a file of an input must lie in its folder, however: {file} is a link to elsewhere; copy it"
             )
-        key = next((p for p in file.relative_to(folder).parent.parts if "=" in p), None)
-        if key is not None:
-            raise InputError(
-                f"columns must stand in the files, however: the folder {key!r} in {folder} names one; "
-                "write the table without partition folders"
-            )
     return tuple(sorted(found, key=lambda f: f.relative_to(folder).as_posix()))
 
 
 def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
+    """How a table's name ends, before what it is packed with: `.csv` of `t.csv.gz`."""
+    stem, suffix = os.path.splitext(name.lower())
+    return os.path.splitext(stem)[1] if suffix in COMPRESSED else suffix
 
 
 def _sniff_files(path: Path, files: tuple[Path, ...]) -> Source:
@@ -222,35 +375,69 @@ def _sniff_files(path: Path, files: tuple[Path, ...]) -> Source:
     if "parquet" in formats:
         source = Source(path=path, format="parquet", files=files, columns=())
     else:
-        source = _csv_source(path, files)
-    columns = [_columns_of(source, file) for file in files]
-    for file, names in zip(files, columns, strict=True):
-        twice = next((n for n in names if names.count(n) > 1), None)
-        if twice is not None:
-            raise InputError(
-                f"column names must differ, however: {source.name_of(file)}: {twice!r} stands twice"
-            )
-        _check_columns(source.name_of(file), names, columns[0])
-    if not columns[0]:
+        source = csv_source(path, files)
+    for file in files:
+        _check_names(source.name_of(file), _columns_of(source, file))
+    own = _columns_of(source, files[0])
+    source = replace(source, keys=_keys(source, own))
+    columns = (*own, *source.keys)
+    for file in files:
+        _check_columns(source.name_of(file), _columns_of(source, file), columns)
+    if not columns:
         raise InputError(f"a table must have columns, however: {source.name_of(files[0])} has none")
-    return replace(source, columns=columns[0])
+    return replace(source, columns=columns)
+
+
+def _check_names(file: str, names: Sequence[str]) -> None:
+    twice = next((n for n in names if names.count(n) > 1), None)
+    if twice is not None:
+        raise InputError(f"column names must differ, however: {file}: {twice!r} stands twice")
+
+
+def _keys(source: Source, columns: Sequence[str]) -> tuple[str, ...]:
+    """Columns that folders name and files lack; all files must lie in folders of the same names."""
+    found = {tuple(k for k in keys_of(source.path, file) if k not in columns): file for file in source.files}
+    if len(found) > 1:
+        (a, file_a), (b, file_b) = list(found.items())[:2]
+        raise InputError(
+            f"all files of one input must lie in folders of the same names, however: {source.name_of(file_a)} "
+            f"has {', '.join(a) or 'none'} and {source.name_of(file_b)} has {', '.join(b) or 'none'}; move them"
+        )
+    return next(iter(found))
+
+
+def _with_keys(source: Source, file: Path, blocks: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The rows of one file, and what its folders say of all of them, as strings."""
+    keys = keys_of(source.path, file)
+    for block in blocks:
+        for name in source.keys:
+            block = block.append_column(name, pa.array([keys[name]] * len(block), pa.string()))
+        yield block
 
 
 def _format_of(file: Path) -> Literal["csv", "parquet"]:
     """What a file is by its first bytes; Parquet is checked for its end, too."""
-    with _reading(file.name), file.open("rb") as stream:
-        head = stream.read(4)
-        size = stream.seek(0, os.SEEK_END)
-        stream.seek(max(0, size - 4))
-        tail = stream.read(4)
-    if not size:
+    with reading(file.name):
+        packed = compressed(file)
+        with opened(file) as stream:
+            head = stream.read(4)
+        with file.open("rb") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, size - 4))
+            tail = stream.read(4)
+    if not head:
         raise InputError(f"an input must hold a table, however: {file} is empty")
+    if head == _PARQUET and packed:
+        raise InputError(f"a Parquet file must not be packed once more, however: {file} is; unpack it first")
     if head == _PARQUET and (tail != _PARQUET or size < 12):
         raise InputError(f"a Parquet file must be whole, however: {file} is truncated; copy it again")
     if head != _PARQUET and _SUFFIXES.get(_suffix(file.name)) == "parquet":
         raise InputError(f"a .parquet file must hold Parquet, however: {file} does not; copy it again")
-    if head[:2] == b"\x1f\x8b" or head == b"PK\x03\x04" or head == b"\x28\xb5\x2f\xfd":
-        raise InputError(f"an input must be CSV or Parquet, however: {file} is compressed; unpack it first")
+    if head == b"PK\x03\x04":
+        raise InputError(
+            f"an input must be CSV or Parquet, however: {file} is a zip archive; unpack it first, or pack it "
+            "with gzip, bzip2, zstd or xz"
+        )
     return "parquet" if head == _PARQUET else "csv"
 
 
@@ -274,319 +461,20 @@ def _and_more(names: Sequence[str]) -> str:
 
 
 def _columns_of(source: Source, file: Path) -> tuple[str, ...]:
-    if source.format == "parquet":
-        return tuple(_parquet_schema(source, file).names)
-    rows = _head_rows(file, source.encoding or "utf-8", source.delimiter or ",")
-    first = next((r for r in rows if r), [])
-    if not source.header:
-        return tuple(f"column_{i}" for i in range(1, len(first) + 1))
-    return tuple(cell.strip() or f"column_{i}" for i, cell in enumerate(first, start=1))
-
-
-# -------------------------------------------------------------------------------------------------------- CSV
-
-
-def _csv_source(path: Path, files: tuple[Path, ...]) -> Source:
-    """Encoding, delimiter and header, which all files must share."""
-    encodings = {_encoding_of(file): file for file in files}
-    if len(encodings) > 1:
-        encodings.pop("ascii", None)
-    encoding = _only(encodings, "encoding").replace("ascii", "utf-8")
-    delimiters = {_delimiter_of(file, encoding): file for file in files}
-    if len(delimiters) > 1:
-        delimiters.pop("", None)
-    delimiter = _only(delimiters, "delimiter") or ","
-    headers = {_has_header(_head_rows(file, encoding, delimiter)): file for file in files}
-    if len(headers) > 1:
-        raise InputError(
-            f"every CSV file of one input must have a header, however: {headers[False]} has none; add it"
-        )
-    return Source(
-        path=path,
-        format="csv",
-        files=files,
-        columns=(),
-        encoding=encoding,
-        delimiter=delimiter,
-        header=True in headers,
+    """The columns of one file, with those that its folders name."""
+    own = (
+        tuple(_parquet_schema(source, file).names)
+        if source.format == "parquet"
+        else csv_columns(source, file)
     )
-
-
-def _only(found: dict[str, Path], what: str) -> str:
-    if len(found) > 1:
-        (a, file_a), (b, file_b) = list(found.items())[:2]
-        raise InputError(
-            f"the CSV files of one input must share one {what}, however: {file_a} has {a!r} and {file_b} "
-            f"has {b!r}; write them alike"
-        )
-    return next(iter(found))
-
-
-def _encoding_of(file: Path) -> str:
-    """The encoding that decodes the whole file: ascii, utf-8, utf-16 (by its mark), else cp1252."""
-    with _reading(file.name), file.open("rb") as stream:
-        mark = stream.read(4)
-    if mark in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE):
-        raise InputError(f"a CSV must be UTF-8, UTF-16 or cp1252, however: {file} is UTF-32; convert it")
-    if mark[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-        candidates: tuple[str, ...] = ("utf-16",)
-    elif any(b"\0" in chunk for chunk in _chunks(file)):
-        raise InputError(f"a CSV must be text, however: {file} holds NUL bytes; is it another format?")
-    else:
-        candidates = ("ascii", "utf-8", "cp1252")
-    for encoding in candidates:
-        if _decodes(file, encoding):
-            return encoding
-    raise InputError(f"a CSV must be UTF-8, UTF-16 or cp1252, however: {file} is none of them; convert it")
-
-
-def _decodes(file: Path, encoding: str) -> bool:
-    decoder = codecs.getincrementaldecoder(encoding)()
-    with _reading(file.name):
-        try:
-            for chunk in _chunks(file):
-                decoder.decode(chunk)
-            decoder.decode(b"", final=True)
-        except UnicodeDecodeError:
-            return False
-    return True
-
-
-def _head(file: Path, encoding: str) -> tuple[str, bool]:
-    """The first characters of a CSV file, and whether they are all of it."""
-    decoder = codecs.getincrementaldecoder("utf-8-sig" if encoding == "utf-8" else encoding)()
-    with _reading(file.name), file.open("rb") as stream:
-        return decoder.decode(stream.read(_BLOCK_BYTES)), not stream.read(1)
-
-
-def _blank_lines(file: Path, encoding: str) -> int:
-    """How many blank lines come before the first row; Arrow would take the header for data after them."""
-    text, _ = _head(file, encoding)
-    return len(text[: len(text) - len(text.lstrip("\r\n"))].splitlines())
-
-
-def _head_rows(file: Path, encoding: str, delimiter: str) -> list[list[str]]:
-    """The first rows of a CSV file that are not blank; a last row that may be cut is left out."""
-    text, whole = _head(file, encoding)
-    rows: list[list[str]] = []
-    try:
-        for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter):
-            rows.append(row)
-            if len(rows) > _LOOK_ROWS:
-                return [r for r in rows if r]
-    except csv.Error:
-        whole = True
-    return [r for r in (rows if whole or len(rows) == 1 else rows[:-1]) if r]
-
-
-def _delimiter_of(file: Path, encoding: str) -> str:
-    """The delimiter that splits most rows as it splits the first; empty if there is only one column."""
-    best, best_score = "", (0.0, 0)
-    for delimiter in _DELIMITERS:
-        widths = [len(r) for r in _head_rows(file, encoding, delimiter)]
-        if not widths or widths[0] < 2:
-            continue
-        score = (sum(w == widths[0] for w in widths) / len(widths), widths[0])
-        if score > best_score:
-            best, best_score = delimiter, score
-    return best
-
-
-_KINDS = tuple(
-    re.compile(form)
-    for form in (
-        r"[-+]?[$€£]?(?:\d{1,3}(?:[,']\d{3})+(?:\.\d+)?|\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][-+]?\d+)?%?",
-        r"(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})(?:[T ]\d{1,2}:\d{2}.*)?",
-        r"\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?",
-        r"(?i:true|false)",
-        r"[^@\s]+@[^@\s]+\.[A-Za-z]{2,}",
-    )
-)
-"""What no column is called, unless its values are of another kind: numbers, dates, clock times, truth, mail."""
-
-_NO_VALUE = frozenset({*MISSING, "?"})
-
-
-def _has_header(rows: Sequence[Sequence[str]]) -> bool:
-    """Whether the first row holds names; where in doubt it does not, since names are published as they are.
-
-    It holds none if
-
-    1. a cell is a number, a date, a truth value, … as the values below it are, unless the numbers count up
-       as the names of wide tables do;
-    2. or no text of it stands over values that are all numbers, dates, …, and a name is empty (but the first,
-       which is an index), or stands twice, or is a value of its own column twice more (where that column has
-       other values, too: a ticked box often holds the name of its column).
-    """
-    first = [cell.strip() for cell in rows[0]] if rows else []
-    whole = [row for row in rows[1:] if len(row) == len(first)]
-    below = [[v for row in whole if (v := row[i].strip()) not in _NO_VALUE] for i in range(len(first))]
-    columns = list(zip(first, below, strict=True))
-    alike = [i for i, (cell, values) in enumerate(columns) if _is_alike(cell, values, known=bool(whole))]
-    if alike and not _counts_up(first, below, alike):
-        return False
-    if any(_is_over_another_kind(cell, values) for cell, values in columns):
-        return True
-    nameless = any(values and not cell for cell, values in columns[1:])
-    twice = bool(whole) and len({c for c in first if c}) < sum(map(bool, first))
-    return not (nameless or twice or any(_recurs(cell, values) for cell, values in columns))
-
-
-def _mostly(values: Sequence[str], kind: re.Pattern[str]) -> bool:
-    """Whether nine in ten values are of a kind: codes like `unknown` stand among the numbers of many tables."""
-    return sum(kind.fullmatch(v) is not None for v in values) >= 0.9 * len(values) > 0
-
-
-def _is_alike(cell: str, values: Sequence[str], *, known: bool) -> bool:
-    """Whether a cell of the first row is of the kind of the values below it; of any kind if no row is known."""
-    return any(kind.fullmatch(cell) and (not known or _mostly(values, kind)) for kind in _KINDS)
-
-
-def _is_text(cell: str) -> bool:
-    return cell not in _NO_VALUE and not any(kind.fullmatch(cell) for kind in _KINDS)
-
-
-def _is_over_another_kind(cell: str, values: Sequence[str]) -> bool:
-    """Whether a text stands over values that are all numbers, all dates, …: only a name does."""
-    return _is_text(cell) and len(values) > 0 and any(all(map(k.fullmatch, values)) for k in _KINDS)
-
-
-def _recurs(cell: str, values: Sequence[str]) -> bool:
-    return _is_text(cell) and 2 <= values.count(cell) < len(values)
-
-
-def _counts_up(first: Sequence[str], below: Sequence[Sequence[str]], alike: Sequence[int]) -> bool:
-    """Whether the numbers of a first row are names of a wide table: they go up or down by one step.
-
-    Two numbers are enough if they are years over values that are none; three if they are 0 or 1, 2, … and the
-    row holds nothing else (but perhaps an empty first cell); else it takes four, which a row of data seldom has.
-    """
-    places = [i for i, cell in enumerate(first) if cell.isdecimal()]
-    numbers = [int(first[i]) for i in places]
-    steps = {b - a for a, b in pairwise(numbers)}
-    if not set(alike) <= set(places) or len(steps) != 1 or steps == {0}:
-        return False
-    values = [v for i in places for v in below[i]]
-    if all(map(_is_year, [first[i] for i in places])):
-        return 2 * sum(map(_is_year, values)) <= len(values)
-    alone = steps == {1} and numbers[0] in (0, 1) and sum(map(bool, first)) == len(places)
-    return len(numbers) >= (3 if alone else 4)
-
-
-def _is_year(cell: str) -> bool:
-    return re.fullmatch(r"1[89]\d\d|2[01]\d\d", cell) is not None
-
-
-def _csv_blocks(source: Source, file: Path) -> Iterator[pa.RecordBatch]:
-    """The rows of one CSV file, every column as string, missing cells as nulls."""
-    names = _columns_of(source, file)
-    row = 0
-    with _reading(source.name_of(file), lambda e: _csv_problem(e, row)):
-        reader = pyarrow.csv.open_csv(
-            file,
-            read_options=pyarrow.csv.ReadOptions(
-                column_names=names,
-                skip_rows=_blank_lines(file, source.encoding or "utf-8"),
-                skip_rows_after_names=int(source.header),
-                block_size=_READ_BYTES,
-                encoding={"utf-8": "utf8"}.get(source.encoding or "utf-8", source.encoding),
-            ),
-            parse_options=pyarrow.csv.ParseOptions(delimiter=source.delimiter, newlines_in_values=True),
-            convert_options=pyarrow.csv.ConvertOptions(
-                column_types={name: pa.string() for name in names},
-                null_values=list(MISSING),
-                strings_can_be_null=True,
-                quoted_strings_can_be_null=False,
-            ),
-        )
-        for block in reader:
-            yield block
-            row += block.num_rows
-
-
-def _csv_problem(error: Exception, rows_read: int) -> str:
-    """What Arrow complains of, without the row that it would quote."""
-    where = f"somewhere after row {rows_read}"
-    if m := re.search(r"Expected (\d+) columns, got (\d+)", str(error)):
-        return f"a row must have {m[1]} cells, however: {{file}}: one has {m[2]}, {where}; mend the row"
-    return f"a CSV must be well formed, however: {{file}}: it breaks {where}; is a quote not closed?"
-
-
-def _present(column: pa.Array) -> pa.Array:
-    """The cells that hold something, without the spaces around them."""
-    values = pc.utf8_trim_whitespace(column.drop_null())
-    return values.filter(pc.invert(pc.is_in(values, pa.array(MISSING))))
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Candidate:
-    """A type that a CSV column may have: how its values look, and that they convert."""
-
-    type: pa.DataType
-    form: str
-
-    def fits(self, values: pa.Array) -> bool:
-        """Whether every one of `values`, string (n,), is of this type."""
-        return pc.all(pc.match_substring_regex(values, f"^(?:{self.form})$")).as_py() and _casts(
-            values, self.type
-        )
-
-
-_INT = "0|-?[1-9][0-9]*"
-_FLOAT = r"-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|-?inf"
-_DATE = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
-_CLOCK = r"[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,%d})?)?"
-_ZONE = "(?:Z|[-+][0-9]{2}(?::?[0-9]{2})?)"
-_CANDIDATES = (
-    _Candidate(type=pa.int64(), form=_INT),
-    _Candidate(type=pa.string(), form=_INT),  # integers beyond int64: a float would lose their last digits
-    _Candidate(type=pa.float64(), form=_FLOAT),
-    _Candidate(type=pa.bool_(), form="true|false|True|False|TRUE|FALSE"),
-    _Candidate(type=pa.date32(), form=_DATE),
-    _Candidate(type=pa.timestamp("us"), form=f"{_DATE}(?:{_CLOCK % 6})?"),
-    _Candidate(type=pa.timestamp("us", tz="UTC"), form=_DATE + _CLOCK % 6 + _ZONE),
-    _Candidate(type=pa.timestamp("ns"), form=f"{_DATE}(?:{_CLOCK % 9})?"),
-    _Candidate(type=pa.timestamp("ns", tz="UTC"), form=_DATE + _CLOCK % 9 + _ZONE),
-)
-"""In order of preference; a column takes the first that no value of it ruled out."""
-
-
-def _casts(values: pa.Array, type: pa.DataType) -> bool:
-    try:
-        _parse(values, type)
-    except pa.ArrowInvalid:
-        return False
-    return True
-
-
-def _from_text(values: pa.Array, type: pa.DataType) -> pa.Array:
-    """Cells of a CSV, string (n,), as `type`; in any type but string, a quoted `MISSING` is missing, too."""
-    if pa.types.is_string(type):
-        return values
-    if pa.types.is_large_string(type) or pa.types.is_dictionary(type):
-        return values.cast(type)
-    trimmed = pc.utf8_trim_whitespace(values)
-    missing = pc.is_in(trimmed, pa.array(MISSING))
-    return _parse(pc.if_else(missing, pa.scalar(None, pa.string()), trimmed), type)
-
-
-def _parse(values: pa.Array, type: pa.DataType) -> pa.Array:
-    """`values`, string (n,), as `type`; Arrow has no cast for clock times and durations."""
-    if pa.types.is_time(type):
-        unit = "ns" if type == pa.time64("ns") else "us"
-        return pc.binary_join_element_wise("1970-01-01", values, "T").cast(pa.timestamp(unit)).cast(type)
-    if pa.types.is_duration(type):
-        return values.cast(pa.int64()).cast(type)
-    if pa.types.is_null(type) and values.null_count < len(values):
-        raise pa.ArrowInvalid("a column of type null holds values")
-    return values.cast(type) if not pa.types.is_null(type) else pa.nulls(len(values))
+    return (*own, *source.keys)
 
 
 # ---------------------------------------------------------------------------------------------------- Parquet
 
 
 def _parquet_schema(source: Source, file: Path) -> pa.Schema:
-    with _reading(source.name_of(file)):
+    with reading(source.name_of(file)):
         return pq.read_schema(file)
 
 
@@ -604,7 +492,14 @@ def _parquet_types(source: Source) -> pa.Schema:
                     f"{field.name!r} is {field.type}, and {known.type} before; write it as one of them"
                 )
             fields[field.name] = pa.field(field.name, merged, known.nullable or field.nullable)
+    fields |= {name: pa.field(name, _key_type(source, name)) for name in source.keys}
     return pa.schema([fields[name] for name in source.columns])
+
+
+def _key_type(source: Source, name: str) -> pa.DataType:
+    """The first type that what folders say of a column fits, as in a CSV."""
+    said = pa.array([keys_of(source.path, file)[name] for file in source.files], pa.string()).drop_null()
+    return _first([c for c in CANDIDATES if c.fits(said)]) if len(said) else pa.string()
 
 
 def _common_type(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
@@ -619,8 +514,8 @@ def _common_type(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
 
 def _parquet_blocks(source: Source, file: Path) -> Iterator[pa.RecordBatch]:
     # buffer_size: without it a whole row group is read at once, which may be the whole file.
-    with _reading(source.name_of(file)), pq.ParquetFile(file, buffer_size=_BLOCK_BYTES) as parquet:
-        yield from parquet.iter_batches(batch_size=65536)
+    with reading(source.name_of(file)), pq.ParquetFile(file, buffer_size=BLOCK_BYTES) as parquet:
+        yield from parquet.iter_batches(batch_size=rows_at_once(len(source.columns) or 1))
 
 
 # ------------------------------------------------------------------------------------------------- conversion
@@ -651,15 +546,17 @@ def _typed(
             typed = _nan_is_missing(convert(values, field.type))
         except NOT_CONVERTED:
             row = place.row + _first_wrong(values, field.type, convert) + 1
-            raise InputError(
-                f"a value must be of the column's type, however: {place.file}: {field.name!r}, about row "
-                f"{row}, is not {field.type}; correct the value, or the type in the schema"
+            raise RowError(
+                f"a value must be of the column's type, however: {place.file}: {field.name!r}",
+                f", about row {row},",
+                f" is not {field.type}; correct the value, or the type in the schema",
             ) from None
         if typed.null_count and not field.nullable:
             row = place.row + pc.index(pc.is_null(typed), True).as_py() + 1
-            raise InputError(
-                f"a column that is not nullable must have no missing value, however: {place.file}: "
-                f"{field.name!r}, about row {row}; write nullable: true in the schema"
+            raise RowError(
+                f"a column that is not nullable must have no missing value, however: {place.file}: {field.name!r}",
+                f", about row {row}",
+                "; write nullable: true in the schema",
             )
         arrays.append(typed)
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
@@ -682,21 +579,3 @@ def _first_wrong(values: pa.Array, type: pa.DataType, convert: _Convert) -> int:
         except NOT_CONVERTED:
             high = middle
     return low
-
-
-def _chunks(file: Path) -> Iterator[bytes]:
-    with file.open("rb") as stream:
-        while chunk := stream.read(_BLOCK_BYTES):
-            yield chunk
-
-
-@contextmanager
-def _reading(file: str, explain: Callable[[Exception], str] | None = None) -> Iterator[None]:
-    """Turns what goes wrong while reading a file into an error that names it and quotes nothing of it."""
-    try:
-        yield
-    except (pa.ArrowException, OSError, UnicodeError) as e:
-        if isinstance(e, OSError) and e.errno is not None:
-            raise InputError(f"an input must be readable, however: {file}: {os.strerror(e.errno)}") from None
-        problem = explain(e) if explain else "a file must be whole, however: {file} is damaged; copy it again"
-        raise InputError(problem.replace("{file}", file)) from None

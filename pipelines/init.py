@@ -1,15 +1,23 @@
 """init: looks at a table and writes the schema and the recipe that a person then reviews."""
 
 import json
+import re
 import shlex
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from pipelines import ingest as reading
+from pipelines.delimited import Aside
 from pipelines.private import dataset_for
+from pipelines.query import Query
 from pipelines.recipe import resolve_input, slug
-from privacy.errors import RecipeError, SchemaError, UsageError
+from pipelines.reference import label_of
+from pipelines.source import Source
+from privacy.errors import InputError, RecipeError, SchemaError, UsageError
 from synth.infer import infer
 from synth.metadata import from_sdv
 from synth.schema import Schema
@@ -35,6 +43,10 @@ seed: 0
 at_least: 10            # values that fewer units share are pooled; 0 turns disclosure control off
 to: releases
 """
+
+
+MOST_BROKEN = 1_000
+"""Broken rows of a table that init still takes for one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +83,19 @@ class Written:
 
 
 def initialize(
-    source: Path, folder: Path, *, blind: bool, force: bool, sdv_metadata: Path | None = None
+    source: Path | str,
+    folder: Path,
+    *,
+    blind: bool,
+    force: bool,
+    query: str | None = None,
+    sdv_metadata: Path | None = None,
 ) -> Written:
     """Writes `schema.yaml` and `recipe.yaml` for a table.
 
     Args:
-        source: CSV or Parquet, a file or a folder; anywhere, since a person names it.
+        source: CSV or Parquet, a file or a folder, or a database; anywhere, since a person names it.
+        query: what a database is asked.
         folder: where the two files go.
         blind: whether nothing is taken from the rows but the types of their columns.
         force: whether files that are there are overwritten.
@@ -87,32 +106,58 @@ def initialize(
         InputError: the table cannot be read.
     """
     targets = check_targets(folder, force=force)
-    found = reading.sniff(source)
-    types = reading.infer_types(found)
+    found = reading.find(str(source), query, lambda text: Path(text).resolve())
+    aside = Aside(most=MOST_BROKEN)
+    types = reading.infer_types(found, aside)
     if sdv_metadata is None:
-        schema = infer(lambda: reading.batches(found, types), blind=blind)
+        schema = infer(lambda: _rows(found, types), blind=blind)
     else:
         schema = from_sdv(_json_of(sdv_metadata), types)
-    path = source.resolve()
-    relative = path.is_relative_to(folder.resolve())
-    name = slug(source.resolve().stem)
-    text = RECIPE.format(
-        name=name,
-        input=_quoted(str(path.relative_to(folder.resolve()) if relative else path)),
-        dataset=dataset_for(path, name, folder),
-    )
-    outside = _outside(path, folder)
-    root = f" --root {shlex.quote(str(path.parent))}" if outside else ""
-    targets[0].write_text(HEADER.format(source=_one_line(source.resolve().name)) + schema.to_yaml(), "utf-8")
+    place = _place_of(found)
+    name = slug(place.stem)
+    text = RECIPE.format(name=name, input=_input(found, folder), dataset=dataset_for(place, name, folder))
+    if aside.rows:
+        text += f"broken_rows: {len(aside.rows)}  # rows with too many or too few cells that are set aside at most\n"
+    outside = [] if isinstance(found, Query) and found.file is None else _outside(place, folder)
+    root = f" --root {shlex.quote(str(place.parent))}" if outside else ""
+    targets[0].write_text(HEADER.format(source=_one_line(place.name)) + schema.to_yaml(), "utf-8")
     targets[1].write_text(text, "utf-8")
     return Written(
         schema=targets[0].name,
         recipe=targets[1].name,
         columns=len(schema),
         kinds=_kinds(schema),
-        warnings=(*outside, *_nameless(found), *_notes(schema)),
+        warnings=(*outside, *_broken(aside), *_nameless(found), *_notes(schema)),
         command=f"understudy release recipe.yaml{root}",
     )
+
+
+def _rows(found: reading.Table, types: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """The rows, of which there must be some: of none nothing can be written down."""
+    rows = 0
+    for batch in reading.batches(found, types, aside=Aside(most=MOST_BROKEN)):
+        rows += len(batch)
+        yield batch
+    if not rows:
+        raise InputError(
+            f"a table must have rows, however: {found.label} has none; give one that has, or --blind"
+        )
+
+
+def _place_of(found: reading.Table) -> Path:
+    """Where a table lies: a path, or for an address what serves as one."""
+    if isinstance(found, Source):
+        return found.path
+    return found.file or Path("/", re.sub(r"[^a-z0-9]+", "-", label_of(found.address)).strip("-"))
+
+
+def _input(found: reading.Table, folder: Path) -> str:
+    """The lines of a recipe that say what is read."""
+    if isinstance(found, Query) and found.file is None:
+        return f"{_quoted(found.address)}\nquery: {_quoted(found.text)}"
+    path, home = _place_of(found), folder.resolve()
+    line = _quoted(str(path.relative_to(home) if path.is_relative_to(home) else path))
+    return line if isinstance(found, Source) else f"{line}\nquery: {_quoted(found.text)}"
 
 
 def check_targets(folder: Path, *, force: bool) -> tuple[Path, Path]:
@@ -158,8 +203,17 @@ def _notes(schema: Schema) -> list[str]:
     return [f"{c.name!r}: {c.note}" for c in schema if c.note]
 
 
-def _nameless(found: reading.Source) -> list[str]:
-    if found.header:
+def _broken(aside: Aside) -> list[str]:
+    if not aside.rows:
+        return []
+    return [
+        f"{len(aside.rows)} rows have too many or too few cells: {aside.lines}; a release sets them aside, into "
+        "its run, up to `broken_rows`; mend the file if they matter"
+    ]
+
+
+def _nameless(found: reading.Table) -> list[str]:
+    if isinstance(found, Query) or found.header:
         return []
     return [
         f"{_one_line(found.path.name)} has no header line; columns are named column_1 … "

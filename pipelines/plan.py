@@ -2,25 +2,27 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from pipelines import ingest as reading
 from pipelines import private
-from pipelines.steps import STEPS, Run, check, inputs_of, synthesizer_of
+from pipelines.query import Query
+from pipelines.source import compressed, opened
+from pipelines.steps import STEPS, Run, check, inputs_of, memory_of, synthesizer_of
 from privacy.certificate import without_guarantee
 from synth.em import FEWEST_STEPS, STEP_ROWS, visits_of
 from synth.registry import synthesizer
 from synth.schema import Schema
 from synth.train import batch_of
 
-BASE_BYTES = 700_000_000
-"""Resident memory of the imports and of one batch."""
-
 SAMPLED_BYTES = 1 << 20
 """How much of a CSV file is looked at to guess the number of its rows."""
+
+PACKED = 5
+"""How many bytes of text a byte of a packed file holds, about."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +100,7 @@ def estimate(run: Run) -> Plan:
         rows=None if secret and recipe.rows == "source" else released,
         synthesizer=synthesizer_of(recipe),
         seconds=_seconds(run, rows, fitted, released),
-        memory_bytes=BASE_BYTES + 2 * fitted * (8 * len(schema) + 9),
+        memory_bytes=memory_of(run, rows),
         privacy=_privacy(run, schema),
         cached=tuple(_kept(run)),
         run=str(run.workspace.path),
@@ -120,16 +122,21 @@ def _kept(run: Run) -> Iterator[str]:
         yield name
 
 
-def rows_of(source: reading.Source) -> int:
-    """Rows of a source: exact for Parquet, a guess from the size of the first lines for CSV."""
+def rows_of(source: reading.Table) -> int:
+    """Rows of a source: exact for Parquet and queries, a guess from the size of the first lines for CSV."""
+    if isinstance(source, Query):
+        counting = replace(source, text=f"SELECT count(*) AS n FROM ({source.text.rstrip('; ')}) AS counted")
+        return int(next(counting.blocks()).column(0)[0].as_py())
     if source.format == "parquet":
         return sum(int(pq.read_metadata(f).num_rows) for f in source.files)
     total = 0
     for file in source.files:
-        with file.open("rb") as handle:
+        with opened(file) as handle:
             head = handle.read(SAMPLED_BYTES)
+        whole = len(head) < SAMPLED_BYTES
+        size = len(head) if whole else file.stat().st_size * (PACKED if compressed(file) else 1)
         lines = max(1, head.count(b"\n"), head.count(b"\r"))
-        total += max(0, round(file.stat().st_size / len(head) * lines) - 1) if head else 0
+        total += max(0, round(size / len(head) * lines) - 1) if head else 0
     return total
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.machine import check_disk, room
 from pipelines.workspace import exclusive, sha256, sync_folder
 from privacy.errors import LeakRefused, ReleaseError
 from privacy.inside import Exact
@@ -38,12 +39,15 @@ def publish(root: Path, name: str, files: Mapping[str, Content]) -> Path:
     Raises:
         Busy: another process publishes under this name.
         LeakRefused: a content is exact evidence.
+        NoRoom: the disk is too small; former releases are as they were.
     """
     for path, content in files.items():
         if isinstance(content, Exact):
             raise LeakRefused(f"a release must hold nothing exact, however: {path} is exact evidence")
     home = root / name
-    with exclusive(home / ".lock", what=f"release {name}"):
+    needed = sum(c.stat().st_size if isinstance(c, Path) else len(c) for c in files.values())
+    check_disk(home, needed, what=f"release {name}")
+    with exclusive(home / ".lock", what=f"release {name}"), room(home, f"release {name}", needed):
         staging = home / ".staging"
         shutil.rmtree(staging, ignore_errors=True)
         try:

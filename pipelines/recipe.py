@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from pipelines.reference import check_address, is_address
 from privacy.errors import RecipeError
 from synth.schema import parse_model
 from validation.gates import GateRules
@@ -101,7 +102,21 @@ class Recipe(BaseModel):
             description="name of the release: lower case letters, digits, . _ -",
         ),
     ]
-    input: Annotated[str, Field(min_length=1, description="CSV or Parquet, a file or a folder")]
+    input: Annotated[
+        str,
+        Field(min_length=1, description="CSV or Parquet, a file or a folder; or the address of a database"),
+    ]
+    query: Annotated[str | None, Field(min_length=1, description="what a database is asked: a SELECT")] = None
+    broken_rows: Annotated[
+        Whole,
+        Field(
+            ge=0, description="rows of CSV files with too many or too few cells that are set aside at most"
+        ),
+    ] = 0
+    allow_drift: Annotated[
+        bool,
+        Field(strict=True, description="read an input whose columns are not those of the schema, and say so"),
+    ] = False
     schema_file: Annotated[str, Field(alias="schema", description="the schema of the table")] = "schema.yaml"
     dataset: Annotated[
         str | None, Field(description="name under which the lifetime of the dataset is kept")
@@ -149,9 +164,21 @@ class Recipe(BaseModel):
     @field_validator("input", "schema_file", "holdout", "to")
     @classmethod
     def _no_nul(cls, value: object) -> object:
-        if isinstance(value, str) and "\0" in value:
+        # What is wrong with a field is told with its value, so not of an address, which may hold a secret.
+        if isinstance(value, str) and "\0" in value and not is_address(value):
             raise ValueError("a path must not hold a NUL byte")
         return value
+
+    @model_validator(mode="after")
+    def _no_secret(self) -> Self:
+        if "://" in self.to:
+            raise ValueError(
+                "to must be a folder, however: it is an address; `understudy push` fills object stores"
+            )
+        for text in (self.input, self.holdout):
+            if isinstance(text, str) and is_address(text):
+                check_address(text)
+        return self
 
     def digest(self) -> str:
         """SHA-256 (hex) of what the bytes of a release depend on: of all but `to` and `workers`."""

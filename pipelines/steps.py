@@ -24,11 +24,15 @@ import pyarrow.parquet as pq
 
 from pipelines import ingest as reading
 from pipelines import private
+from pipelines.croissant import croissant, provenance
+from pipelines.delimited import Aside
+from pipelines.machine import available_memory, check_disk, check_memory, room
 from pipelines.publish import publish as publish_files
 from pipelines.recipe import Recipe, canonical, resolve_input
+from pipelines.source import Source
 from pipelines.workspace import Record, Workspace, digest_of, sha256, write_atomic
 from privacy.certificate import Certificate, with_guarantee, without_guarantee
-from privacy.errors import GateRefused, SchemaError, UnderstudyError
+from privacy.errors import GateRefused, InputError, RowError, SchemaError, UnderstudyError
 from synth.keys import is_text
 from synth.schema import REPLACED, Schema
 
@@ -44,6 +48,8 @@ if TYPE_CHECKING:
     from validation.gates import Finding, Verdict
 
 ROWS = "rows.parquet"
+ASIDE = "set-aside.jsonl"
+REFUSED = "refused.txt"
 PROFILE = "profile.json"
 ENCODED = "encoded"
 MODEL = "model"
@@ -57,6 +63,10 @@ RELEASE = "release.json"
 
 ENCODED_BYTES = 400_000_000
 """What the encoded rows may take at most; wider tables learn from fewer rows."""
+
+
+BASE_BYTES = 700_000_000
+"""Resident memory of the imports and of one batch."""
 
 
 class Watch(Protocol):
@@ -131,15 +141,18 @@ class Run:
         """Where releases go."""
         return (self.folder / Path(self.recipe.to).expanduser()).resolve()
 
-    def source(self) -> reading.Source:
+    def source(self) -> reading.Table:
         """The input, checked and recognized."""
-        return reading.sniff(resolve_input(self.recipe.input, folder=self.folder, extra_roots=self.roots))
+        return reading.find(self.recipe.input, self.recipe.query, self._locate)
 
-    def holdout_source(self) -> reading.Source | None:
+    def holdout_source(self) -> reading.Table | None:
         """The input that is held out, where the recipe names one."""
         if not isinstance(self.recipe.holdout, str):
             return None
-        return reading.sniff(resolve_input(self.recipe.holdout, folder=self.folder, extra_roots=self.roots))
+        return reading.find(self.recipe.holdout, None, self._locate)
+
+    def _locate(self, text: str) -> Path:
+        return resolve_input(text, folder=self.folder, extra_roots=self.roots)
 
 
 def open_run(recipe: Recipe, folder: Path, *, roots: Sequence[Path] = (), watch: Watch | None = None) -> Run:
@@ -197,10 +210,24 @@ def perform(run: Run, name: str) -> Record:
         run.watch.ended(name, told(run, name, found), cached=True)
         return found
     began = time.perf_counter()
-    outputs, facts = step.act(run)
+    try:
+        with room(run.workspace.path, f"the step {name}"):
+            outputs, facts = step.act(run)
+    except RowError as e:
+        raise refusal_of(run, e) from None
     record = run.workspace.commit(name, inputs, outputs, facts, time.perf_counter() - began)
     run.watch.ended(name, told(run, name, record), cached=False)
     return record
+
+
+def refusal_of(run: Run, e: RowError) -> InputError:
+    """What may be said outside of rows that are not what they should be: under privacy not where, nor how many."""
+    if run.recipe.privacy is None:
+        return e
+    write_atomic(run.workspace.path / REFUSED, f"{e}\n".encode())
+    return InputError(
+        f"{e.public()}; where they stand is private: {REFUSED} in the folder of the run says it"
+    )
 
 
 def told(run: Run, name: str, record: Record) -> Record:
@@ -257,6 +284,7 @@ def release(run: Run) -> Outcome:
     try:
         with run.workspace.locked():
             check(run)
+            check_room(run)
             before = run.workspace.records()
             for name in STEPS:
                 perform(run, name)
@@ -279,8 +307,34 @@ def check(run: Run) -> None:
     if run.recipe.privacy is not None:
         check_private(name)
         private.check_private(run)
-    for look in (run.source, run.holdout_source, lambda: run.schema):
-        look()
+    sources, arrow = (run.source(), run.holdout_source()), run.schema.arrow
+    if run.recipe.privacy is not None and "ingest" in run.workspace.records():
+        return  # What was asked about is never read again, whatever became of it.
+    for source in sources:
+        # A query is held against the schema when it is read: until then nothing connects.
+        if isinstance(source, Source):
+            try:
+                reading.check_drift(source, arrow, allowed=run.recipe.allow_drift)
+            except RowError as e:
+                raise refusal_of(run, e) from None
+
+
+def check_room(run: Run) -> None:
+    """Finds out before anything is read whether memory and disk suffice.
+
+    Raises:
+        NoRoom: they do not.
+    """
+    check_memory(memory_of(run), available_memory())
+    source = run.source()
+    if isinstance(source, Source) and run.recipe.privacy is None and "ingest" not in run.workspace.records():
+        check_disk(run.workspace.path, sum(f.stat().st_size for f in source.files) // 4, what="the run")
+
+
+def memory_of(run: Run, rows: int | None = None) -> int:
+    """Estimated resident memory in bytes; `rows` of the source, where they are known."""
+    fitted = run.most_rows if rows is None else min(rows, run.most_rows)
+    return BASE_BYTES + 2 * (8 * len(run.schema) + 9) * fitted
 
 
 def synthesizer_of(recipe: Recipe) -> str:
@@ -313,6 +367,7 @@ def _ingest_inputs(run: Run) -> dict[str, str]:
         "source": reading.digest(run.source()),
         "holdout": "" if held is None else reading.digest(held),
         "schema": digest_of(run.schema.to_json()),
+        "recipe": digest_of([run.recipe.broken_rows, run.recipe.allow_drift]),
     }
 
 
@@ -327,11 +382,11 @@ def _ingest(run: Run) -> tuple[list[Path], dict[str, Any]]:
     target = run.workspace.path / ROWS
     part = target.with_name(f".{ROWS}.part")
     arrow = schema.arrow if held is None else schema.arrow.append(pa.field(HELD_OUT, pa.bool_(), False))
-    counts = []
+    counts, aside = [], Aside(most=run.recipe.broken_rows)
     with pq.ParquetWriter(part, arrow, compression="zstd", compression_level=1) as writer:
         for source, is_held in ((run.source(), False), (held, True)):
             rows = 0
-            for whole in () if source is None else reading.batches(source, schema.arrow):
+            for whole in () if source is None else _read(run, source, aside):
                 batch = _needed(whole, schema)
                 marked = (
                     batch if held is None else batch.append_column(HELD_OUT, pa.array([is_held] * len(batch)))
@@ -340,11 +395,31 @@ def _ingest(run: Run) -> tuple[list[Path], dict[str, Any]]:
                 rows += batch.num_rows
             counts.append(rows)
     part.replace(target)
+    kept_aside = run.workspace.path / ASIDE
+    write_atomic(kept_aside, "".join(f"{json.dumps(b.to_dict())}\n" for b in aside.rows).encode())
     if run.recipe.privacy is not None:
         private.identify(run, _units(run))
     run.watch.wrote("ingest", target)
-    facts = {"rows": counts[0], "columns": len(schema)}
-    return [target], facts if held is None else {**facts, "holdout_rows": counts[1]}
+    drift: list[str] = []
+    if run.recipe.allow_drift:
+        drift += reading.recorded_drift(reading.drift_of(run.source(), schema.arrow))
+    facts: dict[str, Any] = {"rows": counts[0], "columns": len(schema)}
+    if aside.rows:
+        facts["set_aside"] = len(aside.rows)
+    if drift:
+        facts["drift"] = drift
+    return [target, kept_aside], facts if held is None else {**facts, "holdout_rows": counts[1]}
+
+
+def _read(run: Run, source: reading.Table, aside: Aside) -> Iterator[pa.RecordBatch]:
+    """The rows of a source, which must stay as it is meanwhile."""
+    before = reading.stamp(source)
+    yield from reading.batches(source, run.schema.arrow, aside=aside, adapt=run.recipe.allow_drift)
+    if reading.stamp(source) != before:
+        raise InputError(
+            f"an input must stay as it is while it is read, however: {source.label} was changed; release again "
+            "when it is whole"
+        )
 
 
 def _units(run: Run) -> Iterator["NDArray[np.uint64]"]:
@@ -839,7 +914,12 @@ def release_files(run: Run) -> dict[str, bytes | Path]:
         schema=schema,
         attacks=attacks,
     )
-    names = sorted([*shards, "schema.json", "certificate.json", "report.html", "README.md", "SHA256SUMS"])
+    about = {
+        "croissant.json": croissant(run.recipe.name, schema, promised.to_dict(), _digests(run)),
+        "provenance.json": provenance(run.recipe.name, promised.to_dict()),
+    }
+    own = ["schema.json", "certificate.json", "report.html", "README.md", "SHA256SUMS"]
+    names = sorted([*shards, *about, *own])
     text = card.render(
         name=run.recipe.name,
         certificate=promised.to_dict(),
@@ -853,9 +933,18 @@ def release_files(run: Run) -> dict[str, bytes | Path]:
         **shards,
         "schema.json": schema_path,
         "certificate.json": (json.dumps(promised.to_dict(), indent=1, ensure_ascii=False) + "\n").encode(),
+        **{
+            name: (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode()
+            for name, data in about.items()
+        },
         "report.html": page.encode(),
         "README.md": text.encode(),
     }
+
+
+def _digests(run: Run) -> dict[str, str]:
+    """Path of each shard → its SHA-256."""
+    return dict(run.workspace.records()["sample"].outputs)
 
 
 def published_evidence(run: Run) -> "tuple[Fidelity, Attacks | None]":
@@ -891,6 +980,7 @@ def certificate(run: Run, *, warnings: int) -> Certificate:
         seed=run.recipe.seed,
         warnings=warnings,
         versions=versions(),
+        drift=tuple(facts["ingest"].facts.get("drift", ())),
     )
 
 

@@ -8,21 +8,29 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.publish import Verified, check_sums, signature_status
+from pipelines.sign import check_signature
 from pipelines.workspace import sha256
 from privacy.errors import ReleaseError, SchemaError
 from synth.schema import Schema
 
 
-def verify(release: Path) -> Verified:
+def verify(release: Path, *, public_key: Path | None = None) -> Verified:
     """Checks a release.
 
+    Args:
+        release: its folder.
+        public_key: the key that must have signed it; without one a signature is not checked.
+
     Raises:
-        ReleaseError: a file is missing, changed or not listed, or the data break their schema.
+        ReleaseError: a file is missing, changed or not listed, the data break their schema, or the signature is not
+            of this release by this key.
+        UsageError: the key is none.
     """
     from validation.expectations import check, observe
     from validation.gates import GateRules
 
     files = check_sums(release)
+    signature = signature_status(release) if public_key is None else check_signature(release, public_key)
     schema = _schema(release / "schema.json")
     shards = sorted((release / "data").glob("part-*.parquet"))
     if not shards:
@@ -35,7 +43,7 @@ def verify(release: Path) -> Verified:
     if failed:
         raise ReleaseError(f"data must be what schema.json says, however: {failed[0].message}")
     _check_certificate(release, facts[0].rows)
-    return Verified(files=files, rows=facts[0].rows, signature=signature_status(release))
+    return Verified(files=files, rows=facts[0].rows, signature=signature)
 
 
 def _schema(path: Path) -> Schema:

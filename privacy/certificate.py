@@ -25,6 +25,7 @@ class Certificate:
         seed: of the synthetic draw.
         warnings: findings of the gate that did not refuse the release.
         versions: of the packages that the numbers depend on.
+        drift: how the columns of the input differed from the schema, where the recipe allowed that.
     """
 
     statement: str
@@ -39,6 +40,7 @@ class Certificate:
     seed: int
     warnings: int
     versions: Mapping[str, str]
+    drift: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As the release carries it."""

@@ -6,7 +6,9 @@
     │   ├── SchemaError                 the schema
     │   └── ConditionError              a condition that no row can meet
     ├── InputError             exit 1   the data cannot be read, or is not what the schema says
+    │   └── RowError                    some rows are not; where they stand is for the inside
     ├── ReleaseError           exit 1   a release or a workspace that is damaged
+    ├── NoRoom                 exit 1   disk or memory do not suffice
     ├── LedgerError            exit 1   a ledger, its key or its clock that cannot be trusted
     ├── LeakRefused            exit 1   exact evidence was about to leave under a formal guarantee
     ├── GateRefused            exit 3   the evidence does not allow a release
@@ -54,8 +56,33 @@ class InputError(UnderstudyError):
     """The private data cannot be read or is not what the schema says."""
 
 
+class RowError(InputError):
+    """Some rows are not what the schema says.
+
+    Args:
+        before: the message up to where they stand.
+        where: where they stand, and how many they are: facts about private rows.
+        after: the rest of the message.
+    """
+
+    def __init__(self, before: str, where: str, after: str) -> None:
+        super().__init__(before, where, after)
+
+    def __str__(self) -> str:
+        return "".join(self.args)
+
+    def public(self) -> InputError:
+        """The same without where, for a release whose number of rows is private."""
+        before, _, after = self.args
+        return InputError(before + after)
+
+
 class ReleaseError(UnderstudyError):
     """A release or a workspace is damaged or not one of ours."""
+
+
+class NoRoom(UnderstudyError):
+    """Disk or memory do not suffice; what was there before is as it was."""
 
 
 class LedgerError(UnderstudyError):

@@ -13,6 +13,7 @@ import yaml
 
 from privacy.attacks import Attacks
 from synth.schema import Column, Schema
+from validation import datasheet
 from validation.exposure import TOLD, ends, share
 from validation.fidelity import ColumnFidelity, Fidelity
 from validation.gates import Verdict
@@ -65,6 +66,7 @@ def render(
         _findings(verdict),
         "## What is promised about privacy\n\n" + _privacy(fidelity, certificate, attacks),
         "## Limits\n\n" + _LIMITS,
+        "## Datasheet\n\n" + datasheet.render(rows, certificate, schema),
         "## Files\n\n" + "\n".join(f"- {escape(f, 200)}" for f in files),
         f"## How to cite it\n\n{escape(citation(name, certificate), 600)}",
     )

@@ -159,6 +159,7 @@ class _Counter:
             self._off_grid += int((rest != self._grid).sum())
         if digits is not None and numbers.dtype.kind == "f":
             near = 1e-6 if kind in (pa.float16(), pa.float32()) else 1e-9
+            numbers = numbers[np.isfinite(numbers)]
             self._off_grid += int(
                 (np.abs(numbers - np.round(numbers, digits)) > near * (1 + np.abs(numbers))).sum()
             )

@@ -324,7 +324,7 @@ def test_release_tells_a_person_where_everything_lies(here: Path, call: Call) ->
     assert code == 0
     release = re.search(r"release +(\S+)", out)
     assert release is not None
-    assert check_sums(Path(release[1])) == 5
+    assert check_sums(Path(release[1])) == 7
     assert "report.html" in out
     assert "Released" in out
     code, out, _ = call("release", "recipe.yaml", *SMALL)
@@ -384,9 +384,9 @@ def change(release: Path, how: Callable[[pa.Table], pa.Table]) -> Path:
 def test_verify_passes_a_fresh_release(done: Outcome, call: Call) -> None:
     code, out, _ = call("verify", str(done.release))
     assert code == 0
-    assert "5 files as listed, 1,000 rows" in out
+    assert "7 files as listed, 1,000 rows" in out
     said = json.loads(call("verify", str(done.release.parent / "latest"), "--json")[1])
-    assert said == {"files": 5, "rows": 1000, "signature": "none"}
+    assert said == {"files": 7, "rows": 1000, "signature": "none"}
 
 
 @pytest.mark.parametrize("name", ["README.md", "data/part-00000.parquet", "certificate.json", "schema.json"])

@@ -360,6 +360,32 @@ def test_a_release_from_the_command_line_never_imports_prefect(folder: Path) -> 
     assert Path(json.loads(done.stdout)["release"]).is_dir()
 
 
+def test_a_server_that_is_down_stops_a_flow_at_once_and_a_running_step_never(folder: Path) -> None:
+    before = sorted(p.name for p in folder.rglob("*"))
+    lonely = {**os.environ, "PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_CLIENT_MAX_RETRIES": "0"}
+
+    def call(code: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-c", code, str(folder)]
+        return subprocess.run(
+            command, env=lonely, cwd=ROOT, capture_output=True, text=True, check=False, timeout=100
+        )
+
+    flow = call(
+        "import sys; from pipelines.flows import release_flow; release_flow(sys.argv[1] + '/recipe.yaml')"
+    )
+    assert flow.returncode != 0
+    assert "Failed to reach API" in flow.stderr
+    assert sorted(p.name for p in folder.rglob("*")) == before
+    told = call(
+        "import sys, uuid, json; from pathlib import Path; from pipelines.flows import Told, open_run, load\n"
+        "folder = Path(sys.argv[1]); run = open_run(load(folder / 'recipe.yaml'), folder / 'other')\n"
+        "verdict = folder / 'verdict.json'\n"
+        "verdict.write_text(json.dumps({'passed': True, 'findings': [], 'summary': 'passed'}))\n"
+        "told = Told(run, uuid.uuid4()); told.started('fit'); told.wrote('gate', verdict); print('went on')"
+    )
+    assert told.stdout.strip().endswith("went on"), told.stderr
+
+
 def test_only_steps_that_wait_for_something_are_tried_again() -> None:
     assert {step for step, task in TASKS.items() if task.retries} == set(RETRIED) == {"ingest", "publish"}
 

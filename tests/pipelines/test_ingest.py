@@ -1,6 +1,9 @@
+import bz2
 import csv
 import datetime
+import gzip
 import io
+import lzma
 import os
 from pathlib import Path
 
@@ -10,9 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.ingest import MISSING, batches, digest, infer_types, sniff
+from pipelines.delimited import MISSING, Aside
+from pipelines.ingest import batches, digest, infer_types, sniff
 from pipelines.init import initialize
-from privacy.errors import InputError
+from pipelines.recipe import load
+from privacy.errors import InputError, RowError
 
 FOLDER_STAYS = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None
@@ -204,13 +209,31 @@ def test_a_release_itself_can_be_an_input(tmp_path: Path) -> None:
     assert read(tmp_path).num_rows == 1
 
 
+PACKED = b"city,n\n" + b"".join(b"%d,%d\n" % (i * i, i) for i in range(1, 200_000))
+"""More than what is looked at first."""
+
+
+def zstd(content: bytes) -> bytes:
+    packed = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(packed, "zstd") as stream:
+        stream.write(content)
+    return packed.getvalue().to_pybytes()
+
+
 REFUSED = {
     "empty": ({"t.csv": b""}, "empty"),
     "no files": ({"notes.md": b"x"}, "holds none"),
     "truncated parquet": ({"t.parquet": b"PAR1" + b"\0" * 100}, "t.parquet is truncated"),
     "text named parquet": ({"t.parquet": b"a,b\n1,2\n"}, "does not"),
     "damaged parquet": ({"t.parquet": b"PAR1" + b"\7" * 100 + b"PAR1"}, "t.parquet is damaged"),
-    "compressed": ({"t.csv": b"\x1f\x8b\x08\x00abc"}, "unpack"),
+    "no gzip after all": ({"t.csv": b"\x1f\x8b\x08\x00abc"}, "t.csv is damaged"),
+    "gzip that breaks off": ({"t.csv": gzip.compress(PACKED)[:-9]}, "t.csv is damaged"),
+    "xz that breaks off": ({"t.csv": lzma.compress(PACKED)[:-9]}, "t.csv is damaged"),
+    "bzip2 that breaks off": ({"t.csv": bz2.compress(PACKED)[:-9]}, "t.csv is damaged"),
+    "zstd that breaks off": ({"t.csv": zstd(PACKED)[:-9]}, "t.csv is damaged"),
+    "a packed nothing": ({"t.csv.gz": gzip.compress(b"")}, "empty"),
+    "zip": ({"t.csv": b"PK\x03\x04abc"}, "zip archive"),
+    "packed parquet": ({"t.parquet": gzip.compress(b"PAR1abcdPAR1")}, "unpack it first"),
     "binary": ({"t.csv": b"a,b\n\0\0,1\n"}, "NUL"),
     "mixed formats": ({"a.csv": b"a\n1\n", "b.parquet": None}, "one format"),
     "name twice": ({"t.csv": b"a,b,a\n1,2,3\n"}, "'a' stands twice"),
@@ -224,7 +247,14 @@ REFUSED = {
         {"a.csv": "a,b\né,2\n".encode(), "b.csv": "a,b\né,2\n".encode("cp1252")},
         "one encoding",
     ),
-    "partition folders": ({"year=2020/a.csv": b"a,b\n1,2\n"}, "year=2020"),
+    "partitions of other names": (
+        {"year=2020/a.csv": b"a,b\n1,2\n", "jahr=2021/a.csv": b"a,b\n1,2\n"},
+        "jahr=2021/a.csv has jahr and year=2020/a.csv has year",
+    ),
+    "partitions and none": (
+        {"year=2020/a.csv": b"a,b\n1,2\n", "a.csv": b"a,b\n1,2\n"},
+        "a.csv has none and year=2020/a.csv has year",
+    ),
 }
 
 
@@ -238,6 +268,101 @@ def test_what_is_no_table_is_refused(tmp_path: Path, files: dict[str, bytes | No
     path = next(tmp_path.iterdir()) if len(files) == 1 and "/" not in next(iter(files)) else tmp_path
     with pytest.raises(InputError, match=message):
         sniff(tmp_path if "notes.md" in files else path)
+
+
+PACKERS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstd}
+
+
+@pytest.mark.parametrize("suffix", PACKERS)
+def test_a_packed_csv_is_the_csv(tmp_path: Path, suffix: str) -> None:
+    plain = read(write(tmp_path / "plain" / "t.csv", PACKED))
+    # Named after what it is in a folder, and known by its first bytes under any name.
+    for path in (tmp_path / "folder" / f"t.csv{suffix}", tmp_path / "other" / "t.csv"):
+        write(path, PACKERS[suffix](PACKED))
+        assert read(path.parent).equals(plain)
+        assert read(path).equals(plain)
+
+
+@pytest.mark.parametrize("suffix", PACKERS)
+def test_what_was_packed_piece_by_piece_is_read_whole(tmp_path: Path, suffix: str) -> None:
+    pack = PACKERS[suffix]
+    path = write(tmp_path / f"t.csv{suffix}", pack(b"a,b\n1,2\n") + pack(b"3,4\n5,6\n"))
+    assert read(path).to_pylist() == [{"a": 1, "b": 2}, {"a": 3, "b": 4}, {"a": 5, "b": 6}]
+
+
+def test_what_folders_say_is_a_column(tmp_path: Path) -> None:
+    pq.write_to_dataset(
+        pa.table(
+            {"x": [1, 2, 3], "year": [2020, 2021, 2021], "town": ["a b", None, "c/d"], "month": ["01"] * 3}
+        ),
+        str(tmp_path / "t"),
+        partition_cols=["year", "town", "month"],
+    )
+    found = read(tmp_path / "t")
+    assert found.schema.types == [pa.int64(), pa.int64(), pa.string(), pa.string()]
+    assert sorted(found.to_pylist(), key=lambda r: r["x"]) == [
+        {"x": 1, "year": 2020, "town": "a b", "month": "01"},
+        {"x": 2, "year": 2021, "town": None, "month": "01"},
+        {"x": 3, "year": 2021, "town": "c/d", "month": "01"},
+    ]
+
+
+def test_partitions_of_csv_files_are_columns_too(tmp_path: Path) -> None:
+    write(tmp_path / "day=2020-01-01" / "t.csv", "a,b\n1,2\n")
+    write(tmp_path / "day=2020-01-02" / "t.csv", "a,b\n3,4\n")
+    found = read(tmp_path)
+    assert found["day"].to_pylist() == [datetime.date(2020, 1, 1), datetime.date(2020, 1, 2)]
+
+
+def test_a_column_that_stands_in_the_files_as_well_is_taken_from_them(tmp_path: Path) -> None:
+    write(tmp_path / "year=2020" / "t.csv", "a,year\n1,20\n")
+    assert read(tmp_path).to_pylist() == [{"a": 1, "year": 20}]
+
+
+# ------------------------------------------------------------------------------------------------ broken rows
+
+BROKEN = 'a,b\n1,2\n"x\ny",4\n\n5,6,7\n8,9\n10\n'
+
+
+def test_broken_rows_are_set_aside_with_their_lines(tmp_path: Path) -> None:
+    source = sniff(write(tmp_path / "t.csv", BROKEN))
+    aside = Aside(most=2)
+    schema = pa.schema([("a", pa.string()), ("b", pa.int64())])
+    rows = pa.Table.from_batches(batches(source, schema, aside=aside)).to_pylist()
+    assert rows == [{"a": "1", "b": 2}, {"a": "x\ny", "b": 4}, {"a": "8", "b": 9}]
+    assert [(b.file, b.line, b.cells, b.text) for b in aside.rows] == [
+        ("t.csv", 6, 3, ("5", "6", "7")),
+        ("t.csv", 8, 1, ("10",)),
+    ]
+
+
+@pytest.mark.parametrize("most", [0, 1])
+def test_more_broken_rows_than_allowed_are_refused_with_a_line_but_not_shown(
+    tmp_path: Path, most: int
+) -> None:
+    source = sniff(write(tmp_path / "t.csv", BROKEN))
+    line, cells = [(6, 3), (8, 1)][most]
+    with pytest.raises(RowError, match=f"`broken_rows: {most}` allows.*line {line} has {cells}") as caught:
+        infer_types(source, Aside(most=most))
+    assert "7" not in str(caught.value)
+    assert f"{line}" not in str(caught.value.public())
+
+
+def test_the_broken_rows_of_all_files_count_together(tmp_path: Path) -> None:
+    for name in ("a.csv", "b.csv"):
+        write(tmp_path / name, "a,b\n1,2\n3,4\n5\n")
+    with pytest.raises(RowError, match=r"b\.csv"):
+        infer_types(sniff(tmp_path), Aside(most=1))
+    aside = Aside(most=2)
+    infer_types(sniff(tmp_path), aside)
+    assert aside.lines == "a.csv line 4, b.csv line 4"
+
+
+def test_init_counts_broken_rows_and_a_recipe_takes_them(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "name,age\n" + "Bern,30\nBasel,40\n" * 300 + "Chur\nGenf,2,3\n")
+    (warning,) = [w for w in initialize(path, tmp_path, blind=False, force=False).warnings if "cells" in w]
+    assert "2 rows have too many or too few cells: t.csv line 602, t.csv line 603" in warning
+    assert load(tmp_path / "recipe.yaml").broken_rows == 2
 
 
 def test_a_path_that_does_not_exist_is_refused(tmp_path: Path) -> None:
@@ -454,7 +579,7 @@ def test_a_missing_value_where_none_may_be_is_refused(tmp_path: Path) -> None:
         read(path, schema)
 
 
-@pytest.mark.parametrize(("names", "message"), [(["a", "b", "c"], "'c' is missing"), (["a"], "it has 'b'")])
+@pytest.mark.parametrize(("names", "message"), [(["a", "b", "c"], "'c' is missing"), (["a"], "'b' is new")])
 def test_columns_must_be_those_of_the_schema(tmp_path: Path, names: list[str], message: str) -> None:
     path = write(tmp_path / "t.csv", "a,b\n1,2\n")
     with pytest.raises(InputError, match=message):

@@ -1,6 +1,7 @@
 """Releases under differential privacy: what is spent, what is refused, what leaves."""
 
 import json
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from pipelines.recipe import load
 from pipelines.steps import Run, check, open_run, perform, release
 from pipelines.workspace import Record
 from privacy.book import Budget
-from privacy.errors import BudgetRefused, LedgerError, RecipeError, ReleaseError, SchemaError
+from privacy.errors import BudgetRefused, InputError, LedgerError, RecipeError, ReleaseError, SchemaError
 from tests.pipelines.tables import bytes_of, write_table, write_visits
 
 PRIVACY = {"epsilon": 3.0, "delta": 1e-5}
@@ -126,6 +127,33 @@ def test_the_number_of_private_rows_is_told_nowhere(source: Path, tmp_path: Path
     assert first.rows == pytest.approx(2_000, rel=0.2)
 
 
+@pytest.mark.parametrize(
+    ("record", "rule"),
+    [
+        ("1,2,3", "a row must have 13 cells"),
+        ('"unclosed', "a row must have 13 cells"),
+        ("old" + 12 * ",", "a value must be of the column's type"),
+        (13 * '"",', "a row must have 13 cells"),
+    ],
+)
+def test_a_refused_ingest_tells_neither_rows_nor_numbers(
+    source: Path, tmp_path: Path, record: str, rule: str
+) -> None:
+    run = opened(source, tmp_path)
+    with (tmp_path / "people.csv").open("a") as table:
+        table.write(record + "\n")
+    with pytest.raises(InputError, match=rule) as caught:
+        release(run)
+    said = str(caught.value)
+    assert not re.search(r"(row|line) \d|200\d|that of", said)
+    # Whoever may look into the workspace finds it there.
+    refused = (run.workspace.path / "refused.txt").read_text("utf-8")
+    assert "refused.txt" in said
+    assert re.search(r"(row|line) \d", refused)
+    with pytest.raises(InputError, match=r"(row|line) \d"):
+        release(open_run(run.recipe.with_fields({"privacy": None, "options": {}}), tmp_path))
+
+
 def test_two_releases_of_the_same_recipe_differ_since_noise_has_no_seed(source: Path, tmp_path: Path) -> None:
     first, second = (release(opened(source, tmp_path / name, rows=100)).release for name in "ab")
     assert certificate_of(first)["model_digest"] != certificate_of(second)["model_digest"]
@@ -140,6 +168,17 @@ def test_the_plan_says_the_noise_before_anything_is_spent(source: Path, tmp_path
     assert plan.synthesizer == "marginals"
     assert (plan.source_rows, plan.rows) == (None, None)
     assert "2,000" not in plan.describe()
+
+
+def test_the_plan_says_that_a_second_release_would_be_refused(done: tuple[Run, Path]) -> None:
+    run, _ = done
+    second = open_run(run.recipe.with_fields({"privacy": {**PRIVACY, "edition": "second"}}), run.folder)
+    said = estimate(second).privacy
+    assert said is not None
+    assert "REFUSED" in said
+    with pytest.raises(BudgetRefused):
+        perform(second, "ingest")
+    assert "REFUSED" not in str(estimate(run).privacy)
     assert ledger_at(run.folder).datasets() == ()
 
 

@@ -83,6 +83,9 @@ def test_exact_evidence_is_refused_and_nothing_is_written(tmp_path: Path) -> Non
 def test_a_failure_while_staging_leaves_nothing_visible(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         publish(tmp_path, "flights", {**FILES, "z": tmp_path / "nowhere"})
+    assert not (tmp_path / "flights").exists()
+    with pytest.raises(IsADirectoryError):
+        publish(tmp_path, "flights", {**FILES, "z": tmp_path})
     assert [p.name for p in (tmp_path / "flights").iterdir()] == [".lock"]
 
 

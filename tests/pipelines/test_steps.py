@@ -109,10 +109,10 @@ def test_another_seed_gives_other_rows(first: Path, tmp_path: Path) -> None:
 
 def test_a_release_holds_what_it_should_and_passes_its_own_checksums(done: Outcome) -> None:
     assert sorted(bytes_of(done.release)) == [
-        "README.md", "SHA256SUMS", "certificate.json", "data/part-00000.parquet", "report.html",
-        "schema.json",
+        "README.md", "SHA256SUMS", "certificate.json", "croissant.json", "data/part-00000.parquet",
+        "provenance.json", "report.html", "schema.json",
     ]  # fmt: skip
-    assert check_sums(done.release) == 5
+    assert check_sums(done.release) == 7
     assert (done.release.parent / "latest").resolve() == done.release
 
 
@@ -229,6 +229,19 @@ def test_a_file_can_be_the_holdout(tmp_path: Path) -> None:
     assert records["ingest"].facts["holdout_rows"] == len(pa.csv.read_csv(tmp_path / "held.csv"))
     # All rows of the source are learned from: none of them is held out.
     assert records["profile"].facts["rows"] == train
+
+
+def test_broken_rows_stay_in_the_workspace(tmp_path: Path) -> None:
+    recipe = prepare(tmp_path, write_visits(tmp_path / "visits.csv", patients=300), broken_rows=1)
+    with (tmp_path / "visits.csv").open("a") as table:
+        table.write("P00001,surplus-nobody-else-has,north,3,4\n")
+    rows = len((tmp_path / "visits.csv").read_text().splitlines()) - 2
+    found = release(open_run(recipe, tmp_path))
+    assert found.rows == rows
+    (aside,) = (found.run / "set-aside.jsonl").read_text("utf-8").splitlines()
+    assert (json.loads(aside)["line"], json.loads(aside)["cells"]) == (rows + 2, 5)
+    assert reopen_run(found.run).workspace.records()["ingest"].facts["set_aside"] == 1
+    assert not any(b"surplus" in content for content in bytes_of(found.release).values())
 
 
 def test_a_holdout_outside_the_folder_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,83 @@
+"""Export: the rows of a release as one CSV file that a spreadsheet cannot be tricked with.
+
+A text that begins like a formula is one to a spreadsheet, which may then fetch or send. Such texts, in cells and in the
+header, get an apostrophe before them, as OWASP advises ("CSV Injection"); numbers stay numbers.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from pipelines.publish import check_sums
+from privacy.errors import ReleaseError, UsageError
+from synth.keys import is_text
+
+FORMULA = r"^[\s\x00]*[=+\-@\t\r\n＝＋－＠]"
+"""How a text begins that a spreadsheet may take for a formula; the wide forms are read as the narrow ones."""
+
+
+def export(release: Path, out: Path, *, force: bool = False) -> tuple[int, int]:
+    """Writes the rows of a release into a CSV file, packed with gzip or the like if it is called so.
+
+    Returns:
+        Rows, and cells that were escaped.
+
+    Raises:
+        ReleaseError: the release is damaged.
+        UsageError: the file is there already, or its folder is not.
+    """
+    if out.exists() and not force:
+        raise UsageError(f"export overwrites nothing, however: {out} is there; add --force")
+    if not out.parent.is_dir():
+        raise UsageError(f"a file needs a folder, however: there is no {out.parent}; make it")
+    check_sums(release)
+    shards = sorted((release / "data").glob("part-*.parquet"))
+    if not shards:
+        raise ReleaseError(f"a release must have data, however: {release / 'data'} has none")
+    rows = escaped = 0
+    part = out.with_name(f".part.{out.name}")
+    writer = None
+    with pa.output_stream(str(part), compression="detect") as stream:
+        for batch in _batches(shards):
+            plain, count = plain_batch(batch)
+            writer = writer or pyarrow.csv.CSVWriter(stream, plain.schema)
+            writer.write_batch(plain)
+            rows, escaped = rows + len(batch), escaped + count
+        if writer is not None:
+            writer.close()
+    part.replace(out)
+    return rows, escaped
+
+
+def plain_batch(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, int]:
+    """The rows as a CSV holds them, and how many texts were escaped; the names of columns are not counted."""
+    columns, count = [], 0
+    for column in batch.columns:
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        if is_text(column.type):
+            column, found = _escaped(column)
+            count += found
+        elif pa.types.is_duration(column.type):
+            column = column.cast(pa.int64())
+        elif pa.types.is_float16(column.type):
+            column = column.cast(pa.float32())
+        columns.append(column)
+    names = _escaped(pa.array(batch.schema.names, pa.string()))[0].to_pylist()
+    return pa.RecordBatch.from_arrays(columns, names=names), count
+
+
+def _escaped(texts: pa.Array) -> tuple[pa.Array, int]:
+    formulas = pc.fill_null(pc.match_substring_regex(texts, FORMULA), False)
+    quoted = pc.binary_join_element_wise(pa.scalar("'", texts.type), texts, pa.scalar("", texts.type))
+    return pc.if_else(formulas, quoted, texts), int(pc.sum(formulas).as_py() or 0)
+
+
+def _batches(shards: list[Path]) -> Iterator[pa.RecordBatch]:
+    for shard in shards:
+        with pq.ParquetFile(shard) as file:
+            yield from file.iter_batches(batch_size=65_536, use_threads=False)
