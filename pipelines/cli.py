@@ -20,6 +20,7 @@ COMMANDS = {
     "trial": "Compare synthesizers on one split; nothing is published.",
     "release": "Release: ingest, profile, fit, sample, validate, gate, publish.",
     "resume": "Go on with a run that was interrupted.",
+    "evaluate": "Judge a synthetic table that any tool made, beside real rows.",
     "sample": "Draw more rows from a fitted model; costs no budget.",
     "verify": "Check a release: checksums, and the data against its own schema.",
     "budget": "Show, set or check the privacy budgets of datasets.",

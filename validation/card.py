@@ -13,6 +13,7 @@ import yaml
 
 from privacy.attacks import Attacks
 from synth.schema import Column, Schema
+from validation.evidence import Evidence
 from validation.exposure import TOLD, ends, share
 from validation.fidelity import ColumnFidelity, Fidelity
 from validation.gates import Verdict
@@ -33,26 +34,25 @@ def render(
     *,
     name: str,
     certificate: Mapping[str, Any],
-    fidelity: Fidelity,
+    evidence: Evidence,
     verdict: Verdict,
     schema: Schema,
     files: Sequence[str],
-    attacks: Attacks | None = None,
 ) -> str:
     """The card: what the release is, how to load it, its columns, its quality, what is promised and what not.
 
     Args:
         name: name of the release.
         certificate: what is promised and what the release was made from.
-        fidelity: the figures; scores, rates and shares in [0, 1].
+        evidence: the figures; scores, rates and shares in [0, 1].
         verdict: what the gate made of them.
         schema: the columns, in the order of the table.
         files: paths of the release's files, relative to it.
-        attacks: what attackers achieved; None: none was tried.
 
     Returns:
         Markdown text, equal for equal arguments.
     """
+    fidelity = evidence.fidelity
     rows = certificate.get("rows")
     rows = rows if isinstance(rows, int) else fidelity.rows_synthetic
     parts = (
@@ -63,7 +63,7 @@ def render(
         "## Columns\n\n" + "\n".join(_columns(schema, fidelity)),
         "## How faithful it is\n\n" + "\n".join(_quality(fidelity)),
         _findings(verdict),
-        "## What is promised about privacy\n\n" + _privacy(fidelity, certificate, attacks),
+        "## What is promised about privacy\n\n" + _privacy(fidelity, certificate, evidence.attacks),
         "## Limits\n\n" + _LIMITS,
         "## Files\n\n" + "\n".join(f"- {escape(f, 200)}" for f in files),
         f"## How to cite it\n\n{escape(citation(name, certificate), 600)}",

@@ -21,6 +21,7 @@ from typing import Any
 from privacy.attacks import Attacks
 from synth.schema import Column, Schema
 from validation import exposure
+from validation.evidence import Evidence
 from validation.fidelity import ColumnFidelity, Fidelity, Overlay, PairFidelity
 from validation.gates import Finding, Verdict
 from validation.markup import (
@@ -53,26 +54,25 @@ WORST_PAIRS = 12
 def render(
     *,
     title: str,
-    fidelity: Fidelity,
+    evidence: Evidence,
     verdict: Verdict,
     certificate: Mapping[str, Any],
     schema: Schema,
-    attacks: Attacks | None = None,
 ) -> str:
     """The page: verdict, findings, columns, pairs, attacks, how it was made, how to cite.
 
     Args:
         title: name of the release.
-        fidelity: the figures; scores, rates and shares in [0, 1].
+        evidence: the figures; scores, rates and shares in [0, 1].
         verdict: what the gate made of them.
         certificate: what is promised and what the release was made from; unknown keys are shown as they are.
         schema: the columns, in the order of the table.
-        attacks: what attackers achieved; None: none was tried.
 
     Returns:
         HTML text, equal for equal arguments.
     """
     anchors = {name: f"column-{i}" for i, name in enumerate(schema.names)}
+    fidelity = evidence.fidelity
     main = element(
         "main",
         {"id": "main"},
@@ -80,7 +80,7 @@ def render(
         _findings_section(verdict, anchors),
         _columns_section(fidelity, schema, anchors),
         _pairs_section(fidelity, schema),
-        _BOUNDED if fidelity.noised else exposure.render(attacks if attacks is not None else Attacks()),
+        _BOUNDED if fidelity.noised else exposure.render(evidence.attacks or Attacks()),
         _making_section(certificate),
         _citing_section(title, certificate),
     )

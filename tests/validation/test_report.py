@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from synth.schema import Column, Schema
 from validation import markup, plots, report
+from validation.evidence import Evidence
 from validation.fidelity import MISSING, OTHERS, ColumnFidelity, Fidelity, Overlay, PairFidelity
 from validation.gates import Finding, Verdict
 
@@ -91,7 +92,7 @@ def page_of(
 ) -> str:
     return report.render(
         title=title,
-        fidelity=fidelity_of(names, labels=labels),
+        evidence=Evidence(fidelity=fidelity_of(names, labels=labels)),
         verdict=Verdict(findings=tuple(findings)),
         certificate=certificate,
         schema=schema_of(names),
@@ -202,7 +203,11 @@ def test_columns_that_are_not_learned_have_a_row_too():
         )
     )
     page = report.render(
-        title="t", fidelity=fidelity_of(["age"]), verdict=Verdict(findings=()), certificate={}, schema=schema
+        title="t",
+        evidence=Evidence(fidelity=fidelity_of(["age"])),
+        verdict=Verdict(findings=()),
+        certificate={},
+        schema=schema,
     )
     assert "booking" in page
     assert "Made anew by its pattern" in page
@@ -348,7 +353,11 @@ def test_an_empty_evidence_is_still_a_page():
         trend_ceiling=None, copies=None, copies_holdout=None, columns=(), pairs=(), overlays=(),
     )  # fmt: skip
     page = report.render(
-        title="", fidelity=nothing, verdict=Verdict(findings=()), certificate={}, schema=schema_of(["a"])
+        title="",
+        evidence=Evidence(fidelity=nothing),
+        verdict=Verdict(findings=()),
+        certificate={},
+        schema=schema_of(["a"]),
     )
     assert "Not measured" in page
     outline(page)
