@@ -38,6 +38,7 @@ class Changes:
         evidence_rows: rows of each side of the evidence at most.
         workers: processes that write shards.
         privacy: a formal guarantee, as --privacy.epsilon 1 --privacy.delta 1e-6.
+        targets: a column that models predict, to see what the rows are good for; may be given several times.
         gate: thresholds, as --gate.copies_z 5.
         to: root of the releases.
     """
@@ -58,6 +59,7 @@ class Changes:
     evidence_rows: int | None = None
     workers: int | None = None
     privacy: dict[str, str] | None = None
+    targets: Annotated[tuple[str, ...] | None, Parameter(negative="")] = None
     gate: dict[str, str] | None = None
     to: str | None = None
 
@@ -239,6 +241,7 @@ def evaluate(
     *,
     holdout: Path | None = None,
     schema: Path | None = None,
+    target: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
     rows: int = 50_000,
     at_least: int = 10,
     seed: int = 0,
@@ -253,6 +256,7 @@ def evaluate(
         synthetic: the synthetic rows, with the same columns.
         holdout: real rows that the tool never saw; without it a fifth of REAL is taken for them.
         schema: what the columns are; without it that is found out from REAL.
+        target: a column that models predict; may be given several times.
         rows: rows of each side that are measured at most, drawn uniformly.
         at_least: units below which no category and no bin is shown.
         seed: of what is drawn.
@@ -269,7 +273,8 @@ def evaluate(
         raise UsageError(f"a page needs a folder, however: there is no {page.parent}; make it")
     found = judge(
         Asked(
-            real=real, synthetic=synthetic, holdout=holdout, schema=schema, rows=rows, at_least=at_least, seed=seed
+            real=real, synthetic=synthetic, holdout=holdout, schema=schema, targets=target, rows=rows,
+            at_least=at_least, seed=seed,
         )
     )  # fmt: skip
     if page is not None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pipelines import ingest as reading
 from pipelines.plan import rows_of
-from pipelines.steps import versions
+from pipelines.steps import check_targets, versions
 from privacy.curator import ExactCurator
 from privacy.errors import GateRefused, InputError, SchemaError, UsageError
 from synth.infer import infer
@@ -36,6 +36,7 @@ class Asked:
         synthetic: the synthetic rows.
         holdout: real rows that the tool never saw; None: a share of `real` is taken for them.
         schema: the schema, YAML or JSON; None: it is inferred from `real`.
+        targets: columns that models predict; none: those that the schema suggests.
         rows: rows of each side that are measured at most.
         at_least: units below which no bin and no category is shown.
         seed: of what is drawn.
@@ -45,6 +46,7 @@ class Asked:
     synthetic: Path
     holdout: Path | None = None
     schema: Path | None = None
+    targets: tuple[str, ...] = ()
     rows: int = 50_000
     at_least: int = 10
     seed: int = 0
@@ -86,6 +88,7 @@ class Evaluated:
             ("pair trends", found.trend, found.trend_ceiling),
         )
         lines = [f"{name:<16}{points(score):>6} of {points(ceiling)}" for name, score, ceiling in scores]
+        lines += _of_models(self.evidence)
         lines += [f"note: {n}" for n in self.notes]
         lines += [f"{f.level}: {f.rule}: {_line(f.message)}" for f in self.verdict.findings]
         return "\n".join([*lines, f"verdict: {self.verdict.summary}"])
@@ -128,6 +131,7 @@ def evaluate(asked: Asked) -> Evaluated:
     sources = {side: reading.sniff(path) for side, path in named.items() if path is not None}
     rows = {side: rows_of(source) for side, source in sources.items()}
     schema, notes = _schema_of(asked, sources)
+    check_targets(asked.targets, schema)
     synthetic = _drawn(
         sources["synthetic"], schema, keep=min(1.0, asked.rows / max(rows["synthetic"], 1)), asked=asked
     )
@@ -136,7 +140,7 @@ def evaluate(asked: Asked) -> Evaluated:
             raise InputError(f"each table must have rows, however: {path} has none; give another")
     notes += _sampled(rows, asked)
     evidence = _evidence(asked, sources, rows, synthetic, schema)
-    _check_categories(evidence, asked)
+    _check_alike(evidence, asked)
     rules = GateRules()
     checks = _checks(asked, sources["synthetic"], synthetic, evidence, schema, rules)
     found = verdict(evidence.fidelity, checks, rules, evidence.attacks)
@@ -240,16 +244,24 @@ def _evidence(
         holdout=HOLDOUT,
         keep=min(1.0, asked.rows / most) if total else 1.0,
     )
-    sealed = gather(curator, raw, synthetic, schema, at_least=asked.at_least, seed=asked.seed)
+    sealed = gather(
+        curator, raw, synthetic, schema, targets=asked.targets, at_least=asked.at_least, seed=asked.seed
+    )
     return sealed.open(formal_guarantee=False)
 
 
-def _check_categories(evidence: Evidence, asked: Asked) -> None:
-    """Refuses tables that write the same thing in different ways.
+def _check_alike(evidence: Evidence, asked: Asked) -> None:
+    """Refuses tables that write the same thing in different ways, and targets that cannot be predicted.
 
     Raises:
-        InputError: a column has no value in common.
+        InputError: a column has no value in common, or a target that somebody named cannot be predicted.
     """
+    skipped = {} if evidence.utility is None else evidence.utility.skipped
+    for target in asked.targets:
+        if target in skipped:
+            raise InputError(
+                f"a target must be predictable, however: {target!r} {skipped[target]}; name another with --target"
+            )
     for column in evidence.fidelity.columns:
         if (
             column.kind in ("categorical", "boolean", "constant")
@@ -278,6 +290,18 @@ def _checks(
     kept = Schema(columns=tuple(c for c in schema if c.kind != "text"), unit=schema.unit)
     facts = observe((b.select(kept.names) for b in _batches(source, schema)), kept)
     return check(synthetic.select(kept.names), facts, evidence.fidelity, kept, rules)
+
+
+def _of_models(evidence: Evidence) -> Iterator[str]:
+    if (found := evidence.detection) is not None:
+        beside = "" if found.ceiling is None else f" of {found.ceiling.value:.3f}"
+        yield f"{'two-sample AUC':<16}{found.auc.value:>6.3f}{beside}, 0.5 is best"
+    for task in evidence.utility.tasks if evidence.utility is not None else ():
+        for score in task.scores:
+            yield (
+                f"{f'{score.model} {task.measure}':<16}{score.synthetic.value:>6.3f} of {score.real.value:.3f} "
+                f"({score.real.low:.3f} to {score.real.high:.3f}), predicting {_line(task.target)}"
+            )
 
 
 def _line(text: str) -> str:

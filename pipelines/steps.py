@@ -274,6 +274,20 @@ def check(run: Run) -> None:
         private.check_private(run)
     for look in (run.source, run.holdout_source, lambda: run.schema):
         look()
+    check_targets(run.recipe.targets, run.schema)
+
+
+def check_targets(targets: Sequence[str], schema: Schema) -> None:
+    """Refuses targets that nothing can be predicted of.
+
+    Raises:
+        SchemaError: a target is no column, or one that is not learned.
+    """
+    for name in targets:
+        if not schema[name].learned:
+            raise SchemaError(
+                f"a target must be learned, however: {name!r} is kind: {schema[name].kind}; name another column"
+            )
 
 
 def synthesizer_of(recipe: Recipe) -> str:
@@ -608,7 +622,14 @@ def _validate_inputs(run: Run) -> dict[str, str]:
         "profile": records["profile"].outputs[PROFILE],
         "schema": digest_of(run.schema.to_json()),
         "recipe": digest_of(
-            [recipe.evidence_rows, recipe.at_least, recipe.seed, recipe.holdout, recipe.gate.model_dump()]
+            [
+                recipe.evidence_rows,
+                recipe.at_least,
+                recipe.seed,
+                recipe.holdout,
+                recipe.gate.model_dump(),
+                recipe.targets,
+            ]
         ),
     }
 
@@ -650,7 +671,10 @@ def exact_evidence(run: Run) -> "Exact[Evidence]":
     # Rows are drawn by unit from the whole source, so that a source in order of time gives a fair sample.
     curator = curator_of(run, rows, at_most=int(recipe.evidence_rows / _largest_side(run)))
     synthetic = _head(run, recipe.evidence_rows)
-    return gather(curator, rows, synthetic, run.schema, at_least=recipe.at_least, seed=recipe.seed)
+    return gather(
+        curator, rows, synthetic, run.schema,
+        targets=recipe.targets, at_least=recipe.at_least, seed=recipe.seed,
+    )  # fmt: skip
 
 
 def _largest_side(run: Run) -> float:
@@ -863,7 +887,17 @@ def certificate(run: Run, *, warnings: int) -> Certificate:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that the numbers depend on."""
-    names = ("understudy", "numpy", "scipy", "torch", "pyarrow", "pandas", "safetensors", "sdmetrics")
+    names = (
+        "understudy",
+        "numpy",
+        "scipy",
+        "torch",
+        "pyarrow",
+        "pandas",
+        "safetensors",
+        "sdmetrics",
+        "scikit-learn",
+    )
     return {name: importlib.metadata.version(name) for name in names}
 
 

@@ -62,6 +62,7 @@ def render(
         "## How to load it\n\n" + _LOADING,
         "## Columns\n\n" + "\n".join(_columns(schema, fidelity)),
         "## How faithful it is\n\n" + "\n".join(_quality(fidelity)),
+        *_useful(evidence),
         _findings(verdict),
         "## What is promised about privacy\n\n" + _privacy(fidelity, certificate, evidence.attacks),
         "## Limits\n\n" + _LIMITS,
@@ -190,6 +191,30 @@ def _quality(fidelity: Fidelity) -> Iterator[str]:
     yield "|---|---:|---:|"
     yield f"| Column shapes | {_score(fidelity.shape)} | {_score(fidelity.shape_ceiling)} |"
     yield f"| Pair trends | {_score(fidelity.trend)} | {_score(fidelity.trend_ceiling)} |"
+
+
+def _useful(evidence: Evidence) -> Iterator[str]:
+    if evidence.detection is not None:
+        found = evidence.detection
+        yield (
+            f"Gradient-boosted trees tell synthetic from training rows with an area under the curve of "
+            f"{found.auc.value:.2f}; 0.50 means that they cannot."
+        )
+    if evidence.utility is None or not evidence.utility.tasks:
+        return
+    lines = [
+        "## What it is good for",
+        "",
+        "Models that learned from synthetic rows, and from as many real ones, tested on held-out real rows.",
+        "",
+        "| Target | Measure | Model | From synthetic rows | From real rows |",
+        "|---|---|---|---:|---:|",
+    ]
+    for task in evidence.utility.tasks:
+        for score in task.scores:
+            figures = f"{score.synthetic.value:.3f} | {score.real.value:.3f}"
+            lines.append(f"| {escape(task.target)} | {task.measure} | {score.model} | {figures} |")
+    yield "\n".join(lines)
 
 
 def _findings(verdict: Verdict) -> str:

@@ -3,7 +3,7 @@
 Only this module opens `privacy.inside.Inside`. What it returns is sealed.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,11 @@ from privacy.curator import Batch, ExactCurator, Split
 from privacy.inside import Exact, Inside
 from synth.rows import RawRows
 from synth.schema import Schema
+from validation.detection import Detection, detect
 from validation.exposure import sides_of
-from validation.fidelity import Fidelity, measure, one_of_each
+from validation.features import Features
+from validation.fidelity import Fidelity, cells_of, measure, one_of_each
+from validation.utility import Utility, utility
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,31 +28,44 @@ class Evidence:
 
     Attributes:
         fidelity: how close it is; under privacy, beside the noised counts that the model was fitted to.
-        attacks: what attackers learn from it. None under privacy, where nothing but `fidelity` is known.
+        attacks: what attackers learn from it.
+        detection: how well it is told from real rows; None with too few of them.
+        utility: what it is good for.
+
+    Under privacy all but `fidelity` are None: nothing else is known.
     """
 
     fidelity: Fidelity
     attacks: Attacks | None = None
+    detection: Detection | None = None
+    utility: Utility | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values that JSON can hold, without loss."""
-        return {
-            "fidelity": self.fidelity.to_dict(),
-            "attacks": None if self.attacks is None else self.attacks.to_dict(),
-        }
+        parts = {name: getattr(self, name) for name in _PARTS}
+        return {name: None if part is None else part.to_dict() for name, part in parts.items()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Evidence":
         """The inverse of `to_dict`."""
-        return cls(
-            fidelity=Fidelity.from_dict(data["fidelity"]),
-            attacks=None if data["attacks"] is None else Attacks.from_dict(data["attacks"]),
-        )
+        parts: dict[str, Any] = {
+            n: None if data[n] is None else part.from_dict(data[n]) for n, part in _PARTS.items()
+        }
+        return cls(**parts)
+
+
+_PARTS: Mapping[str, Any] = {
+    "fidelity": Fidelity,
+    "attacks": Attacks,
+    "detection": Detection,
+    "utility": Utility,
+}
 
 
 def gather(
-    curator: ExactCurator, rows: RawRows, synthetic: pa.Table, schema: Schema, *, at_least: int, seed: int
-) -> Exact[Evidence]:
+    curator: ExactCurator, rows: RawRows, synthetic: pa.Table, schema: Schema, *,
+    targets: Sequence[str] = (), at_least: int, seed: int,
+) -> Exact[Evidence]:  # fmt: skip
     """Holds synthetic rows against the training and held-out rows of a curator, which are read once.
 
     Args:
@@ -58,12 +74,16 @@ def gather(
             so that guesses are about as many people.
         synthetic: the synthetic rows.
         schema: what the columns are.
+        targets: columns that models predict; none: those that the schema suggests.
         at_least: units below which no bin and no category is shown; 0 shows all.
         seed: of what is drawn.
     """
 
     def evidence(split: Callable[[Split], Iterator[Batch]]) -> Evidence:
         train, holdout = (_Side.of(rows, list(split(side))) for side in ("train", "holdout"))
+        tables = (train.table, holdout.table, synthetic)
+        cells = [cells_of(column, tables) for column in schema if column.learned]
+        features = Features.of(cells)
         return Evidence(
             fidelity=measure(
                 train.table, holdout.table, synthetic, schema, at_least=at_least, seed=seed, units=train.units
@@ -72,6 +92,8 @@ def gather(
                 sides_of(train.drawn(seed), holdout.drawn(seed), synthetic, schema),
                 np.random.default_rng(seed),
             ),
+            detection=detect(features, seed=seed),
+            utility=utility(cells, features, targets, seed=seed),
         )
 
     return Inside(curator).look(evidence)

@@ -20,7 +20,7 @@ from typing import Any
 
 from privacy.attacks import Attacks
 from synth.schema import Column, Schema
-from validation import exposure
+from validation import detection, exposure, utility
 from validation.evidence import Evidence
 from validation.fidelity import ColumnFidelity, Fidelity, Overlay, PairFidelity
 from validation.gates import Finding, Verdict
@@ -80,7 +80,7 @@ def render(
         _findings_section(verdict, anchors),
         _columns_section(fidelity, schema, anchors),
         _pairs_section(fidelity, schema),
-        _BOUNDED if fidelity.noised else exposure.render(evidence.attacks or Attacks()),
+        *_looked(evidence),
         _making_section(certificate),
         _citing_section(title, certificate),
     )
@@ -90,6 +90,17 @@ def render(
         "html", {"lang": "en"}, head(f"{cut(title, NAME_WIDTH)}: {outcome}. Evidence by Understudy"), body
     )
     return f"<!doctype html>\n{page}\n"
+
+
+def _looked(evidence: Evidence) -> tuple[Html, ...]:
+    """The sections for which rows were looked at, or, under privacy, why there are none."""
+    if evidence.fidelity.noised:
+        return (_UNSEEN, _BOUNDED)
+    return (
+        detection.render(evidence.detection),
+        utility.render(evidence.utility or utility.Utility()),
+        exposure.render(evidence.attacks or Attacks()),
+    )
 
 
 # Frame ----------------------------------------------------------------------------------------------------
@@ -139,7 +150,7 @@ def _masthead(title: str, fidelity: Fidelity, certificate: Mapping[str, Any], sc
         facts.append(f"synthesizer {cut(str(certificate['synthesizer']), NAME_WIDTH)}")
     links = (
         ("verdict", "Verdict"), ("findings", "Findings"), ("columns", "Columns"),
-        ("pairs", "Pairs"), ("attacks", "Attacks"), ("making", "Making"), ("citing", "Citing"),
+        ("pairs", "Pairs"), ("utility", "Use"), ("attacks", "Attacks"), ("making", "Making"), ("citing", "Citing"),
     )  # fmt: skip
     items = (element("li", {}, element("a", {"href": f"#{anchor}"}, label)) for anchor, label in links)
     return element(
@@ -718,6 +729,15 @@ def _worst_pairs_table(pairs: Sequence[PairFidelity]) -> Html:
     return scrolling("Pairs with the lowest trend", table)
 
 
+_UNSEEN = section(
+    "utility",
+    "What it is good for",
+    paragraph(
+        "Not measured: models that learn from real rows, and trees that tell real from synthetic rows, would look at "
+        "rows without noise."
+    ),
+)
+
 _BOUNDED = section(
     "attacks",
     "What attackers learn",
@@ -761,7 +781,9 @@ def _making_section(certificate: Mapping[str, Any]) -> Html:
         "making",
         "How it was made",
         paragraph(
-            "From the certificate of the release. The same recipe, seed and versions on the same type of "
+            "This table was made elsewhere; here stands how it was measured, and with which versions."
+            if "evaluated" in certificate
+            else "From the certificate of the release. The same recipe, seed and versions on the same type of "
             "processor give the same bytes."
             if certificate.get("formal_guarantee") is None
             else "From the certificate of the release. The same model and seed give the same rows; the model itself "

@@ -288,6 +288,8 @@ def test_a_release_says_what_attackers_achieve(done: Outcome) -> None:
     assert {a["name"] for a in inside["done"]} >= {"copies", "membership", "linkability", "inference"}
     page, card = ((done.release / name).read_text("utf-8") for name in ("report.html", "README.md"))
     assert "What attackers learn" in page
+    assert "after" in page.split("What it is good for")[1]
+    assert "| trees |" in card
     for attack in inside["done"]:
         assert TOLD[attack["name"]].title in page
         assert f"| {TOLD[attack['name']].title} | {share(attack['success'])} |" in card

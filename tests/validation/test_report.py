@@ -11,11 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from privacy.estimate import Estimate
 from synth.schema import Column, Schema
 from validation import markup, plots, report
+from validation.detection import Detection
 from validation.evidence import Evidence
 from validation.fidelity import MISSING, OTHERS, ColumnFidelity, Fidelity, Overlay, PairFidelity
 from validation.gates import Finding, Verdict
+from validation.utility import Score, Task, Utility
 
 CERTIFICATE = {
     "statement": "There is no formal guarantee.",
@@ -361,3 +364,35 @@ def test_an_empty_evidence_is_still_a_page():
     )
     assert "Not measured" in page
     outline(page)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_models_found_is_shown_and_inert(name):
+    figure = Estimate(value=0.8, low=0.7, high=0.9, surely=0.6)
+    score = Score(model="trees", synthetic=figure, real=figure, gap=figure)
+    task = Task(
+        target=name, measure="AUC", named=True, rows=1000, scores=(score,), ranking=0.5, ranking_ceiling=None,
+        features=((name, 0.2, 0.1),),
+    )  # fmt: skip
+    evidence = Evidence(
+        fidelity=fidelity_of(["age"]),
+        detection=Detection(rows=900, auc=figure, ceiling=figure, told=0.1, giveaways=((name, 0.3),)),
+        utility=Utility(tasks=(task,), skipped={name: "has one class"}),
+    )
+    page = report.render(
+        title="t", evidence=evidence, verdict=Verdict(findings=()), certificate={}, schema=schema_of(["age"])
+    )
+    outline(page)
+    assert "0.700 to 0.900" in page
+    assert "has one class" in page
+    assert not re.search(r"<script>alert|<img|onerror=(?!alert)", page.split("</head>")[1])
+
+
+def test_under_privacy_no_model_is_shown():
+    noised = replace(fidelity_of(["age"]), noised=True)
+    page = report.render(
+        title="t", evidence=Evidence(fidelity=noised), verdict=Verdict(findings=()), certificate={},
+        schema=schema_of(["age"]),
+    )  # fmt: skip
+    assert "Not measured: models that learn from real rows" in page
+    assert "Gradient-boosted trees learn" not in page
