@@ -143,7 +143,10 @@ def evaluate(asked: Asked) -> Evaluated:
     _check_alike(evidence, asked)
     rules = GateRules()
     checks = _checks(asked, sources["synthetic"], synthetic, evidence, schema, rules)
-    found = verdict(evidence.fidelity, checks, rules, evidence.attacks)
+    found = verdict(
+        evidence.fidelity, checks, rules, evidence.attacks,
+        detection=evidence.detection, utility=evidence.utility,
+    )  # fmt: skip
     return Evaluated(
         name=asked.synthetic.name, schema=schema, evidence=evidence, verdict=found, notes=tuple(notes)
     )

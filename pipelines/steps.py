@@ -727,7 +727,10 @@ def _gate(run: Run) -> tuple[list[Path], dict[str, Any]]:
         private.settle(run)
     checks = [Check(**{**c, "columns": tuple(c["columns"])}) for c in _read_json(run, CHECKS)]
     evidence = evidence_of(run)
-    found = verdict(evidence.fidelity, checks, run.recipe.gate, evidence.attacks)
+    found = verdict(
+        evidence.fidelity, checks, run.recipe.gate, evidence.attacks,
+        detection=evidence.detection, utility=evidence.utility,
+    )  # fmt: skip
     found = replace(found, findings=(*found.findings, *_personal(run.schema)))
     path = run.workspace.path / VERDICT
     write_atomic(path, json.dumps(found.to_dict(), ensure_ascii=False).encode())

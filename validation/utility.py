@@ -90,6 +90,11 @@ class Task:
     ranking_ceiling: float | None
     features: tuple[tuple[str, float, float], ...]
 
+    @property
+    def guess(self) -> float:
+        """What a model scores that learned nothing."""
+        return 0.5 if self.measure == "AUC" else 0.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Utility:
@@ -159,11 +164,6 @@ def utility(cells: Sequence[Cells], features: Features, targets: Sequence[str], 
         else:
             skipped[target] = why
     return Utility(tasks=tuple(tasks), skipped=skipped)
-
-
-def chance(task: Task) -> float:
-    """What a model scores that learned nothing."""
-    return 0.5 if task.measure == "AUC" else 0.0
 
 
 def _why_not(cells: Cells) -> str | None:
