@@ -277,7 +277,7 @@ def measures(fidelity: "Fidelity", rules: GateRules) -> tuple[Measure, ...]:
         *_copies(fidelity, rules),
         *(m for c in fidelity.columns for m in _column(c, fidelity, rules)),
         *_groups(fidelity, rules),
-        *_pairs(fidelity, rules),
+        *_associations(fidelity, rules),
         *_trends(fidelity, rules),
     )
 
@@ -375,13 +375,6 @@ def _chance(copies: float, chance: float, rows: tuple[float, float], *, z: float
 def _column(column: "ColumnFidelity", fidelity: "Fidelity", rules: GateRules) -> Iterator[Measure]:
     yield from _categories(column, fidelity, rules)
     yield from _missing(column, fidelity, rules)
-    if column.association_real >= rules.association_at_least and column.strongest is not None:
-        yield from _association(
-            (column.name, column.strongest),
-            (column.association_real, column.association_synthetic, column.association_holdout),
-            fidelity,
-            rules,
-        )
     if column.shape is not None and column.shape_ceiling is not None:
         yield from _shape(column, column.shape, column.shape_ceiling, fidelity, rules)
 
@@ -479,18 +472,20 @@ def _missing(column: "ColumnFidelity", fidelity: "Fidelity", rules: GateRules) -
         )  # fmt: skip
 
 
-def _pairs(fidelity: "Fidelity", rules: GateRules) -> Iterator[Measure]:
-    """Pairs that are not some column's strongest: those are held already."""
-    strongest = {frozenset((c.name, c.strongest)) for c in fidelity.columns if c.strongest is not None}
-    for pair in fidelity.pairs:
-        names = (pair.first, pair.second)
-        if pair.association_real >= rules.pair_at_least and frozenset(names) not in strongest:
-            yield from _association(
-                names,
-                (pair.association_real, pair.association_synthetic, pair.association_holdout),
-                fidelity,
-                rules,
-            )
+def _associations(fidelity: "Fidelity", rules: GateRules) -> Iterator[Measure]:
+    """Each column's strongest, then all other strong ones; no pair twice."""
+    held: set[frozenset[str]] = set()
+    for c in fidelity.columns:
+        if c.strongest is None or (pair := frozenset((c.name, c.strongest))) in held:
+            continue
+        held.add(pair)
+        if c.association_real >= rules.association_at_least:
+            strengths = (c.association_real, c.association_synthetic, c.association_holdout)
+            yield from _association((c.name, c.strongest), strengths, fidelity, rules)
+    for p in fidelity.pairs:
+        if p.association_real >= rules.pair_at_least and frozenset((p.first, p.second)) not in held:
+            strengths = (p.association_real, p.association_synthetic, p.association_holdout)
+            yield from _association((p.first, p.second), strengths, fidelity, rules)
 
 
 def _association(

@@ -76,7 +76,7 @@ def render(
     main = element(
         "main",
         {"id": "main"},
-        _verdict_section(fidelity, verdict, certificate),
+        _verdict_section(evidence, verdict, certificate),
         _findings_section(verdict, anchors),
         _columns_section(fidelity, schema, anchors),
         _pairs_section(fidelity, schema),
@@ -187,7 +187,8 @@ def _footer() -> Html:
 # Verdict --------------------------------------------------------------------------------------------------
 
 
-def _verdict_section(fidelity: Fidelity, verdict: Verdict, certificate: Mapping[str, Any]) -> Html:
+def _verdict_section(evidence: Evidence, verdict: Verdict, certificate: Mapping[str, Any]) -> Html:
+    fidelity = evidence.fidelity
     heading = "This release may leave the house" if verdict.passed else "This release is refused"
     reason = "No critical rule is broken." if verdict.passed else cut(_sentence(verdict.summary), 600)
     critical = counted(len(verdict.critical), "critical finding", "critical findings")
@@ -223,6 +224,7 @@ def _verdict_section(fidelity: Fidelity, verdict: Verdict, certificate: Mapping[
             _worst_pair(fidelity.pairs),
             "Not published: exact figures stay inside under privacy." if fidelity.noised else None,
         ),
+        *([_useful_card(evidence.utility)] if evidence.utility is not None else []),
         _private_card(fidelity, certificate),
     )
     return element("section", {"id": "verdict", "aria-labelledby": "verdict-heading"}, banner, reasons)
@@ -294,6 +296,39 @@ def _worst_pair(pairs: Sequence[PairFidelity]) -> Html:
     return element(
         "span", {}, "Lowest: ", shown_name(first, 20), " with ", shown_name(second, 20), f", {points(trend)}."
     )
+
+
+def _useful_card(found: utility.Utility) -> Html:
+    """The target that the synthetic rows teach worst, by the model that learns it best from real rows."""
+    best = [(task, max(task.scores, key=lambda s: s.real.value)) for task in found.tasks]
+    if not best:
+        nothing = Html("Nothing in this table can be predicted.")
+        return _reason_card(
+            "Useful", None, None, "What models learn from the rows.", nothing, "Not measured."
+        )
+    task, score = max(
+        best, key=lambda pair: pair[1].gap.value / max(pair[1].real.value - pair[0].guess, 1e-9)
+    )
+    figure, ceiling = (round(max(e.value, 0.0), 3) for e in (score.synthetic, score.real))
+    return element(
+        "article",
+        {"class": "card"},
+        element("h3", {}, "Useful"),
+        element(
+            "p",
+            {"class": "figure"},
+            element("strong", {}, f"{score.synthetic.value:.2f}".replace("-", "−")),
+            element("span", {}, f" of {score.real.value:.2f} {task.measure}"),
+        ),
+        _gauge(figure, ceiling),
+        element(
+            "p",
+            {"class": "beside"},
+            "How well ", shown_name(task.target, 28), " is predicted in real rows by a model that learned from "
+            "synthetic ones; the mark is one that learned from real ones.",
+        ),
+        element("p", {"class": "meaning"}, "The worst of ", counted(len(best), "target", "targets"), "."),
+    )  # fmt: skip
 
 
 def _private_card(fidelity: Fidelity, certificate: Mapping[str, Any]) -> Html:
