@@ -19,6 +19,7 @@ from validation.detection import Detection, detect
 from validation.exposure import sides_of
 from validation.features import Features
 from validation.fidelity import Fidelity, cells_of, measure, one_of_each
+from validation.structure import Structure, structure
 from validation.utility import Utility, utility
 
 
@@ -31,6 +32,7 @@ class Evidence:
         attacks: what attackers learn from it.
         detection: how well it is told from real rows; None with too few of them.
         utility: what it is good for.
+        structure: joint counts, coverage, missing patterns, rarity, the calendar.
 
     Under privacy all but `fidelity` are None: nothing else is known.
     """
@@ -39,6 +41,7 @@ class Evidence:
     attacks: Attacks | None = None
     detection: Detection | None = None
     utility: Utility | None = None
+    structure: Structure | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values that JSON can hold, without loss."""
@@ -59,6 +62,7 @@ _PARTS: Mapping[str, Any] = {
     "attacks": Attacks,
     "detection": Detection,
     "utility": Utility,
+    "structure": Structure,
 }
 
 
@@ -82,7 +86,8 @@ def gather(
     def evidence(split: Callable[[Split], Iterator[Batch]]) -> Evidence:
         train, holdout = (_Side.of(rows, list(split(side))) for side in ("train", "holdout"))
         tables = (train.table, holdout.table, synthetic)
-        cells = [cells_of(column, tables) for column in schema if column.learned]
+        drawn = one_of_each(train.units, seed=seed) if train.units is not None else None
+        cells = [cells_of(column, tables, drawn) for column in schema if column.learned]
         features = Features.of(cells)
         return Evidence(
             fidelity=measure(
@@ -94,6 +99,7 @@ def gather(
             ),
             detection=detect(features, seed=seed),
             utility=utility(cells, features, targets, seed=seed),
+            structure=structure(cells, features, seed=seed),
         )
 
     return Inside(curator).look(evidence)
