@@ -39,6 +39,7 @@ class Changes:
         workers: processes that write shards.
         privacy: a formal guarantee, as --privacy.epsilon 1 --privacy.delta 1e-6.
         targets: a column that models predict, to see what the rows are good for; may be given several times.
+        protected: a column whose groups are compared; may be given several times.
         gate: thresholds, as --gate.copies_z 5.
         to: root of the releases.
     """
@@ -60,6 +61,7 @@ class Changes:
     workers: int | None = None
     privacy: dict[str, str] | None = None
     targets: Annotated[tuple[str, ...] | None, Parameter(negative="")] = None
+    protected: Annotated[tuple[str, ...] | None, Parameter(negative="")] = None
     gate: dict[str, str] | None = None
     to: str | None = None
 
@@ -242,6 +244,7 @@ def evaluate(
     holdout: Path | None = None,
     schema: Path | None = None,
     target: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    protected: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
     rows: int = 50_000,
     at_least: int = 10,
     seed: int = 0,
@@ -257,6 +260,7 @@ def evaluate(
         holdout: real rows that the tool never saw; without it a fifth of REAL is taken for them.
         schema: what the columns are; without it that is found out from REAL.
         target: a column that models predict; may be given several times.
+        protected: a column whose groups are compared, such as sex; may be given several times.
         rows: rows of each side that are measured at most, drawn uniformly.
         at_least: units below which no category and no bin is shown.
         seed: of what is drawn.
@@ -273,8 +277,8 @@ def evaluate(
         raise UsageError(f"a page needs a folder, however: there is no {page.parent}; make it")
     found = judge(
         Asked(
-            real=real, synthetic=synthetic, holdout=holdout, schema=schema, targets=target, rows=rows,
-            at_least=at_least, seed=seed,
+            real=real, synthetic=synthetic, holdout=holdout, schema=schema, targets=target, protected=protected,
+            rows=rows, at_least=at_least, seed=seed,
         )
     )  # fmt: skip
     if page is not None:

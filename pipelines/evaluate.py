@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pipelines import ingest as reading
 from pipelines.plan import rows_of
-from pipelines.steps import check_targets, versions
+from pipelines.steps import check_learned, versions
 from privacy.curator import ExactCurator
 from privacy.errors import GateRefused, InputError, SchemaError, UsageError
 from synth.infer import infer
@@ -37,6 +37,7 @@ class Asked:
         holdout: real rows that the tool never saw; None: a share of `real` is taken for them.
         schema: the schema, YAML or JSON; None: it is inferred from `real`.
         targets: columns that models predict; none: those that the schema suggests.
+        protected: columns whose groups are compared.
         rows: rows of each side that are measured at most.
         at_least: units below which no bin and no category is shown.
         seed: of what is drawn.
@@ -47,6 +48,7 @@ class Asked:
     holdout: Path | None = None
     schema: Path | None = None
     targets: tuple[str, ...] = ()
+    protected: tuple[str, ...] = ()
     rows: int = 50_000
     at_least: int = 10
     seed: int = 0
@@ -131,7 +133,7 @@ def evaluate(asked: Asked) -> Evaluated:
     sources = {side: reading.sniff(path) for side, path in named.items() if path is not None}
     rows = {side: rows_of(source) for side, source in sources.items()}
     schema, notes = _schema_of(asked, sources)
-    check_targets(asked.targets, schema)
+    check_learned(schema, target=asked.targets, protected=asked.protected)
     synthetic = _drawn(
         sources["synthetic"], schema, keep=min(1.0, asked.rows / max(rows["synthetic"], 1)), asked=asked
     )
@@ -145,7 +147,7 @@ def evaluate(asked: Asked) -> Evaluated:
     checks = _checks(asked, sources["synthetic"], synthetic, evidence, schema, rules)
     found = verdict(
         evidence.fidelity, checks, rules, evidence.attacks,
-        detection=evidence.detection, utility=evidence.utility,
+        detection=evidence.detection, utility=evidence.utility, fairness=evidence.fairness,
     )  # fmt: skip
     return Evaluated(
         name=asked.synthetic.name, schema=schema, evidence=evidence, verdict=found, notes=tuple(notes)
@@ -248,7 +250,14 @@ def _evidence(
         keep=min(1.0, asked.rows / most) if total else 1.0,
     )
     sealed = gather(
-        curator, raw, synthetic, schema, targets=asked.targets, at_least=asked.at_least, seed=asked.seed
+        curator,
+        raw,
+        synthetic,
+        schema,
+        targets=asked.targets,
+        protected=asked.protected,
+        at_least=asked.at_least,
+        seed=asked.seed,
     )
     return sealed.open(formal_guarantee=False)
 

@@ -140,6 +140,12 @@ class Recipe(BaseModel):
             description="columns that models predict, to see what the rows are good for; none: as the table suggests"
         ),
     ] = ()
+    protected: Annotated[
+        tuple[str, ...],
+        Field(
+            description="columns such as sex or origin, whose groups are compared: are they there, and treated alike?"
+        ),
+    ] = ()
     gate: GateRules = GateRules()
     to: Annotated[str, Field(description="root of the releases")] = "releases"
 

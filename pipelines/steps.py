@@ -274,20 +274,21 @@ def check(run: Run) -> None:
         private.check_private(run)
     for look in (run.source, run.holdout_source, lambda: run.schema):
         look()
-    check_targets(run.recipe.targets, run.schema)
+    check_learned(run.schema, target=run.recipe.targets, protected=run.recipe.protected)
 
 
-def check_targets(targets: Sequence[str], schema: Schema) -> None:
-    """Refuses targets that nothing can be predicted of.
+def check_learned(schema: Schema, **named: Sequence[str]) -> None:
+    """Refuses what evidence cannot be about: by what it is, names of columns.
 
     Raises:
-        SchemaError: a target is no column, or one that is not learned.
+        SchemaError: one is no column, or one that is not learned.
     """
-    for name in targets:
-        if not schema[name].learned:
-            raise SchemaError(
-                f"a target must be learned, however: {name!r} is kind: {schema[name].kind}; name another column"
-            )
+    for what, names in named.items():
+        for name in names:
+            if not schema[name].learned:
+                raise SchemaError(
+                    f"a {what} column must be learned, however: {name!r} is kind: {schema[name].kind}; name another"
+                )
 
 
 def synthesizer_of(recipe: Recipe) -> str:
@@ -673,7 +674,7 @@ def exact_evidence(run: Run) -> "Exact[Evidence]":
     synthetic = _head(run, recipe.evidence_rows)
     return gather(
         curator, rows, synthetic, run.schema,
-        targets=recipe.targets, at_least=recipe.at_least, seed=recipe.seed,
+        targets=recipe.targets, protected=recipe.protected, at_least=recipe.at_least, seed=recipe.seed,
     )  # fmt: skip
 
 
@@ -729,7 +730,7 @@ def _gate(run: Run) -> tuple[list[Path], dict[str, Any]]:
     evidence = evidence_of(run)
     found = verdict(
         evidence.fidelity, checks, run.recipe.gate, evidence.attacks,
-        detection=evidence.detection, utility=evidence.utility,
+        detection=evidence.detection, utility=evidence.utility, fairness=evidence.fairness,
     )  # fmt: skip
     found = replace(found, findings=(*found.findings, *_personal(run.schema)))
     path = run.workspace.path / VERDICT

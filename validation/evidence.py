@@ -17,6 +17,7 @@ from synth.rows import RawRows
 from synth.schema import Schema
 from validation.detection import Detection, detect
 from validation.exposure import sides_of
+from validation.fairness import Fairness, fairness
 from validation.features import Features
 from validation.fidelity import Fidelity, cells_of, measure, one_of_each
 from validation.structure import Structure, structure
@@ -32,6 +33,7 @@ class Evidence:
         attacks: what attackers learn from it.
         detection: how well it is told from real rows; None with too few of them.
         utility: what it is good for.
+        fairness: for whom; None where no column is protected.
         structure: joint counts, coverage, missing patterns, rarity, the calendar.
 
     Under privacy all but `fidelity` are None: nothing else is known.
@@ -42,6 +44,7 @@ class Evidence:
     detection: Detection | None = None
     utility: Utility | None = None
     structure: Structure | None = None
+    fairness: Fairness | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values that JSON can hold, without loss."""
@@ -63,12 +66,13 @@ _PARTS: Mapping[str, Any] = {
     "detection": Detection,
     "utility": Utility,
     "structure": Structure,
+    "fairness": Fairness,
 }
 
 
 def gather(
     curator: ExactCurator, rows: RawRows, synthetic: pa.Table, schema: Schema, *,
-    targets: Sequence[str] = (), at_least: int, seed: int,
+    targets: Sequence[str] = (), protected: Sequence[str] = (), at_least: int, seed: int,
 ) -> Exact[Evidence]:  # fmt: skip
     """Holds synthetic rows against the training and held-out rows of a curator, which are read once.
 
@@ -79,7 +83,8 @@ def gather(
         synthetic: the synthetic rows.
         schema: what the columns are.
         targets: columns that models predict; none: those that the schema suggests.
-        at_least: units below which no bin and no category is shown; 0 shows all.
+        protected: columns whose groups are compared.
+        at_least: units below which no bin, category or group is shown; 0 shows all.
         seed: of what is drawn.
     """
 
@@ -89,6 +94,7 @@ def gather(
         drawn = one_of_each(train.units, seed=seed) if train.units is not None else None
         cells = [cells_of(column, tables, drawn) for column in schema if column.learned]
         features = Features.of(cells)
+        used, guesses = utility(cells, features, targets, seed=seed)
         return Evidence(
             fidelity=measure(
                 train.table, holdout.table, synthetic, schema, at_least=at_least, seed=seed, units=train.units
@@ -98,8 +104,9 @@ def gather(
                 np.random.default_rng(seed),
             ),
             detection=detect(features, seed=seed),
-            utility=utility(cells, features, targets, seed=seed),
+            utility=used,
             structure=structure(cells, features, seed=seed),
+            fairness=fairness(cells, protected, guesses, at_least=at_least, seed=seed) if protected else None,
         )
 
     return Inside(curator).look(evidence)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from privacy.attacks import Attack, Attacks
     from validation.detection import Detection
     from validation.expectations import Check
+    from validation.fairness import Fairness
     from validation.fidelity import ColumnFidelity, Fidelity
     from validation.utility import Utility
 
@@ -118,6 +119,20 @@ class GateRules(BaseModel):
             description="share of what real rows teach that synthetic rows teach; critical for named targets",
         ),
     ] = 0.5  # fmt: skip
+    group_kept: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="share of its share that a protected group keeps, the four-fifths rule; warns",
+        ),
+    ] = 0.8
+    fairness_points: Annotated[
+        float,
+        Field(
+            gt=0, le=100, description="a gap in error rates of protected groups wider by more points; warns"
+        ),
+    ] = 5.0
     warn_only: Annotated[
         tuple[str, ...], Field(description="names of critical rules that shall only warn here")
     ] = ()
@@ -136,8 +151,8 @@ class Measure:
     """A value and the limit that it must not pass: it holds where ``value <= limit``.
 
     Attributes:
-        rule: copies, one of `ATTACKS`, attacks, category, group, missing, association, shape, trend, detection or
-            utility.
+        rule: copies, one of `ATTACKS`, attacks, category, group, missing, association, shape, trend, detection,
+            utility, representation or fairness.
         level: what it means if it does not hold.
         columns: the columns that it is about; empty for the table.
         value: what was measured.
@@ -221,6 +236,7 @@ def verdict(
     *,
     detection: "Detection | None" = None,
     utility: "Utility | None" = None,
+    fairness: "Fairness | None" = None,
 ) -> Verdict:
     """What the evidence says of a release.
 
@@ -231,10 +247,12 @@ def verdict(
         attacks: what attackers achieved; None leaves their rules out.
         detection: how well trees tell rows apart; None leaves that rule out.
         utility: what models learned; None leaves that rule out.
+        fairness: how groups of protected columns fare; None leaves those rules out.
     """
     held = measures(fidelity, rules) if fidelity is not None else ()
     held = (*held, *exposures(attacks, rules)) if attacks is not None else held
     held = (*held, *_models(detection, utility, rules))
+    held = (*held, *_fairness(fairness, rules)) if fairness is not None else held
     # The same rule for the same columns is said once: of rows and facts, the facts, which come later.
     said = {_what(f): f for f in (_checked(c) for c in checks if not c.success)}
     said |= {_what(f): f for f in (_finding(m) for m in held if not m.holds)}
@@ -547,6 +565,32 @@ def _models(detection: "Detection | None", utility: "Utility | None", rules: Gat
         )  # fmt: skip
 
 
+def _fairness(fairness: "Fairness", rules: GateRules) -> Iterator[Measure]:
+    """How protected groups fare.
+
+    representation: warns where a group has less than `group_kept` of its share, less three standard errors.
+    fairness: warns where a model's rates surely differ more between groups, by `fairness_points`, after synthetic rows.
+    """
+    rows = sum(1 / max(n, 1) for n in fairness.rows)
+    for group in fairness.groups:
+        who = " and ".join(f"{c!r} is {v!r}" for c, v in zip(group.columns, group.values, strict=True))
+        yield Measure(
+            rule="representation", level="warning", columns=group.columns, value=group.real - group.synthetic,
+            limit=(1 - rules.group_kept) * group.real + ERRORS * math.sqrt(group.real * (1 - group.real) * rows),
+            message=f"a protected group should keep {_percent(rules.group_kept)} of its share, however: where {who} "
+            f"are {_percent(group.synthetic)} of the synthetic rows, {_percent(group.real)} of the training rows; "
+            f"learn longer or with a larger model, or draw that group by a condition",
+        )  # fmt: skip
+    for gap in fairness.gaps:
+        yield Measure(
+            rule="fairness", level="warning", columns=(gap.column, gap.target), value=gap.wider.proven(0.0),
+            limit=rules.fairness_points / 100,
+            message=f"models should not err more differently about groups after synthetic rows than after real ones, "
+            f"however: {gap.rate} for {gap.target!r} by {gap.column!r} differ by {gap.synthetic:.3f}, not "
+            f"{gap.real:.3f}; learn longer or with a larger model, or choose another synthesizer",
+        )  # fmt: skip
+
+
 def _finding(measure: Measure) -> Finding:
     return Finding(
         rule=measure.rule,
@@ -583,9 +627,13 @@ def _shortened(warnings: list[Finding]) -> Iterator[Finding]:
             )  # fmt: skip
 
 
+_EACH = frozenset({"category", "group", "representation", "fairness"})
+"""Rules that may be broken several times by the same columns."""
+
+
 def _what(finding: Finding) -> tuple[str, tuple[str, ...], str]:
-    """Rule, columns, and what the message demands; lost categories differ in what they lack."""
-    demand = finding.message if finding.rule == "category" else finding.message.split(", however:")[0]
+    """Rule, columns, and what the message demands; lost categories and groups differ in what they lack."""
+    demand = finding.message if finding.rule in _EACH else finding.message.split(", however:")[0]
     return finding.rule, finding.columns, demand
 
 

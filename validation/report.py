@@ -20,7 +20,7 @@ from typing import Any
 
 from privacy.attacks import Attacks
 from synth.schema import Column, Schema
-from validation import detection, exposure, structure, utility
+from validation import detection, exposure, fairness, structure, utility
 from validation.evidence import Evidence
 from validation.fidelity import ColumnFidelity, Fidelity, Overlay, PairFidelity
 from validation.gates import Finding, Verdict
@@ -100,6 +100,7 @@ def _looked(evidence: Evidence) -> tuple[Html, ...]:
         structure.render(evidence.structure or structure.Structure()),
         detection.render(evidence.detection),
         utility.render(evidence.utility or utility.Utility()),
+        *([fairness.render(evidence.fairness)] if evidence.fairness is not None else []),
         exposure.render(evidence.attacks or Attacks()),
     )
 

@@ -119,6 +119,27 @@ class Utility:
         return cls(tasks=tuple(_task(t) for t in data["tasks"]), skipped=dict(data["skipped"]))
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Guesses:
+    """What trees said of held-out rows.
+
+    Attributes:
+        target: the column.
+        classes: code → name; empty for numbers.
+        rows: int64 (n,), which of the held-out rows.
+        truth: float64 (n,): numbers, or codes of classes.
+        real: the same as trees from real rows guessed it.
+        synthetic: the same of trees from synthetic rows.
+    """
+
+    target: str
+    classes: Mapping[float, str]
+    rows: npt.NDArray[np.int64]
+    truth: Floats
+    real: Floats
+    synthetic: Floats
+
+
 def _task(data: Mapping[str, Any]) -> Task:
     scores = (
         Score(model=s["model"], **{k: Estimate(**s[k]) for k in ("synthetic", "real", "gap")})
@@ -137,8 +158,10 @@ def suggested(cells: Sequence[Cells]) -> tuple[str, ...]:
     return tuple(group[-1].column.name for group in (classes, numbers) if group)
 
 
-def utility(cells: Sequence[Cells], features: Features, targets: Sequence[str], *, seed: int) -> Utility:
-    """Trains on synthetic and on real rows, and tests on held-out rows.
+def utility(
+    cells: Sequence[Cells], features: Features, targets: Sequence[str], *, seed: int
+) -> tuple[Utility, tuple[Guesses, ...]]:
+    """Trains on synthetic and on real rows, and tests on held-out rows: the figures, and what was guessed.
 
     Args:
         cells: the learned columns of the three tables.
@@ -147,7 +170,7 @@ def utility(cells: Sequence[Cells], features: Features, targets: Sequence[str], 
         seed: of what is drawn.
     """
     by_name = {c.column.name: i for i, c in enumerate(cells)}
-    tasks, skipped = [], {}
+    tasks, guesses, skipped = [], [], {}
     for target in targets or suggested(cells):
         why = (
             "is not learned"
@@ -155,15 +178,22 @@ def utility(cells: Sequence[Cells], features: Features, targets: Sequence[str], 
             else _why_not(cells[by_name[target]]) or _too_few(cells, target)
         )
         if why is None:
+            place = by_name[target]
+            trial = _Trial.of(cells[place], features.without(place), seed)
             with one_thread():
-                tasks.append(
-                    _Trial.of(cells[by_name[target]], features.without(by_name[target]), seed).task(
-                        named=bool(targets), seed=seed
-                    )
-                )
+                task, guess = trial.task(named=bool(targets), seed=seed)
+            tasks.append(task)
+            guesses.append(guess)
         else:
             skipped[target] = why
-    return Utility(tasks=tuple(tasks), skipped=skipped)
+    return Utility(tasks=tuple(tasks), skipped=skipped), tuple(guesses)
+
+
+def _labels(cells: Cells) -> dict[float, str]:
+    return {
+        float(code): str(cells.values[code].as_py())
+        for code in np.flatnonzero(cells.counts("train")).tolist()
+    }
 
 
 def _why_not(cells: Cells) -> str | None:
@@ -205,6 +235,8 @@ class _Trial:
     trees: dict[str, Floats]
     linear: dict[str, Floats]
     y: dict[str, Floats]
+    tested: npt.NDArray[np.int64]
+    labels: Mapping[float, str]
     classes: npt.NDArray[np.int64] | None
 
     @classmethod
@@ -227,10 +259,12 @@ class _Trial:
             trees={side: features.trees[side][rows] for side, rows in chosen.items()},
             linear={side: linear[side][rows] for side, rows in chosen.items()},
             y={side: truth[side][rows].astype(np.float64) for side, rows in chosen.items()},
+            tested=chosen["holdout"],
+            labels={} if cells.numbers is not None else _labels(cells),
             classes=None if cells.numbers is not None else np.flatnonzero(cells.counts("train") > 0),
         )
 
-    def task(self, *, named: bool, seed: int) -> Task:
+    def task(self, *, named: bool, seed: int) -> tuple[Task, Guesses]:
         weights = resampled(len(self.y["holdout"]), np.random.default_rng(seed))
         scores, models = [], {}
         for kind in KINDS:
@@ -246,11 +280,24 @@ class _Trial:
                 )
             )
         ranking, ceiling, features = self._ranked(models["trees"], seed)
-        return Task(
+        task = Task(
             target=self.target, measure=MEASURES["number" if self.classes is None else "classes"],
             named=named, rows=len(self.y["train"]), scores=tuple(scores), ranking=ranking, ranking_ceiling=ceiling,
             features=features,
         )  # fmt: skip
+        return task, Guesses(
+            target=self.target,
+            classes=self.labels,
+            rows=self.tested,
+            truth=self.y["holdout"],
+            real=self._decided(models["trees"]["train"]),
+            synthetic=self._decided(models["trees"]["synthetic"]),
+        )
+
+    def _decided(self, model: Callable[[Floats], Floats]) -> Floats:
+        """Numbers, or the likeliest class: float64 (held-out rows,)."""
+        found = model(self.trees["holdout"])
+        return found if self.classes is None else self.classes[found.argmax(axis=1)].astype(np.float64)
 
     def _fit(self, kind: Kind, x: Floats, y: Floats, seed: int) -> Callable[[Floats], Floats]:
         """A function from features to guesses: numbers (rows,), or a probability of each class (rows, classes)."""

@@ -55,7 +55,7 @@ def cells(synthetic: pa.Table, train: pa.Table = TRAIN, holdout: pa.Table = HOLD
 
 def used(synthetic: pa.Table, *targets: str, **real: pa.Table) -> Utility:
     found = cells(synthetic, **real)
-    return utility(found, Features.of(found), targets, seed=0)
+    return utility(found, Features.of(found), targets, seed=0)[0]
 
 
 def test_weighted_figures_are_those_of_sklearn() -> None:
