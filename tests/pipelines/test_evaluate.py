@@ -121,3 +121,26 @@ def test_tables_that_cannot_be_compared_are_refused(folder: Path, change, error:
 def test_too_few_rows_to_measure_are_wrong_usage() -> None:
     with pytest.raises(UsageError, match="100 rows"):
         Asked(real=Path("a"), synthetic=Path("b"), rows=5)
+
+
+def test_a_target_that_cannot_be_predicted_is_refused(folder: Path) -> None:
+    made = table(1500, 3)
+    pyarrow.csv.write_csv(table(1500, 1).set_column(3, "sick", pa.array([True] * 1500)), folder / "real.csv")
+    pyarrow.csv.write_csv(table(700, 2).set_column(3, "sick", pa.array([True] * 700)), folder / "hold.csv")
+    one_class = made.set_column(3, "sick", pa.array([True] * 1500))
+    with pytest.raises(InputError, match=r"'sick'.*one class"):
+        judged(folder, one_class, targets=("sick",))
+
+
+def test_columns_that_do_not_exist_are_wrong_usage(folder: Path) -> None:
+    for field in ("targets", "protected"):
+        with pytest.raises(UsageError, match="no column 'sickk'"):
+            judged(folder, table(200, 3), **{field: ("sickk",)})
+
+
+def test_protected_groups_are_compared(folder: Path) -> None:
+    found = judged(folder, table(1500, 3), protected=("city",), targets=("sick",))
+    assert found.evidence.fairness is not None
+    assert {g.values[0] for g in found.evidence.fairness.groups} == {"Ulm", "Rom", "Oslo", "Köln"}
+    assert {g.rate for g in found.evidence.fairness.gaps} >= {"errors"}
+    assert "For whom it is good" in found.page()
