@@ -630,6 +630,7 @@ def _validate_inputs(run: Run) -> dict[str, str]:
                 recipe.holdout,
                 recipe.gate.model_dump(),
                 recipe.targets,
+                recipe.protected,
             ]
         ),
     }
