@@ -156,7 +156,7 @@ def tables(data: Path, work: Path, _: int) -> Iterator[dict[str, Any]]:
         figures: dict[str, Any] = {"columns": rows.num_columns, "source_rows": rows.num_rows}
         runs = list((folder / ".understudy" / "runs").glob("*/evidence.json"))
         if runs:
-            evidence = json.loads(runs[0].read_text())
+            evidence = json.loads(runs[0].read_text())["fidelity"]
             names = ("shape", "shape_ceiling", "trend", "trend_ceiling", "copies", "copies_holdout")
             figures |= {n: round(evidence[n], 4) for n in names if evidence[n] is not None}
         yield {"what": "table", "name": name, **figures, **_short(done)}

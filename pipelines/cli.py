@@ -21,6 +21,7 @@ COMMANDS = {
     "trial": "Compare synthesizers on one split; nothing is published.",
     "release": "Release: ingest, profile, fit, sample, validate, gate, publish.",
     "resume": "Go on with a run that was interrupted.",
+    "evaluate": "Judge a synthetic table that any tool made, beside real rows.",
     "sample": "Draw more rows from a fitted model; costs no budget.",
     "verify": "Check a release: checksums, data against its schema, signature.",
     "export": "Write the rows of a release as CSV, formulas escaped.",

@@ -41,6 +41,8 @@ class Changes:
         evidence_rows: rows of each side of the evidence at most.
         workers: processes that write shards.
         privacy: a formal guarantee, as --privacy.epsilon 1 --privacy.delta 1e-6.
+        targets: a column that models predict, to see what the rows are good for; may be given several times.
+        protected: a column whose groups are compared; may be given several times.
         gate: thresholds, as --gate.copies_z 5.
         to: root of the releases.
     """
@@ -64,6 +66,8 @@ class Changes:
     evidence_rows: int | None = None
     workers: int | None = None
     privacy: dict[str, str] | None = None
+    targets: Annotated[tuple[str, ...] | None, Parameter(negative="")] = None
+    protected: Annotated[tuple[str, ...] | None, Parameter(negative="")] = None
     gate: dict[str, str] | None = None
     to: str | None = None
 
@@ -239,6 +243,60 @@ def sample(
         console.say_json({"rows": rows, "seed": seed, "file": str(out), "model_digest": fitted.digest()})
     else:
         console.say(f"{rows:,} rows in {out}")
+
+
+def evaluate(
+    real: Path,
+    synthetic: Path,
+    /,
+    *,
+    holdout: Path | None = None,
+    schema: Path | None = None,
+    target: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    protected: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    rows: int = 50_000,
+    at_least: int = 10,
+    seed: int = 0,
+    page: Path | None = None,
+    force: Flag = False,
+    json: Flag = False,
+) -> None:
+    """Judge a synthetic table that any tool made; exit code 0 if the default gate passes, 3 if it does not.
+
+    Args:
+        real: the rows that it was learned from; CSV or Parquet, a file or a folder.
+        synthetic: the synthetic rows, with the same columns.
+        holdout: real rows that the tool never saw; without it a fifth of REAL is taken for them.
+        schema: what the columns are; without it that is found out from REAL.
+        target: a column that models predict; may be given several times.
+        protected: a column whose groups are compared, such as sex; may be given several times.
+        rows: rows of each side that are measured at most, drawn uniformly.
+        at_least: units below which no category and no bin is shown.
+        seed: of what is drawn.
+        page: write the evidence as a page into this file; its figures are exact, so it belongs to the inside.
+        force: overwrite a file that is there.
+        json: print one JSON object.
+    """
+    from pipelines.evaluate import Asked
+    from pipelines.evaluate import evaluate as judge
+
+    if page is not None and page.exists() and not force:
+        raise UsageError(f"evaluate overwrites nothing, however: {page} is there; add --force")
+    if page is not None and not page.parent.is_dir():
+        raise UsageError(f"a page needs a folder, however: there is no {page.parent}; make it")
+    found = judge(
+        Asked(
+            real=real, synthetic=synthetic, holdout=holdout, schema=schema, targets=target, protected=protected,
+            rows=rows, at_least=at_least, seed=seed,
+        )
+    )  # fmt: skip
+    if page is not None:
+        page.write_text(found.page(), "utf-8")
+    if json:
+        console.say_json(found.to_dict())
+    else:
+        console.say(found.describe())
+    found.raise_if_refused()
 
 
 def export(release: Path, out: Path, /, *, force: Flag = False, json: Flag = False) -> None:

@@ -149,6 +149,18 @@ class Recipe(BaseModel):
     privacy: Annotated[
         Privacy | None, Field(description="a formal guarantee; none: disclosure control alone")
     ] = None
+    targets: Annotated[
+        tuple[str, ...],
+        Field(
+            description="columns that models predict, to see what the rows are good for; none: as the table suggests"
+        ),
+    ] = ()
+    protected: Annotated[
+        tuple[str, ...],
+        Field(
+            description="columns such as sex or origin, whose groups are compared: are they there, and treated alike?"
+        ),
+    ] = ()
     gate: GateRules = GateRules()
     to: Annotated[str, Field(description="root of the releases")] = "releases"
 

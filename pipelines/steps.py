@@ -39,12 +39,11 @@ from synth.schema import REPLACED, Schema
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from privacy.attacks import Attacks
     from privacy.curator import Curator, ExactCurator
     from privacy.inside import Exact
     from synth.rows import RawRows
     from synth.table import TableModel
-    from validation.fidelity import Fidelity
+    from validation.evidence import Evidence
     from validation.gates import Finding, Verdict
 
 ROWS = "rows.parquet"
@@ -55,7 +54,6 @@ ENCODED = "encoded"
 MODEL = "model"
 DATA = "data"
 EVIDENCE = "evidence.json"
-ATTACKS = "attacks.json"
 CHECKS = "checks.json"
 VERDICT = "verdict.json"
 SCHEMA = "schema.json"
@@ -307,6 +305,7 @@ def check(run: Run) -> None:
     if run.recipe.privacy is not None:
         check_private(name)
         private.check_private(run)
+    check_learned(run.schema, target=run.recipe.targets, protected=run.recipe.protected)
     sources, arrow = (run.source(), run.holdout_source()), run.schema.arrow
     if run.recipe.privacy is not None and "ingest" in run.workspace.records():
         return  # What was asked about is never read again, whatever became of it.
@@ -335,6 +334,20 @@ def memory_of(run: Run, rows: int | None = None) -> int:
     """Estimated resident memory in bytes; `rows` of the source, where they are known."""
     fitted = run.most_rows if rows is None else min(rows, run.most_rows)
     return BASE_BYTES + 2 * (8 * len(run.schema) + 9) * fitted
+
+
+def check_learned(schema: Schema, **named: Sequence[str]) -> None:
+    """Refuses what evidence cannot be about: by what it is, names of columns.
+
+    Raises:
+        SchemaError: one is no column, or one that is not learned.
+    """
+    for what, names in named.items():
+        for name in names:
+            if not schema[name].learned:
+                raise SchemaError(
+                    f"a {what} column must be learned, however: {name!r} is kind: {schema[name].kind}; name another"
+                )
 
 
 def synthesizer_of(recipe: Recipe) -> str:
@@ -684,7 +697,15 @@ def _validate_inputs(run: Run) -> dict[str, str]:
         "profile": records["profile"].outputs[PROFILE],
         "schema": digest_of(run.schema.to_json()),
         "recipe": digest_of(
-            [recipe.evidence_rows, recipe.at_least, recipe.seed, recipe.holdout, recipe.gate.model_dump()]
+            [
+                recipe.evidence_rows,
+                recipe.at_least,
+                recipe.seed,
+                recipe.holdout,
+                recipe.gate.model_dump(),
+                recipe.targets,
+                recipe.protected,
+            ]
         ),
     }
 
@@ -693,6 +714,7 @@ def _validate(run: Run) -> tuple[list[Path], dict[str, Any]]:
     """Measures the shards against training and held-out rows; exact evidence stays in the workspace."""
     from synth.codec import Codec
     from synth.profile import Profile
+    from validation.evidence import Evidence
     from validation.expectations import check, observe
     from validation.fitted import fitted
 
@@ -700,54 +722,35 @@ def _validate(run: Run) -> tuple[list[Path], dict[str, Any]]:
     released = Codec(run.schema, profile).released_schema()
     schema_path = run.workspace.path / SCHEMA
     write_atomic(schema_path, released.to_json().encode())
-    fidelity = (
+    evidence = (
         exact_evidence(run).open(formal_guarantee=False)
         if run.recipe.privacy is None
-        else fitted(run.schema, profile, _head(run, run.recipe.evidence_rows))
+        else Evidence(fidelity=fitted(run.schema, profile, _head(run, run.recipe.evidence_rows)))
     )
     evidence_path = run.workspace.path / EVIDENCE
-    write_atomic(evidence_path, json.dumps(fidelity.to_dict(), ensure_ascii=False).encode())
+    write_atomic(evidence_path, json.dumps(evidence.to_dict(), ensure_ascii=False).encode())
     run.watch.wrote("validate", evidence_path)
-    attacks_paths = [] if run.recipe.privacy is not None else [_write_attacks(run)]
     facts = observe(released_batches(run), released)
     head = _head(run, 20_000)
-    checks = check(head, facts, fidelity, released, run.recipe.gate)
+    checks = check(head, facts, evidence.fidelity, released, run.recipe.gate)
     checks_path = run.workspace.path / CHECKS
     write_atomic(checks_path, json.dumps([asdict(c) for c in checks], ensure_ascii=False).encode())
     failed = sum(not c.success for c in checks)
-    outputs = [schema_path, evidence_path, *attacks_paths, checks_path]
-    return outputs, {"checks": len(checks), "failed": failed}
+    return [schema_path, evidence_path, checks_path], {"checks": len(checks), "failed": failed}
 
 
-def _write_attacks(run: Run) -> Path:
-    path = run.workspace.path / ATTACKS
-    write_atomic(path, json.dumps(exact_attacks(run).open(formal_guarantee=False).to_dict()).encode())
-    run.watch.wrote("validate", path)
-    return path
+def exact_evidence(run: Run) -> "Exact[Evidence]":
+    """Holds real and synthetic rows, as many of each as the recipe allows, against each other: evidence's own door."""
+    from validation.evidence import gather
 
-
-def exact_evidence(run: Run) -> "Exact[Fidelity]":
-    """Compares real and synthetic rows through the door that is for evidence alone."""
-    from validation.evidence import compare
-
-    rows, curator, synthetic = _compared(run)
-    return compare(curator, rows, synthetic, run.schema, at_least=run.recipe.at_least, seed=run.recipe.seed)
-
-
-def exact_attacks(run: Run) -> "Exact[Attacks]":
-    """Attacks the synthetic rows, through the same door."""
-    from validation.evidence import attacked
-
-    rows, curator, synthetic = _compared(run)
-    return attacked(curator, rows, synthetic, run.schema, seed=run.recipe.seed)
-
-
-def _compared(run: Run) -> "tuple[RawRows, ExactCurator, pa.Table]":
-    """The real rows, who splits them, and the synthetic rows, as many of each as the recipe allows."""
-    rows = raw_rows(run)
-    most = run.recipe.evidence_rows
+    recipe, rows = run.recipe, raw_rows(run)
     # Rows are drawn by unit from the whole source, so that a source in order of time gives a fair sample.
-    return rows, curator_of(run, rows, at_most=int(most / _largest_side(run))), _head(run, most)
+    curator = curator_of(run, rows, at_most=int(recipe.evidence_rows / _largest_side(run)))
+    synthetic = _head(run, recipe.evidence_rows)
+    return gather(
+        curator, rows, synthetic, run.schema,
+        targets=recipe.targets, protected=recipe.protected, at_least=recipe.at_least, seed=recipe.seed,
+    )  # fmt: skip
 
 
 def _largest_side(run: Run) -> float:
@@ -799,7 +802,11 @@ def _gate(run: Run) -> tuple[list[Path], dict[str, Any]]:
     if run.recipe.privacy is not None:
         private.settle(run)
     checks = [Check(**{**c, "columns": tuple(c["columns"])}) for c in _read_json(run, CHECKS)]
-    found = verdict(fidelity_of(run), checks, run.recipe.gate, attacks_of(run))
+    evidence = evidence_of(run)
+    found = verdict(
+        evidence.fidelity, checks, run.recipe.gate, evidence.attacks,
+        detection=evidence.detection, utility=evidence.utility, fairness=evidence.fairness,
+    )  # fmt: skip
     found = replace(found, findings=(*found.findings, *_personal(run.schema)))
     path = run.workspace.path / VERDICT
     write_atomic(path, json.dumps(found.to_dict(), ensure_ascii=False).encode())
@@ -837,20 +844,11 @@ def _refusal(run: Run, verdict: "Verdict") -> str:
     return f"the gate refused this release:{listed}{more}\n{kept}"
 
 
-def fidelity_of(run: Run) -> "Fidelity":
-    """The exact evidence of a validated run: it belongs to the inside."""
-    from validation.fidelity import Fidelity
+def evidence_of(run: Run) -> "Evidence":
+    """The evidence of a validated run. Without a formal guarantee it is exact and belongs to the inside."""
+    from validation.evidence import Evidence
 
-    return Fidelity.from_dict(_read_json(run, EVIDENCE))
-
-
-def attacks_of(run: Run) -> "Attacks | None":
-    """What attackers achieved on a validated run: it belongs to the inside. Under privacy none is let near the rows."""
-    from privacy.attacks import Attacks
-
-    if run.recipe.privacy is not None:
-        return None
-    return Attacks.from_dict(_read_json(run, ATTACKS))
+    return Evidence.from_dict(_read_json(run, EVIDENCE))
 
 
 def verdict_of(run: Run) -> "Verdict":
@@ -905,14 +903,13 @@ def release_files(run: Run) -> dict[str, bytes | Path]:
     schema = Schema.parse(schema_path.read_text("utf-8"), source=SCHEMA)
     verdict = verdict_of(run)
     promised = certificate(run, warnings=len(verdict.findings))
-    fidelity, attacks = published_evidence(run)
+    evidence = published_evidence(run)
     page = report.render(
         title=run.recipe.name,
-        fidelity=fidelity,
+        evidence=evidence,
         verdict=verdict,
         certificate=promised.to_dict(),
         schema=schema,
-        attacks=attacks,
     )
     about = {
         "croissant.json": croissant(run.recipe.name, schema, promised.to_dict(), _digests(run)),
@@ -923,11 +920,10 @@ def release_files(run: Run) -> dict[str, bytes | Path]:
     text = card.render(
         name=run.recipe.name,
         certificate=promised.to_dict(),
-        fidelity=fidelity,
+        evidence=evidence,
         verdict=verdict,
         schema=schema,
         files=names,
-        attacks=attacks,
     )
     return {
         **shards,
@@ -947,14 +943,13 @@ def _digests(run: Run) -> dict[str, str]:
     return dict(run.workspace.records()["sample"].outputs)
 
 
-def published_evidence(run: Run) -> "tuple[Fidelity, Attacks | None]":
+def published_evidence(run: Run) -> "Evidence":
     """The figures that a release shows: exact ones, or under privacy those that follow from noised answers."""
     from privacy.inside import Exact
 
-    if run.recipe.privacy is not None:
-        return fidelity_of(run), None
-    sealed = Exact((fidelity_of(run), attacks_of(run)))
-    return sealed.open(formal_guarantee=False)
+    evidence = evidence_of(run)
+    private_run = run.recipe.privacy is not None
+    return evidence if private_run else Exact(evidence).open(formal_guarantee=False)
 
 
 def certificate(run: Run, *, warnings: int) -> Certificate:
@@ -986,7 +981,17 @@ def certificate(run: Run, *, warnings: int) -> Certificate:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that the numbers depend on."""
-    names = ("understudy", "numpy", "scipy", "torch", "pyarrow", "pandas", "safetensors", "sdmetrics")
+    names = (
+        "understudy",
+        "numpy",
+        "scipy",
+        "torch",
+        "pyarrow",
+        "pandas",
+        "safetensors",
+        "sdmetrics",
+        "scikit-learn",
+    )
     return {name: importlib.metadata.version(name) for name in names}
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.recipe import Recipe
-from pipelines.steps import Run, Watch, check, fidelity_of, open_run, perform, synthesizer_of, verdict_of
+from pipelines.steps import Run, Watch, check, evidence_of, open_run, perform, synthesizer_of, verdict_of
 from pipelines.workspace import write_atomic
 from privacy.errors import GateRefused, RecipeError, UnderstudyError
 from synth.registry import SYNTHESIZERS, resolve, synthesizer
@@ -83,7 +83,7 @@ def _walk(run: Run, name: str) -> Entry:
     except UnderstudyError as e:
         e.run = str(run.workspace.path)
         raise
-    fidelity = fidelity_of(run)
+    fidelity = evidence_of(run).fidelity
     return Entry(
         synthesizer=name,
         fit_seconds=records["fit"].seconds,
@@ -97,7 +97,7 @@ def _walk(run: Run, name: str) -> Entry:
 
 
 def _compared(title: str, runs: Sequence[Run], entries: Sequence[Entry]) -> Comparison:
-    fidelity = fidelity_of(runs[0])
+    fidelity = evidence_of(runs[0]).fidelity
     return Comparison(
         title=title,
         rows=int(runs[0].workspace.records()["profile"].facts["rows"]),

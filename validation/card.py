@@ -14,6 +14,7 @@ import yaml
 from privacy.attacks import Attacks
 from synth.schema import Column, Schema
 from validation import datasheet
+from validation.evidence import Evidence
 from validation.exposure import TOLD, ends, share
 from validation.fidelity import ColumnFidelity, Fidelity
 from validation.gates import Verdict
@@ -34,26 +35,25 @@ def render(
     *,
     name: str,
     certificate: Mapping[str, Any],
-    fidelity: Fidelity,
+    evidence: Evidence,
     verdict: Verdict,
     schema: Schema,
     files: Sequence[str],
-    attacks: Attacks | None = None,
 ) -> str:
     """The card: what the release is, how to load it, its columns, its quality, what is promised and what not.
 
     Args:
         name: name of the release.
         certificate: what is promised and what the release was made from.
-        fidelity: the figures; scores, rates and shares in [0, 1].
+        evidence: the figures; scores, rates and shares in [0, 1].
         verdict: what the gate made of them.
         schema: the columns, in the order of the table.
         files: paths of the release's files, relative to it.
-        attacks: what attackers achieved; None: none was tried.
 
     Returns:
         Markdown text, equal for equal arguments.
     """
+    fidelity = evidence.fidelity
     rows = certificate.get("rows")
     rows = rows if isinstance(rows, int) else fidelity.rows_synthetic
     parts = (
@@ -63,8 +63,9 @@ def render(
         "## How to load it\n\n" + _LOADING,
         "## Columns\n\n" + "\n".join(_columns(schema, fidelity)),
         "## How faithful it is\n\n" + "\n".join(_quality(fidelity)),
+        *_useful(evidence),
         _findings(verdict),
-        "## What is promised about privacy\n\n" + _privacy(fidelity, certificate, attacks),
+        "## What is promised about privacy\n\n" + _privacy(fidelity, certificate, evidence.attacks),
         "## Limits\n\n" + _LIMITS,
         "## Datasheet\n\n" + datasheet.render(rows, certificate, schema),
         "## Files\n\n" + "\n".join(f"- {escape(f, 200)}" for f in files),
@@ -192,6 +193,30 @@ def _quality(fidelity: Fidelity) -> Iterator[str]:
     yield "|---|---:|---:|"
     yield f"| Column shapes | {_score(fidelity.shape)} | {_score(fidelity.shape_ceiling)} |"
     yield f"| Pair trends | {_score(fidelity.trend)} | {_score(fidelity.trend_ceiling)} |"
+
+
+def _useful(evidence: Evidence) -> Iterator[str]:
+    if evidence.detection is not None:
+        found = evidence.detection
+        yield (
+            f"Gradient-boosted trees tell synthetic from training rows with an area under the curve of "
+            f"{found.auc.value:.2f}; 0.50 means that they cannot."
+        )
+    if evidence.utility is None or not evidence.utility.tasks:
+        return
+    lines = [
+        "## What it is good for",
+        "",
+        "Models that learned from synthetic rows, and from as many real ones, tested on held-out real rows.",
+        "",
+        "| Target | Measure | Model | From synthetic rows | From real rows |",
+        "|---|---|---|---:|---:|",
+    ]
+    for task in evidence.utility.tasks:
+        for score in task.scores:
+            figures = f"{score.synthetic.value:.3f} | {score.real.value:.3f}"
+            lines.append(f"| {escape(task.target)} | {task.measure} | {score.model} | {figures} |")
+    yield "\n".join(lines)
 
 
 def _findings(verdict: Verdict) -> str:

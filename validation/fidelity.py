@@ -34,8 +34,14 @@ LABELS = 30
 
 OTHERS, MISSING = "(all others)", "(missing)"
 
-LOST_FROM = 0.01
-"""Share of the real rows from which on a lost category is listed."""
+LOST_FROM = 10
+"""Training units from which on a lost category, or missing values that are gone, are listed."""
+
+GROUP_FROM = 0.005
+"""Share of the training rows from which on a lost group, two categories that occur together, is listed."""
+
+LISTED = 50
+"""Lost categories of a column, and lost groups of a table, that are listed at most: the commonest."""
 
 COMMON = 50
 """Categories of a column that associations tell apart; rarer ones are one group."""
@@ -90,7 +96,8 @@ class ColumnFidelity:
         missing_real: share of missing training values.
         missing_synthetic: share of missing synthetic values.
         missing_holdout: share of missing held-out values.
-        lost: categories of the training rows that no synthetic row has, with their share.
+        lost: categories that `LOST_FROM` training units have and no synthetic row, with their share, commonest first.
+        sizes: how many categories have 1, 2–3, 4–7, 8–15, … training rows.
         strongest: the column with the strongest association in the training rows, if there is any.
         association_real: that association in the training rows, in [0, 1].
         association_synthetic: the same pair in the synthetic rows.
@@ -109,6 +116,16 @@ class ColumnFidelity:
     association_real: float
     association_synthetic: float
     association_holdout: float = 0.0
+    sizes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LostGroup:
+    """Two categories that training rows have together, in `share` of them, and no synthetic row has."""
+
+    columns: tuple[str, str]
+    values: tuple[str, str]
+    share: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +138,7 @@ class PairFidelity:
     trend_ceiling: float | None
     association_real: float
     association_synthetic: float
+    association_holdout: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +161,9 @@ class Fidelity:
             moved by one step: what chance gives where held-out rows cannot have a training value. None where
             there is no such column.
         copies_rare_moved: the same for rare training rows.
+        copies_twins: share of training rows that equal another unit's: what chance gives, too, counted on more rows.
+        copies_rare_twins: the same of rows that few training units share.
+        groups: lost groups, commonest first.
         noised: whether the real side is what noised answers said (`validation.fitted`), so not rows.
         columns: one for each column of the schema, in order.
         pairs: one for each two learned columns.
@@ -165,6 +186,9 @@ class Fidelity:
     copies_rare_holdout: float | None = None
     copies_moved: float | None = None
     copies_rare_moved: float | None = None
+    copies_twins: float | None = None
+    copies_rare_twins: float | None = None
+    groups: tuple[LostGroup, ...] = ()
     noised: bool = False
 
     def to_dict(self) -> dict[str, Any]:
@@ -176,8 +200,14 @@ class Fidelity:
     def from_dict(cls, data: Mapping[str, Any]) -> "Fidelity":
         """The inverse of `to_dict`."""
         columns = tuple(
-            ColumnFidelity(**{**c, "lost": tuple((str(k), float(v)) for k, v in c["lost"])})
+            ColumnFidelity(
+                **{**c, "lost": tuple((str(k), float(v)) for k, v in c["lost"]), "sizes": tuple(c["sizes"])}
+            )
             for c in data["columns"]
+        )
+        groups = tuple(
+            LostGroup(columns=tuple(g["columns"]), values=tuple(g["values"]), share=g["share"])
+            for g in data["groups"]
         )
         overlays = tuple(
             Overlay(
@@ -191,7 +221,7 @@ class Fidelity:
             for o in data["overlays"]
         )
         pairs = tuple(PairFidelity(**p) for p in data["pairs"])
-        return cls(**{**data, "columns": columns, "pairs": pairs, "overlays": overlays})
+        return cls(**{**data, "columns": columns, "pairs": pairs, "overlays": overlays, "groups": groups})
 
 
 def measure(
@@ -241,6 +271,7 @@ def measure(
     copies, copies_rare = _copies(learned, "synthetic", rare=rare, units=units)
     chance, chance_rare = _copies(learned, "holdout", rare=rare, units=units)
     moved = _moved(learned, seed=seed)
+    twins, twins_rare = _twins(learned, rare=rare, units=units)
     by_step, by_step_rare = _copies(moved, "synthetic", rare=rare, units=units) if moved else (None, None)
     return Fidelity(
         rows_train=train.num_rows,
@@ -259,6 +290,9 @@ def measure(
         copies_rare_holdout=chance_rare,
         copies_moved=by_step,
         copies_rare_moved=by_step_rare,
+        copies_twins=twins,
+        copies_rare_twins=twins_rare,
+        groups=_lost_groups(learned, at_least=at_least),
     )
 
 
@@ -645,7 +679,16 @@ def _column(
         association_real=at["train"],
         association_synthetic=at["synthetic"],
         association_holdout=at["holdout"],
+        sizes=_sizes(cells),
     )
+
+
+def _sizes(cells: Cells) -> tuple[int, ...]:
+    """How many categories have 1, 2–3, 4–7, … training rows."""
+    counts = (
+        cells.counts("train") if cells.numbers is None and cells.column.learned else np.zeros(0, np.int64)
+    )
+    return tuple(np.bincount(np.log2(counts[counts > 0]).astype(np.int64)).tolist())
 
 
 def _lost(cells: Cells, *, at_least: int) -> tuple[tuple[str, float], ...]:
@@ -653,10 +696,48 @@ def _lost(cells: Cells, *, at_least: int) -> tuple[tuple[str, float], ...]:
     if cells.numbers is not None or not cells.column.learned or rows == 0:
         return ()
     real, synthetic = cells.counts("train"), cells.counts("synthetic")
-    shared = cells.counts(DRAWN) >= max(at_least, 1)
-    gone = np.flatnonzero((synthetic == 0) & shared & (real >= LOST_FROM * rows))
-    gone = gone[np.argsort(-real[gone], kind="stable")]
+    shared = cells.counts(DRAWN) >= max(at_least, LOST_FROM)
+    gone = np.flatnonzero((synthetic == 0) & shared)
+    gone = gone[np.argsort(-real[gone], kind="stable")][:LISTED]
     return tuple((_text(cells, code), float(real[code] / rows)) for code in gone.tolist())
+
+
+def _lost_groups(learned: list[Cells], *, at_least: int) -> tuple[LostGroup, ...]:
+    """Two categories that occur together in `GROUP_FROM` of the training rows and in no synthetic row.
+
+    Missing is no category here, a category that is lost altogether is told of by its column, and columns of more than
+    `COMMON` categories are left out.
+    """
+    words = [c for c in learned if c.numbers is None and 1 < len(c.values) <= COMMON]
+    found = (
+        g
+        for i, first in enumerate(words)
+        for second in words[i + 1 :]
+        for g in _apart(first, second, at_least)
+    )
+    return tuple(sorted(found, key=lambda g: -g.share)[:LISTED])
+
+
+def _apart(first: Cells, second: Cells, at_least: int) -> Iterator[LostGroup]:
+    real, units, synthetic = (_together(first, second, side) for side in ("train", DRAWN, "synthetic"))
+    least = GROUP_FROM * len(first.codes["train"])
+    alive = (synthetic.sum(axis=1) > 0)[:, None] & (synthetic.sum(axis=0) > 0)[None, :]
+    gone = (synthetic == 0) & (real >= max(least, 1)) & (units >= max(at_least, LOST_FROM)) & alive
+    for i, j in np.argwhere(gone).tolist():
+        yield LostGroup(
+            columns=(first.column.name, second.column.name),
+            values=(_text(first, i), _text(second, j)),
+            share=float(real[i, j] / len(first.codes["train"])),
+        )
+
+
+def _together(first: Cells, second: Cells, side: str) -> Codes:
+    """Rows of each two categories, int64 (codes of the first, codes of the second)."""
+    a, b = first.codes[side], second.codes[side]
+    both = (a >= 0) & (b >= 0)
+    wide = len(second.values)
+    counts = np.bincount(a[both] * wide + b[both], minlength=len(first.values) * wide)
+    return counts.reshape(len(first.values), wide).astype(np.int64)
 
 
 def _pairs(
@@ -671,6 +752,7 @@ def _pairs(
                 trend_ceiling=against["holdout"].trends.get((i, j)),
                 association_real=float(strength["train"][i, j]),
                 association_synthetic=float(strength["synthetic"][i, j]),
+                association_holdout=float(strength["holdout"][i, j]),
             )
 
 
@@ -684,14 +766,31 @@ def _copies(
     """
     if not learned or not len(learned[0].codes[side]) or not len(learned[0].codes["train"]):
         return None, None
-    trained = _row_hashes(learned, "train")
-    if units is not None:
-        trained = np.unique(np.column_stack([trained, units]), axis=0)[:, 0]
-    seen, times = np.unique(trained, return_counts=True)
+    seen, times = np.unique(_by_unit(learned, units), return_counts=True)
     rows = _row_hashes(learned, side)
     place = np.searchsorted(seen, rows).clip(max=len(seen) - 1)
     found = seen[place] == rows
     return float(found.mean()), float((found & (times[place] < rare)).mean())
+
+
+def _twins(
+    learned: list[Cells], *, rare: int, units: npt.NDArray[np.uint64] | None
+) -> tuple[float | None, float | None]:
+    """Share of training rows that equal another unit's, and one that fewer than `rare` other units have.
+
+    What an honest row would do is what a training row does beside all others.
+    """
+    if not learned or not len(learned[0].codes["train"]):
+        return None, None
+    _, place, times = np.unique(_by_unit(learned, units), return_inverse=True, return_counts=True)
+    others = times[place] - 1
+    return float(np.mean(others > 0)), float(np.mean((others > 0) & (others < rare)))
+
+
+def _by_unit(learned: list[Cells], units: npt.NDArray[np.uint64] | None) -> npt.NDArray[np.uint64]:
+    """Hashes of the training rows, equal rows of one unit counted once."""
+    trained = _row_hashes(learned, "train")
+    return trained if units is None else np.unique(np.column_stack([trained, units]), axis=0)[:, 0]
 
 
 def _moved(learned: list[Cells], *, seed: int) -> list[Cells]:
@@ -701,13 +800,22 @@ def _moved(learned: list[Cells], *, seed: int) -> list[Cells]:
     of them is a copy, while a good synthetic row on the same grid hits a training value by chance. A step
     beside, it hits one as often as training values lie beside each other: often on a full grid, hardly ever
     for amounts. A shuffle within the synthetic table was rejected: it keeps memorized values, so where such a
-    column stands alone all copies would pass as chance. Empty where there is no such column.
+    column stands alone all copies would pass as chance. A row in which all such columns are missing cannot be moved,
+    and counts as no copy here: held-out rows tell of those. Empty where there is no such column.
     """
     rng = np.random.default_rng(seed)
     steps = [_step(c) for c in learned]
     if not any(steps):
         return []
-    return [c if step is None else _beside(c, step, rng) for c, step in zip(learned, steps, strict=True)]
+    unmoved = np.all(
+        [
+            np.isnan(c.numbers["synthetic"])
+            for c, s in zip(learned, steps, strict=True)
+            if s and c.numbers is not None
+        ],
+        axis=0,
+    )
+    return [c if s is None else _beside(c, s, unmoved, rng) for c, s in zip(learned, steps, strict=True)]
 
 
 def _step(cells: Cells) -> float | None:
@@ -730,7 +838,7 @@ def _step(cells: Cells) -> float | None:
     return None
 
 
-def _beside(cells: Cells, step: float, rng: np.random.Generator) -> Cells:
+def _beside(cells: Cells, step: float, unmoved: npt.NDArray[np.bool_], rng: np.random.Generator) -> Cells:
     """The column with its synthetic values a step up or down; -2 where no training value is there."""
     assert cells.numbers is not None
     trained, codes = cells.numbers["train"], cells.codes["train"]
@@ -741,6 +849,7 @@ def _beside(cells: Cells, step: float, rng: np.random.Generator) -> Cells:
     place = np.searchsorted(values, wanted - step / 4).clip(max=len(values) - 1)
     hit = np.abs(values[place] - wanted) < step / 4
     moved = np.where(np.isnan(old), cells.codes["synthetic"], np.where(hit, codes[place], -2))
+    moved = np.where(unmoved, -2, moved)
     return replace(cells, codes={**cells.codes, "synthetic": moved})
 
 

@@ -1,8 +1,10 @@
 """Gates: evidence × thresholds → a verdict.
 
-Every threshold of fidelity is one `Measure`: a value and the limit that it must not pass, with the sampling
-error that the number of rows leaves. `verdict` compares them; `validation.expectations` lets Great
-Expectations compare the same ones.
+Every threshold is one `Measure`: a value and the limit that it must not pass. A limit has two parts: what a release
+may lose, which a recipe can set, and what sampling alone takes or gives, which follows from the numbers of rows and
+from the ceiling, so that real rows in place of synthetic ones pass, however few they are (docs/evidence.md derives and
+`benchmarks/gate.py` simulates it). `verdict` compares them; `validation.expectations` lets Great Expectations compare
+those of fidelity.
 """
 
 import math
@@ -11,11 +13,15 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+from scipy import stats
 
 if TYPE_CHECKING:
     from privacy.attacks import Attack, Attacks
+    from validation.detection import Detection
     from validation.expectations import Check
+    from validation.fairness import Fairness
     from validation.fidelity import ColumnFidelity, Fidelity
+    from validation.utility import Utility
 
 Level = Literal["critical", "warning"]
 
@@ -30,7 +36,10 @@ ATTACKS = {
 }
 """The rule that an attack is held to. Copies have a rule of their own; the distance is a smoke test."""
 
-CRITICAL = ("schema", "copies", *dict.fromkeys(ATTACKS.values()), "category", "missing", "association")
+CRITICAL = (
+    "schema", "copies", *dict.fromkeys(ATTACKS.values()), "category", "group", "missing", "association", "shape",
+    "utility",
+)  # fmt: skip
 """The rules that refuse a release unless a recipe says `warn_only`."""
 
 LISTED = 10
@@ -39,8 +48,11 @@ LISTED = 10
 ERRORS = 3.0
 """Standard errors that sampling is allowed beyond a limit."""
 
-LOST_BY_CHANCE = 1e-3
-"""A category counts as lost where as many rows would miss it by chance more rarely than this."""
+LOST_BY_CHANCE = 5e-3
+"""A category counts as lost where real rows would lose one so common in fewer tables than this."""
+
+NOISED_SHARE = 0.05
+"""Under privacy, the share from which on a category is no artefact of noise."""
 
 
 class GateRules(BaseModel):
@@ -62,26 +74,65 @@ class GateRules(BaseModel):
     membership_auc: Annotated[
         float, Field(ge=0.5, lt=1, description="area under the curve of membership inference; critical")
     ] = 0.6
-    category_share: Annotated[
+    category_units: Annotated[
+        int,
+        Field(ge=1, description="a category of so many training units must not be lost; critical"),
+    ] = 10
+    group_share: Annotated[
         float,
-        Field(gt=0, le=1, description="a category of this share of the rows must not be lost; critical"),
-    ] = 0.05
+        Field(
+            gt=0,
+            le=1,
+            description="two categories together in this share of the rows must not be lost; critical",
+        ),
+    ] = 0.01
     missing_points: Annotated[
         float, Field(gt=0, le=100, description="missing rate off by more percentage points; critical")
     ] = 5.0
     association_at_least: Annotated[
-        float, Field(gt=0, le=1, description="associations from this strength on are watched")
+        float,
+        Field(gt=0, le=1, description="a column's strongest association is watched from this strength on"),
+    ] = 0.1
+    pair_at_least: Annotated[
+        float, Field(gt=0, le=1, description="any two columns' association is watched from this strength on")
     ] = 0.3
     association_kept: Annotated[
         float,
-        Field(ge=0, le=1, description="share of its strongest association that a column keeps; critical"),
+        Field(ge=0, le=1, description="share of a watched association that is kept; critical"),
     ] = 0.5
     shape_points: Annotated[
         float, Field(gt=0, description="column shape score below its ceiling by more points; warns")
     ] = 5.0
+    shape_lost: Annotated[
+        float, Field(gt=0, description="column shape score below its ceiling by more points; critical")
+    ] = 25.0
     trend_points: Annotated[
         float, Field(gt=0, description="pair trend score below its ceiling by more points; warns")
     ] = 10.0
+    detection_auc: Annotated[
+        float, Field(ge=0.5, le=1, description="area under the curve of the two-sample test; warns")
+    ] = 0.75
+    utility_kept: Annotated[
+        float,
+        Field(
+            ge=0, le=1,
+            description="share of what real rows teach that synthetic rows teach; critical for named targets",
+        ),
+    ] = 0.5  # fmt: skip
+    group_kept: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="share of its share that a protected group keeps, the four-fifths rule; warns",
+        ),
+    ] = 0.8
+    fairness_points: Annotated[
+        float,
+        Field(
+            gt=0, le=100, description="a gap in error rates of protected groups wider by more points; warns"
+        ),
+    ] = 5.0
     warn_only: Annotated[
         tuple[str, ...], Field(description="names of critical rules that shall only warn here")
     ] = ()
@@ -100,7 +151,8 @@ class Measure:
     """A value and the limit that it must not pass: it holds where ``value <= limit``.
 
     Attributes:
-        rule: copies, one of `ATTACKS`, attacks, category, missing, association, shape or trend.
+        rule: copies, one of `ATTACKS`, attacks, category, group, missing, association, shape, trend, detection,
+            utility, representation or fairness.
         level: what it means if it does not hold.
         columns: the columns that it is about; empty for the table.
         value: what was measured.
@@ -181,6 +233,10 @@ def verdict(
     checks: "Iterable[Check]",
     rules: GateRules,
     attacks: "Attacks | None" = None,
+    *,
+    detection: "Detection | None" = None,
+    utility: "Utility | None" = None,
+    fairness: "Fairness | None" = None,
 ) -> Verdict:
     """What the evidence says of a release.
 
@@ -189,13 +245,18 @@ def verdict(
         checks: what Great Expectations found; the failed ones count.
         rules: the thresholds.
         attacks: what attackers achieved; None leaves their rules out.
+        detection: how well trees tell rows apart; None leaves that rule out.
+        utility: what models learned; None leaves that rule out.
+        fairness: how groups of protected columns fare; None leaves those rules out.
     """
     held = measures(fidelity, rules) if fidelity is not None else ()
     held = (*held, *exposures(attacks, rules)) if attacks is not None else held
+    held = (*held, *_models(detection, utility, rules))
+    held = (*held, *_fairness(fairness, rules)) if fairness is not None else held
     # The same rule for the same columns is said once: of rows and facts, the facts, which come later.
     said = {_what(f): f for f in (_checked(c) for c in checks if not c.success)}
     said |= {_what(f): f for f in (_finding(m) for m in held if not m.holds)}
-    found = list(said.values())
+    found = [*_worst(said.values())]
     found = [replace(f, level="warning") if f.rule in rules.warn_only else f for f in found]
     order = {rule: at for at, rule in enumerate(CRITICAL)}
     found.sort(key=lambda f: (f.level != "critical", order.get(f.rule, len(order)), -_excess(f)))
@@ -203,24 +264,54 @@ def verdict(
     return Verdict(findings=(*critical, *_shortened([f for f in found if f.level == "warning"])))
 
 
+def _worst(found: Iterable[Finding]) -> Iterator[Finding]:
+    """Without the warnings about what is critical already."""
+    found = list(found)
+    grave = {(f.rule, f.columns) for f in found if f.level == "critical"}
+    yield from (f for f in found if f.level == "critical" or (f.rule, f.columns) not in grave)
+
+
 def measures(fidelity: "Fidelity", rules: GateRules) -> tuple[Measure, ...]:
     """Every threshold of fidelity, with the value that it is held against.
 
     copies: the share of synthetic rows that equal a training row must not be more than `copies_z` standard
-        errors of the difference of two proportions (at least one row's worth) above that of held-out rows,
-        or, where a unique column lies on a grid, above that of synthetic rows moved by one step of it. Counted
-        are copies of rows that few training units share: copies of common ones are what chance gives where
-        few distinct rows exist, and tell of nobody. Evidence without these is judged by all copies.
-    category: no category of `category_share` is lost, unless so few rows were drawn that chance explains it.
-    missing: the missing rate stays within `missing_points` and three standard errors.
-    association: a column whose strongest association is `association_at_least` keeps `association_kept` of
-        it, less two standard errors; asked only where the held-out rows keep it, too.
-    shape, trend: warn where a score lies further below its ceiling than the points allow.
+        errors of the difference of two proportions (at least one row's worth) above that of held-out rows and of
+        training rows beside the others, or, where a unique column lies on a grid, above that of synthetic rows moved
+        by one step of it. Counted are copies of rows that few training units share: copies of common ones are what
+        chance gives where few distinct rows exist, and tell of nobody. Evidence without these is judged by all copies.
+    category: no category of `category_units` is lost, unless so few rows were drawn, or so many categories are as
+        rare, that chance explains it (`lost_by_chance`); then it warns from a hundredth of the rows on.
+    group: no two categories that `group_share` of the rows have together are never together.
+    missing: the missing rate stays within `missing_points` and three standard errors, and is not 0 where as many
+        values as of a category are missing; warns at a fifth of that.
+    association: a column whose strongest association is `association_at_least` keeps `association_kept` of it, less
+        sampling error; and so does any pair from `pair_at_least` on. Asked only where the held-out rows keep it, too.
+    shape, trend: warn where a score lies further below what real rows would score than the points allow; a shape
+        further than `shape_lost` is critical.
     """
+    if fidelity.rows_synthetic == 0 or fidelity.rows_train == 0:
+        return (*_copies(fidelity, rules), *_trends(fidelity, rules))
     return (
         *_copies(fidelity, rules),
         *(m for c in fidelity.columns for m in _column(c, fidelity, rules)),
+        *_groups(fidelity, rules),
+        *_associations(fidelity, rules),
         *_trends(fidelity, rules),
+    )
+
+
+def lost_by_chance(units: float, fidelity: "Fidelity") -> float:
+    """Categories of so many training rows, or more, that real rows in place of the synthetic ones are expected to lose.
+
+    A category that λ training rows are expected to have is seen `units` times or more and then never with probability
+    P(Poisson(λ) ≥ units) e^(−λr), r synthetic rows for each training row; this is summed over all categories of the
+    table, whose λ are their counts, by powers of two (`ColumnFidelity.sizes`).
+    """
+    ratio = fidelity.rows_synthetic / max(fidelity.rows_train, 1)
+    sizes = [sum(c.sizes[i] for c in fidelity.columns if len(c.sizes) > i) for i in range(40)]
+    return sum(
+        n * float(stats.poisson.sf(units - 1, 1.5 * 2**i)) * math.exp(-1.5 * 2**i * ratio)
+        for i, n in enumerate(sizes)
     )
 
 
@@ -269,13 +360,19 @@ def _copies(fidelity: "Fidelity", rules: GateRules) -> Iterator[Measure]:
         )  # fmt: skip
         return
     value, holdout, moved = fidelity.copies, fidelity.copies_holdout, fidelity.copies_moved
+    twins = fidelity.copies_twins
     if fidelity.copies_rare is not None and fidelity.copies_rare_holdout is not None:
         value, holdout, moved = fidelity.copies_rare, fidelity.copies_rare_holdout, fidelity.copies_rare_moved
-    limit = _chance(value, holdout, (fidelity.rows_synthetic, fidelity.rows_holdout), z=rules.copies_z)
+        twins = fidelity.copies_rare_twins
+    # Twins come in pairs, so two training rows tell as much as one held-out row.
+    beside_rows = 0.0 if twins is None else fidelity.rows_train / 2
+    rows_chance = fidelity.rows_holdout + beside_rows
+    chance = (holdout * fidelity.rows_holdout + (twins or 0.0) * beside_rows) / rows_chance
+    limit = _chance(value, chance, (fidelity.rows_synthetic, rows_chance), z=rules.copies_z)
     beside = ""
     if moved is not None:
         rows = (fidelity.rows_synthetic, fidelity.rows_synthetic)
-        limit = max(limit, _chance(value, moved, rows, z=rules.copies_z))
+        limit = max(limit, _chance(value, min(1.0, moved + chance), rows, z=rules.copies_z))
         beside = f"{_percent(moved)} a step beside, "
     yield Measure(
         rule="copies", level="critical", columns=(), value=value, limit=limit,
@@ -285,7 +382,7 @@ def _copies(fidelity: "Fidelity", rules: GateRules) -> Iterator[Measure]:
     )  # fmt: skip
 
 
-def _chance(copies: float, chance: float, rows: tuple[int, int], *, z: float) -> float:
+def _chance(copies: float, chance: float, rows: tuple[float, float], *, z: float) -> float:
     """The largest share of copies that chance explains (two-proportion z-test, pooled)."""
     n, m = rows
     pooled = (copies * n + chance * m) / (n + m)
@@ -294,68 +391,203 @@ def _chance(copies: float, chance: float, rows: tuple[int, int], *, z: float) ->
 
 
 def _column(column: "ColumnFidelity", fidelity: "Fidelity", rules: GateRules) -> Iterator[Measure]:
-    name, rows = column.name, fidelity.rows_synthetic
-    if rows == 0 or fidelity.rows_train == 0:
-        return
+    yield from _categories(column, fidelity, rules)
+    yield from _missing(column, fidelity, rules)
+    if column.shape is not None and column.shape_ceiling is not None:
+        yield from _shape(column, column.shape, column.shape_ceiling, fidelity, rules)
+
+
+def _categories(column: "ColumnFidelity", fidelity: "Fidelity", rules: GateRules) -> Iterator[Measure]:
     for category, share in column.lost:
-        likely = (1 - share) ** rows > LOST_BY_CHANCE
+        units, chance = share * fidelity.rows_train, (1 - share) ** fidelity.rows_synthetic
+        if fidelity.noised:
+            grave = share >= NOISED_SHARE and chance < LOST_BY_CHANCE
+        else:
+            # A count comes back from a share with the error of a float.
+            grave = (
+                units > rules.category_units - 0.5
+                and max(chance, lost_by_chance(round(units), fidelity)) < LOST_BY_CHANCE
+            )
+        if not grave and share < 0.01:
+            continue
         yield Measure(
-            rule="category", columns=(name,), value=share, limit=rules.category_share,
-            level="warning" if likely else "critical",
-            message=f"a category of {_percent(rules.category_share)} of the rows must not be lost, however: "
-            f"{name!r} never has {category!r}, which {_percent(share)} of the training rows have; "
+            rule="category", columns=(column.name,), value=share, limit=0.0, level="critical" if grave else "warning",
+            message=f"a category of {rules.category_units} training units must not be lost, however: "
+            f"{column.name!r} never has {category!r}, which {_percent(share)} of the training rows have; "
             f"give the model more components or epochs, or release more rows",
         )  # fmt: skip
-    yield _missing(column, fidelity, rules)
-    if column.association_real >= rules.association_at_least and column.strongest is not None:
-        yield from _association(column, fidelity, rules)
-    if column.shape is not None and column.shape_ceiling is not None:
+
+
+def _shape(
+    column: "ColumnFidelity", shape: float, ceiling: float, fidelity: "Fidelity", rules: GateRules
+) -> Iterator[Measure]:
+    value, noise = _beyond_chance(shape, ceiling, fidelity)
+    levels: tuple[tuple[Level, float], ...] = (
+        ("warning", rules.shape_points),
+        ("critical", rules.shape_lost),
+    )
+    for level, most in levels:
         yield Measure(
-            rule="shape", level="warning", columns=(name,),
-            value=column.shape_ceiling - column.shape, limit=rules.shape_points / 100,
-            message=f"a column's shape should come within {rules.shape_points:g} points of its ceiling, "
-            f"however: {name!r} scores {100 * column.shape:.1f} of {100 * column.shape_ceiling:.1f}; "
+            rule="shape", level=level, columns=(column.name,), value=value, limit=most / 100 + noise,
+            message=f"a column's shape should come within {most:g} points of its ceiling, "
+            f"however: {column.name!r} scores {100 * shape:.1f} of {100 * ceiling:.1f}; "
             f"look at its overlay, or declare its kind",
         )  # fmt: skip
 
 
-def _missing(column: "ColumnFidelity", fidelity: "Fidelity", rules: GateRules) -> Measure:
+def _beyond_chance(score: float, ceiling: float, fidelity: "Fidelity") -> tuple[float, float]:
+    """How far a score lies below what as many real rows would score, and what sampling adds to that.
+
+    Distances between two samples of n and m rows of one table shrink like √(1/n + 1/m), so the ceiling, of as many
+    rows as are held out, says what as many rows as are synthetic would score. Kolmogorov–Smirnov and total-variation
+    distances have standard deviations of at most 0.3 √(1/n + 1/m); three of each side are allowed.
+    """
+    own = 1 / fidelity.rows_train + 1 / fidelity.rows_synthetic
+    beside = 1 / fidelity.rows_train + 1 / max(fidelity.rows_holdout, 1)
+    scale = math.sqrt(own / beside)
+    expected = min(1.0, (1 - ceiling) * scale)
+    return 1 - score - expected, 1.8 * math.sqrt(own)
+
+
+def _groups(fidelity: "Fidelity", rules: GateRules) -> Iterator[Measure]:
+    for group in fidelity.groups:
+        # A table of so large groups has no more of them than pairs of columns times 1 / share.
+        tried = max(len(fidelity.pairs), 1) / group.share
+        grave = (
+            group.share >= rules.group_share
+            and tried * math.exp(-group.share * fidelity.rows_synthetic) < LOST_BY_CHANCE
+        )
+        first, second = group.columns
+        yield Measure(
+            rule="group", columns=group.columns, value=group.share, limit=0.0, level="critical" if grave else "warning",
+            message=f"a group of {_percent(rules.group_share)} of the rows must not be lost, however: no row has both "
+            f"{group.values[0]!r} in {first!r} and {group.values[1]!r} in {second!r}, as {_percent(group.share)} of "
+            f"the training rows have; learn longer or with a larger model, or choose another synthesizer",
+        )  # fmt: skip
+
+
+def _missing(column: "ColumnFidelity", fidelity: "Fidelity", rules: GateRules) -> Iterator[Measure]:
     p, q = column.missing_real, column.missing_synthetic
     error = math.sqrt(p * (1 - p) * (1 / fidelity.rows_train + 1 / fidelity.rows_synthetic))
-    return Measure(
-        rule="missing", level="critical", columns=(column.name,),
-        value=abs(q - p), limit=rules.missing_points / 100 + ERRORS * error,
-        message=f"a missing rate must be within {rules.missing_points:g} points of the training rows', "
-        f"however: {column.name!r} has {_percent(q)} missing, not {_percent(p)}; "
-        f"check its kind and `nullable` in the schema, or learn longer or with a larger model",
-    )  # fmt: skip
+    remedy = "check its kind and `nullable` in the schema, or learn longer or with a larger model"
+    by_chance = len(fidelity.columns) * (1 - p) ** fidelity.rows_synthetic
+    if q == 0 and p * fidelity.rows_train > rules.category_units - 0.5 and not fidelity.noised:
+        yield Measure(
+            rule="missing", level="critical" if by_chance < LOST_BY_CHANCE else "warning", columns=(column.name,),
+            value=p, limit=0.0,
+            message=f"missing values must not be gone, however: {column.name!r} has none, and {_percent(p)} missing in "
+            f"the training rows; {remedy}",
+        )  # fmt: skip
+    levels: tuple[tuple[Level, float], ...] = (
+        ("warning", rules.missing_points / 5),
+        ("critical", rules.missing_points),
+    )
+    for level, most in levels:
+        yield Measure(
+            rule="missing", level=level, columns=(column.name,), value=abs(q - p), limit=most / 100 + ERRORS * error,
+            message=f"a missing rate must be within {most:g} points of the training rows', "
+            f"however: {column.name!r} has {_percent(q)} missing, not {_percent(p)}; {remedy}",
+        )  # fmt: skip
 
 
-def _association(column: "ColumnFidelity", fidelity: "Fidelity", rules: GateRules) -> Iterator[Measure]:
+def _associations(fidelity: "Fidelity", rules: GateRules) -> Iterator[Measure]:
+    """Each column's strongest, then all other strong ones; no pair twice."""
+    held: set[frozenset[str]] = set()
+    for c in fidelity.columns:
+        if c.strongest is None or (pair := frozenset((c.name, c.strongest))) in held:
+            continue
+        held.add(pair)
+        if c.association_real >= rules.association_at_least:
+            strengths = (c.association_real, c.association_synthetic, c.association_holdout)
+            yield from _association((c.name, c.strongest), strengths, fidelity, rules)
+    for p in fidelity.pairs:
+        if p.association_real >= rules.pair_at_least and frozenset((p.first, p.second)) not in held:
+            strengths = (p.association_real, p.association_synthetic, p.association_holdout)
+            yield from _association((p.first, p.second), strengths, fidelity, rules)
+
+
+def _association(
+    names: tuple[str, str], strengths: tuple[float, float, float], fidelity: "Fidelity", rules: GateRules
+) -> Iterator[Measure]:
     """As a loss, so that more is worse: real − synthetic against what may be lost."""
-    real, kept = column.association_real, rules.association_kept
-    if fidelity.rows_holdout > 0 and column.association_holdout < kept * real:
+    (real, synthetic, holdout), kept = strengths, rules.association_kept
+    if fidelity.rows_holdout > 0 and holdout < kept * real:
         return
+    error = math.sqrt(1 / fidelity.rows_train + 1 / fidelity.rows_synthetic)
     yield Measure(
-        rule="association", level="critical", columns=(column.name, str(column.strongest)),
-        value=real - column.association_synthetic,
-        limit=(1 - kept) * real + 2 / math.sqrt(fidelity.rows_synthetic),
-        message=f"a column must keep {_percent(kept)} of its strongest association, however: {column.name!r} "
-        f"with {column.strongest!r} falls from {real:.2f} to {column.association_synthetic:.2f}; "
+        rule="association", level="critical", columns=names,
+        value=real - synthetic, limit=(1 - kept) * real + ERRORS * error,
+        message=f"a column must keep {_percent(kept)} of its strongest association, and each strong one, however: "
+        f"{names[0]!r} with {names[1]!r} falls from {real:.2f} to {synthetic:.2f}; "
         f"learn longer or with a larger model, or choose another synthesizer",
     )  # fmt: skip
 
 
 def _trends(fidelity: "Fidelity", rules: GateRules) -> Iterator[Measure]:
-    for pair in fidelity.pairs:
+    for pair in fidelity.pairs if fidelity.rows_synthetic and fidelity.rows_train else ():
         if pair.trend is None or pair.trend_ceiling is None:
             continue
+        value, noise = _beyond_chance(pair.trend, pair.trend_ceiling, fidelity)
         yield Measure(
             rule="trend", level="warning", columns=(pair.first, pair.second),
-            value=pair.trend_ceiling - pair.trend, limit=rules.trend_points / 100,
+            value=value, limit=rules.trend_points / 100 + noise,
             message=f"a pair's trend should come within {rules.trend_points:g} points of its ceiling, "
             f"however: {pair.first!r} with {pair.second!r} scores {100 * pair.trend:.1f} of "
             f"{100 * pair.trend_ceiling:.1f}; learn longer or with a larger model, or choose another synthesizer",
+        )  # fmt: skip
+
+
+def _models(detection: "Detection | None", utility: "Utility | None", rules: GateRules) -> Iterator[Measure]:
+    """What models that looked at rows say.
+
+    detection: warns where trees surely tell rows apart better than `detection_auc`.
+    utility: what a model surely loses of a target beyond chance must not be more than `utility_kept` leaves; critical
+        for targets that somebody named, of the better kind of model.
+    """
+    if detection is not None:
+        worst = ", ".join(repr(name) for name, _ in detection.giveaways[:3]) or "no single column"
+        yield Measure(
+            rule="detection", level="warning", columns=tuple(name for name, _ in detection.giveaways[:3]),
+            value=detection.auc.low, limit=rules.detection_auc,
+            message=f"rows should be told apart with an area under the curve of {rules.detection_auc:g} at most, "
+            f"however: trees reach {detection.auc.value:.2f}, by {worst}; look at their overlays and pairs",
+        )  # fmt: skip
+    for task in utility.tasks if utility is not None else ():
+        score = max(task.scores, key=lambda s: s.real.value)
+        if score.real.surely <= task.guess:
+            continue
+        yield Measure(
+            rule="utility", level="critical" if task.named else "warning", columns=(task.target,),
+            value=score.gap.proven(0.0), limit=(1 - rules.utility_kept) * (score.real.value - task.guess),
+            message=f"synthetic rows must teach {_percent(rules.utility_kept)} of what real rows teach, however: "
+            f"{score.model} for {task.target!r} reach {task.measure} {score.synthetic.value:.2f} after synthetic rows, "
+            f"{score.real.value:.2f} after real ones; learn longer, with a larger model, or by another synthesizer",
+        )  # fmt: skip
+
+
+def _fairness(fairness: "Fairness", rules: GateRules) -> Iterator[Measure]:
+    """How protected groups fare.
+
+    representation: warns where a group has less than `group_kept` of its share, less three standard errors.
+    fairness: warns where a model's rates surely differ more between groups, by `fairness_points`, after synthetic rows.
+    """
+    rows = sum(1 / max(n, 1) for n in fairness.rows)
+    for group in fairness.groups:
+        who = " and ".join(f"{c!r} is {v!r}" for c, v in zip(group.columns, group.values, strict=True))
+        yield Measure(
+            rule="representation", level="warning", columns=group.columns, value=group.real - group.synthetic,
+            limit=(1 - rules.group_kept) * group.real + ERRORS * math.sqrt(group.real * (1 - group.real) * rows),
+            message=f"a protected group should keep {_percent(rules.group_kept)} of its share, however: where {who} "
+            f"are {_percent(group.synthetic)} of the synthetic rows, {_percent(group.real)} of the training rows; "
+            f"learn longer or with a larger model, or draw that group by a condition",
+        )  # fmt: skip
+    for gap in fairness.gaps:
+        yield Measure(
+            rule="fairness", level="warning", columns=(gap.column, gap.target), value=gap.wider.proven(0.0),
+            limit=rules.fairness_points / 100,
+            message=f"models should not err more differently about groups after synthetic rows than after real ones, "
+            f"however: {gap.rate} for {gap.target!r} by {gap.column!r} differ by {gap.synthetic:.3f}, not "
+            f"{gap.real:.3f}; learn longer or with a larger model, or choose another synthesizer",
         )  # fmt: skip
 
 
@@ -395,9 +627,13 @@ def _shortened(warnings: list[Finding]) -> Iterator[Finding]:
             )  # fmt: skip
 
 
+_EACH = frozenset({"category", "group", "representation", "fairness"})
+"""Rules that may be broken several times by the same columns."""
+
+
 def _what(finding: Finding) -> tuple[str, tuple[str, ...], str]:
-    """Rule, columns, and what the message demands; lost categories differ in what they lack."""
-    demand = finding.message if finding.rule == "category" else finding.message.split(", however:")[0]
+    """Rule, columns, and what the message demands; lost categories and groups differ in what they lack."""
+    demand = finding.message if finding.rule in _EACH else finding.message.split(", however:")[0]
     return finding.rule, finding.columns, demand
 
 

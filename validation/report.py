@@ -20,7 +20,8 @@ from typing import Any
 
 from privacy.attacks import Attacks
 from synth.schema import Column, Schema
-from validation import exposure
+from validation import detection, exposure, fairness, structure, utility
+from validation.evidence import Evidence
 from validation.fidelity import ColumnFidelity, Fidelity, Overlay, PairFidelity
 from validation.gates import Finding, Verdict
 from validation.markup import (
@@ -53,34 +54,33 @@ WORST_PAIRS = 12
 def render(
     *,
     title: str,
-    fidelity: Fidelity,
+    evidence: Evidence,
     verdict: Verdict,
     certificate: Mapping[str, Any],
     schema: Schema,
-    attacks: Attacks | None = None,
 ) -> str:
     """The page: verdict, findings, columns, pairs, attacks, how it was made, how to cite.
 
     Args:
         title: name of the release.
-        fidelity: the figures; scores, rates and shares in [0, 1].
+        evidence: the figures; scores, rates and shares in [0, 1].
         verdict: what the gate made of them.
         certificate: what is promised and what the release was made from; unknown keys are shown as they are.
         schema: the columns, in the order of the table.
-        attacks: what attackers achieved; None: none was tried.
 
     Returns:
         HTML text, equal for equal arguments.
     """
     anchors = {name: f"column-{i}" for i, name in enumerate(schema.names)}
+    fidelity = evidence.fidelity
     main = element(
         "main",
         {"id": "main"},
-        _verdict_section(fidelity, verdict, certificate),
+        _verdict_section(evidence, verdict, certificate),
         _findings_section(verdict, anchors),
         _columns_section(fidelity, schema, anchors),
         _pairs_section(fidelity, schema),
-        _BOUNDED if fidelity.noised else exposure.render(attacks if attacks is not None else Attacks()),
+        *_looked(evidence),
         _making_section(certificate),
         _citing_section(title, certificate),
     )
@@ -90,6 +90,19 @@ def render(
         "html", {"lang": "en"}, head(f"{cut(title, NAME_WIDTH)}: {outcome}. Evidence by Understudy"), body
     )
     return f"<!doctype html>\n{page}\n"
+
+
+def _looked(evidence: Evidence) -> tuple[Html, ...]:
+    """The sections for which rows were looked at, or, under privacy, why there are none."""
+    if evidence.fidelity.noised:
+        return (_UNSEEN, _BOUNDED)
+    return (
+        structure.render(evidence.structure or structure.Structure()),
+        detection.render(evidence.detection),
+        utility.render(evidence.utility or utility.Utility()),
+        *([fairness.render(evidence.fairness)] if evidence.fairness is not None else []),
+        exposure.render(evidence.attacks or Attacks()),
+    )
 
 
 # Frame ----------------------------------------------------------------------------------------------------
@@ -139,7 +152,7 @@ def _masthead(title: str, fidelity: Fidelity, certificate: Mapping[str, Any], sc
         facts.append(f"synthesizer {cut(str(certificate['synthesizer']), NAME_WIDTH)}")
     links = (
         ("verdict", "Verdict"), ("findings", "Findings"), ("columns", "Columns"),
-        ("pairs", "Pairs"), ("attacks", "Attacks"), ("making", "Making"), ("citing", "Citing"),
+        ("pairs", "Pairs"), ("utility", "Use"), ("attacks", "Attacks"), ("making", "Making"), ("citing", "Citing"),
     )  # fmt: skip
     items = (element("li", {}, element("a", {"href": f"#{anchor}"}, label)) for anchor, label in links)
     return element(
@@ -176,7 +189,8 @@ def _footer() -> Html:
 # Verdict --------------------------------------------------------------------------------------------------
 
 
-def _verdict_section(fidelity: Fidelity, verdict: Verdict, certificate: Mapping[str, Any]) -> Html:
+def _verdict_section(evidence: Evidence, verdict: Verdict, certificate: Mapping[str, Any]) -> Html:
+    fidelity = evidence.fidelity
     heading = "This release may leave the house" if verdict.passed else "This release is refused"
     reason = "No critical rule is broken." if verdict.passed else cut(_sentence(verdict.summary), 600)
     critical = counted(len(verdict.critical), "critical finding", "critical findings")
@@ -212,6 +226,7 @@ def _verdict_section(fidelity: Fidelity, verdict: Verdict, certificate: Mapping[
             _worst_pair(fidelity.pairs),
             "Not published: exact figures stay inside under privacy." if fidelity.noised else None,
         ),
+        *([_useful_card(evidence.utility)] if evidence.utility is not None else []),
         _private_card(fidelity, certificate),
     )
     return element("section", {"id": "verdict", "aria-labelledby": "verdict-heading"}, banner, reasons)
@@ -283,6 +298,39 @@ def _worst_pair(pairs: Sequence[PairFidelity]) -> Html:
     return element(
         "span", {}, "Lowest: ", shown_name(first, 20), " with ", shown_name(second, 20), f", {points(trend)}."
     )
+
+
+def _useful_card(found: utility.Utility) -> Html:
+    """The target that the synthetic rows teach worst, by the model that learns it best from real rows."""
+    best = [(task, max(task.scores, key=lambda s: s.real.value)) for task in found.tasks]
+    if not best:
+        nothing = Html("Nothing in this table can be predicted.")
+        return _reason_card(
+            "Useful", None, None, "What models learn from the rows.", nothing, "Not measured."
+        )
+    task, score = max(
+        best, key=lambda pair: pair[1].gap.value / max(pair[1].real.value - pair[0].guess, 1e-9)
+    )
+    figure, ceiling = (round(max(e.value, 0.0), 3) for e in (score.synthetic, score.real))
+    return element(
+        "article",
+        {"class": "card"},
+        element("h3", {}, "Useful"),
+        element(
+            "p",
+            {"class": "figure"},
+            element("strong", {}, f"{score.synthetic.value:.2f}".replace("-", "−")),
+            element("span", {}, f" of {score.real.value:.2f} {task.measure}"),
+        ),
+        _gauge(figure, ceiling),
+        element(
+            "p",
+            {"class": "beside"},
+            "How well ", shown_name(task.target, 28), " is predicted in real rows by a model that learned from "
+            "synthetic ones; the mark is one that learned from real ones.",
+        ),
+        element("p", {"class": "meaning"}, "The worst of ", counted(len(best), "target", "targets"), "."),
+    )  # fmt: skip
 
 
 def _private_card(fidelity: Fidelity, certificate: Mapping[str, Any]) -> Html:
@@ -718,6 +766,15 @@ def _worst_pairs_table(pairs: Sequence[PairFidelity]) -> Html:
     return scrolling("Pairs with the lowest trend", table)
 
 
+_UNSEEN = section(
+    "utility",
+    "What it is good for",
+    paragraph(
+        "Not measured: models that learn from real rows, and trees that tell real from synthetic rows, would look at "
+        "rows without noise."
+    ),
+)
+
 _BOUNDED = section(
     "attacks",
     "What attackers learn",
@@ -761,7 +818,9 @@ def _making_section(certificate: Mapping[str, Any]) -> Html:
         "making",
         "How it was made",
         paragraph(
-            "From the certificate of the release. The same recipe, seed and versions on the same type of "
+            "This table was made elsewhere; here stands how it was measured, and with which versions."
+            if "evaluated" in certificate
+            else "From the certificate of the release. The same recipe, seed and versions on the same type of "
             "processor give the same bytes."
             if certificate.get("formal_guarantee") is None
             else "From the certificate of the release. The same model and seed give the same rows; the model itself "

@@ -168,17 +168,6 @@ def test_the_plan_says_the_noise_before_anything_is_spent(source: Path, tmp_path
     assert plan.synthesizer == "marginals"
     assert (plan.source_rows, plan.rows) == (None, None)
     assert "2,000" not in plan.describe()
-
-
-def test_the_plan_says_that_a_second_release_would_be_refused(done: tuple[Run, Path]) -> None:
-    run, _ = done
-    second = open_run(run.recipe.with_fields({"privacy": {**PRIVACY, "edition": "second"}}), run.folder)
-    said = estimate(second).privacy
-    assert said is not None
-    assert "REFUSED" in said
-    with pytest.raises(BudgetRefused):
-        perform(second, "ingest")
-    assert "REFUSED" not in str(estimate(run).privacy)
     assert ledger_at(run.folder).datasets() == ()
 
 

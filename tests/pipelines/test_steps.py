@@ -297,10 +297,12 @@ def test_a_release_that_attackers_learn_from_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_release_says_what_attackers_achieve(done: Outcome) -> None:
-    inside = json.loads((done.run / "attacks.json").read_text("utf-8"))
+    inside = json.loads((done.run / "evidence.json").read_text("utf-8"))["attacks"]
     assert {a["name"] for a in inside["done"]} >= {"copies", "membership", "linkability", "inference"}
     page, card = ((done.release / name).read_text("utf-8") for name in ("report.html", "README.md"))
     assert "What attackers learn" in page
+    assert "after" in page.split("What it is good for")[1]
+    assert "| trees |" in card
     for attack in inside["done"]:
         assert TOLD[attack["name"]].title in page
         assert f"| {TOLD[attack['name']].title} | {share(attack['success'])} |" in card

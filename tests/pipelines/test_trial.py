@@ -42,7 +42,7 @@ def test_each_synthesizer_is_tried_once_in_the_order_given(tried: Tried) -> None
 def test_all_are_measured_on_the_same_split(tried: Tried) -> None:
     sides = []
     for entry in tried.comparison.entries:
-        evidence = json.loads((Path(entry.run) / "evidence.json").read_text("utf-8"))
+        evidence = json.loads((Path(entry.run) / "evidence.json").read_text("utf-8"))["fidelity"]
         sides.append([evidence[k] for k in ("rows_train", "rows_holdout", "shape_ceiling", "trend_ceiling")])
     assert sides[0] == sides[1]
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from synth.schema import Column, Schema
 from validation import card
+from validation.evidence import Evidence
 from validation.fidelity import ColumnFidelity, Fidelity
 from validation.gates import Finding, Verdict
 
@@ -44,7 +45,7 @@ def card_of(
             "statement": statement,
             "versions": {"understudy": "0.1.0"},
         },
-        fidelity=fidelity,
+        evidence=Evidence(fidelity=fidelity),
         verdict=Verdict(findings=(warning,)),
         schema=Schema(columns=tuple(Column(name=n, kind="categorical", type="string") for n in names)),
         files=FILES,

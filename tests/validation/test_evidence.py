@@ -10,7 +10,7 @@ from privacy.curator import ExactCurator
 from privacy.errors import LeakRefused
 from synth.rows import RawRows, table_source
 from synth.schema import Schema
-from validation.evidence import attacked, compare
+from validation.evidence import gather
 
 
 @pytest.mark.parametrize("unit", [None, "patient"])
@@ -28,10 +28,10 @@ def test_a_category_of_one_unit_is_named_only_where_each_row_is_a_unit(unit: str
     )
     rows = RawRows(schema, table_source(table, batch_rows=100))
     curator = ExactCurator(rows, key=b"k" * 16, holdout=0.0)
-    sealed = compare(curator, rows, table.slice(0, 400), schema, at_least=10, seed=0)
+    sealed = gather(curator, rows, table.slice(0, 400), schema, at_least=10, seed=0)
     with pytest.raises(LeakRefused):
         sealed.open(formal_guarantee=True)
-    found = sealed.open(formal_guarantee=False)
+    found = sealed.open(formal_guarantee=False).fidelity
     assert found.rows_train == 470
     assert ("RAREDX" in json.dumps(found.to_dict())) == (unit is None)
 
@@ -55,10 +55,10 @@ def test_attacks_are_sealed_and_guess_about_as_many_units_as_there_are(unit: str
     )
     rows = RawRows(schema, table_source(table, batch_rows=100))
     curator = ExactCurator(rows, key=b"k" * 16, holdout=0.3)
-    sealed = attacked(curator, rows, table, schema, seed=0)
+    sealed = gather(curator, rows, table, schema, at_least=10, seed=0)
     with pytest.raises(LeakRefused):
         sealed.open(formal_guarantee=True)
-    found = {a.name: a for a in sealed.open(formal_guarantee=False).done}
+    found = {a.name: a for a in sealed.open(formal_guarantee=False).attacks.done}
     people = 1800 if unit is None else 600
     assert found["membership"].guesses == pytest.approx(0.7 * people, rel=0.1)
     # Every row of everybody is among the synthetic ones, held-out rows too; there is nothing beyond that.

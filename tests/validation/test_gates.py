@@ -10,10 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from privacy.estimate import Estimate
 from synth.schema import Schema
 from tests.validation.test_fidelity import HALF, HOLDOUT, SCHEMA, TRAIN, changed, people, shuffled
-from validation.fidelity import ColumnFidelity, Fidelity, PairFidelity, measure
-from validation.gates import LISTED, Finding, GateRules, Verdict, measures, verdict
+from validation.detection import Detection
+from validation.fidelity import ColumnFidelity, Fidelity, LostGroup, PairFidelity, measure
+from validation.gates import LISTED, Finding, GateRules, Verdict, lost_by_chance, measures, verdict
+from validation.utility import Score, Task, Utility
 
 RULES = GateRules()
 CITY, INCOME = "$city\"'", "in\ncome 🐘"
@@ -156,12 +159,22 @@ def one(**changes: object) -> Fidelity:
         ({"missing_synthetic": 0.25}, None),
         ({"missing_synthetic": 0.27}, "missing"),
         ({"missing_synthetic": 0.13}, "missing"),
-        ({"association_synthetic": 0.29}, None),
-        ({"association_synthetic": 0.27}, "association"),
-        ({"association_synthetic": 0.0, "association_real": 0.29}, None),
+        ({"missing_synthetic": 0.0, "missing_real": 0.0009}, None),
+        ({"missing_synthetic": 0.0, "missing_real": 0.0011}, "missing"),
+        ({"association_synthetic": 0.27}, None),
+        ({"association_synthetic": 0.25}, "association"),
+        ({"association_synthetic": 0.0, "association_real": 0.11}, "association"),
+        ({"association_synthetic": 0.0, "association_real": 0.09}, None),
         ({"association_synthetic": 0.0, "association_holdout": 0.2}, None),
-        ({"lost": (("x", 0.049),)}, None),
-        ({"lost": (("x", 0.051),)}, "category"),
+        ({"lost": (("x", 0.0009),)}, None),
+        ({"lost": (("x", 0.0011),)}, "category"),
+        ({"lost": (("x", 0.0011),), "sizes": (0, 0, 900)}, None),
+        ({"lost": (("x", 0.03),), "noised": True}, None),
+        ({"lost": (("x", 0.06),), "noised": True}, "category"),
+        ({"groups": (LostGroup(columns=("c", "d"), values=("x", "y"), share=0.009),)}, None),
+        ({"groups": (LostGroup(columns=("c", "d"), values=("x", "y"), share=0.011),)}, "group"),
+        ({"shape": 0.71}, None),
+        ({"shape": 0.69}, "shape"),
         ({"copies": 0.018, "copies_rare": 0.018}, None),
         ({"copies": 0.025, "copies_rare": 0.025}, "copies"),
         ({"copies": 0.5, "copies_rare": 0.01}, None),
@@ -226,4 +239,83 @@ def test_every_measure_is_a_number_beside_a_number() -> None:
     held = measures(measure(TRAIN, HOLDOUT, HALF, SCHEMA, at_least=10, seed=0), RULES)
     assert {m.rule for m in held} == {"copies", "missing", "association", "shape", "trend"}
     assert all(np.isfinite([m.value, m.limit]).all() for m in held)
-    assert sum(m.rule == "missing" for m in held) == len(SCHEMA)
+    assert sum(m.rule == "missing" for m in held) == 2 * len(SCHEMA)
+
+
+# ── damage and chance ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_rows_of_a_group_that_never_come_are_refused_and_named() -> None:
+    both = zip(HALF[CITY].to_pylist(), HALF["<script>alert(1)</script>"].to_pylist(), strict=True)
+    found = judged(HALF.filter(pa.array([pair != ("Köln", True) for pair in both])))
+    assert {f.rule for f in found.critical} == {"group"}
+    assert "'Köln'" in found.critical[0].message
+
+
+def test_a_model_that_collapsed_is_refused() -> None:
+    rng = np.random.default_rng(0)
+    assert "shape" in {r for r, _ in broken(judged(HALF.take(rng.integers(0, 5, HALF.num_rows))))}
+
+
+def test_one_copy_in_a_hundred_is_refused() -> None:
+    count = HALF.num_rows // 100
+    mixed = pa.concat_tables([TRAIN.slice(0, count), HALF.slice(0, HALF.num_rows - count)])
+    assert broken(judged(mixed)) == {("copies", "")}
+
+
+def test_a_rare_category_that_is_lost_is_refused() -> None:
+    odd = np.arange(TRAIN.num_rows) % (TRAIN.num_rows // 12) == 0
+    rare = [("Ilanz" if o else v) for o, v in zip(odd, TRAIN[CITY].to_pylist(), strict=True)]
+    found = verdict(
+        measure(changed(TRAIN, CITY, pa.array(rare)), HOLDOUT, HALF, SCHEMA, at_least=10, seed=0), (), RULES
+    )
+    assert ("category", CITY) in broken(found)
+
+
+def test_categories_that_chance_loses_are_as_many_as_a_simulation_says() -> None:
+    rng = np.random.default_rng(0)
+    rates = np.concatenate([np.full(300, 6.0), np.full(40, 12.0)])
+    lost = 0
+    for _ in range(2_000):
+        train, made = rng.poisson(rates), rng.poisson(rates)
+        lost += int(((train >= 10) & (made == 0)).sum())
+    fidelity = one(sizes=(0, 0, 300, 40), rows_synthetic=10_000)
+    assert lost_by_chance(10, fidelity) == pytest.approx(lost / 2_000, rel=0.3)
+
+
+def test_a_level_that_is_critical_is_not_said_to_warn_as_well() -> None:
+    found = verdict(one(missing_synthetic=0.9, shape=0.1), (), RULES)
+    assert sorted(f.rule for f in found.findings) == ["missing", "shape"]
+
+
+def test_a_few_rows_are_not_held_to_the_ceiling_of_many() -> None:
+    assert not verdict(one(shape=0.7, rows_synthetic=100), (), RULES).findings
+    assert {f.rule for f in verdict(one(shape=0.7), (), RULES).findings} == {"shape"}
+
+
+FIGURE = Estimate(value=0.9, low=0.88, high=0.92, surely=0.86)
+
+
+@pytest.mark.parametrize(
+    ("gap", "named", "levels"),
+    [(0.15, True, []), (0.3, True, ["critical"]), (0.3, False, ["warning"])],
+)
+def test_a_named_target_must_be_taught(gap: float, named: bool, levels: list[str]) -> None:
+    lost = Estimate(value=gap, low=gap - 0.02, high=gap + 0.02, surely=gap - 0.04)
+    score = Score(model="trees", synthetic=FIGURE, real=FIGURE, gap=lost)
+    task = Task(
+        target="c", measure="AUC", named=named, rows=10, scores=(score,), ranking=None, ranking_ceiling=None,
+        features=(),
+    )  # fmt: skip
+    found = verdict(one(), (), RULES, utility=Utility(tasks=(task,)))
+    assert [(f.rule, f.level) for f in found.findings] == [("utility", level) for level in levels]
+
+
+@pytest.mark.parametrize(("area", "warns"), [(0.76, False), (0.78, True)])
+def test_rows_that_are_surely_told_apart_warn(area: float, warns: bool) -> None:
+    auc = Estimate(value=area, low=area - 0.02, high=area + 0.02, surely=area - 0.04)
+    told = Detection(rows=900, auc=auc, ceiling=None, told=0.1, giveaways=(("c", 0.2),))
+    found = verdict(one(), (), RULES, detection=told)
+    assert [(f.rule, f.level, f.columns) for f in found.findings] == [
+        ("detection", "warning", ("c",))
+    ] * warns

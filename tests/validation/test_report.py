@@ -11,10 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from privacy.estimate import Estimate
 from synth.schema import Column, Schema
 from validation import markup, plots, report
+from validation.detection import Detection
+from validation.evidence import Evidence
 from validation.fidelity import MISSING, OTHERS, ColumnFidelity, Fidelity, Overlay, PairFidelity
 from validation.gates import Finding, Verdict
+from validation.utility import Score, Task, Utility
 
 CERTIFICATE = {
     "statement": "There is no formal guarantee.",
@@ -91,7 +95,7 @@ def page_of(
 ) -> str:
     return report.render(
         title=title,
-        fidelity=fidelity_of(names, labels=labels),
+        evidence=Evidence(fidelity=fidelity_of(names, labels=labels)),
         verdict=Verdict(findings=tuple(findings)),
         certificate=certificate,
         schema=schema_of(names),
@@ -202,7 +206,11 @@ def test_columns_that_are_not_learned_have_a_row_too():
         )
     )
     page = report.render(
-        title="t", fidelity=fidelity_of(["age"]), verdict=Verdict(findings=()), certificate={}, schema=schema
+        title="t",
+        evidence=Evidence(fidelity=fidelity_of(["age"])),
+        verdict=Verdict(findings=()),
+        certificate={},
+        schema=schema,
     )
     assert "booking" in page
     assert "Made anew by its pattern" in page
@@ -348,7 +356,43 @@ def test_an_empty_evidence_is_still_a_page():
         trend_ceiling=None, copies=None, copies_holdout=None, columns=(), pairs=(), overlays=(),
     )  # fmt: skip
     page = report.render(
-        title="", fidelity=nothing, verdict=Verdict(findings=()), certificate={}, schema=schema_of(["a"])
+        title="",
+        evidence=Evidence(fidelity=nothing),
+        verdict=Verdict(findings=()),
+        certificate={},
+        schema=schema_of(["a"]),
     )
     assert "Not measured" in page
     outline(page)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_models_found_is_shown_and_inert(name):
+    figure = Estimate(value=0.8, low=0.7, high=0.9, surely=0.6)
+    score = Score(model="trees", synthetic=figure, real=figure, gap=figure)
+    task = Task(
+        target=name, measure="AUC", named=True, rows=1000, scores=(score,), ranking=0.5, ranking_ceiling=None,
+        features=((name, 0.2, 0.1),),
+    )  # fmt: skip
+    evidence = Evidence(
+        fidelity=fidelity_of(["age"]),
+        detection=Detection(rows=900, auc=figure, ceiling=figure, told=0.1, giveaways=((name, 0.3),)),
+        utility=Utility(tasks=(task,), skipped={name: "has one class"}),
+    )
+    page = report.render(
+        title="t", evidence=evidence, verdict=Verdict(findings=()), certificate={}, schema=schema_of(["age"])
+    )
+    outline(page)
+    assert "0.700 to 0.900" in page
+    assert "has one class" in page
+    assert not re.search(r"<script>alert|<img|onerror=(?!alert)", page.split("</head>")[1])
+
+
+def test_under_privacy_no_model_is_shown():
+    noised = replace(fidelity_of(["age"]), noised=True)
+    page = report.render(
+        title="t", evidence=Evidence(fidelity=noised), verdict=Verdict(findings=()), certificate={},
+        schema=schema_of(["age"]),
+    )  # fmt: skip
+    assert "Not measured: models that learn from real rows" in page
+    assert "Gradient-boosted trees learn" not in page

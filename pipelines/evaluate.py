@@ -1,0 +1,321 @@
+"""evaluate: the evidence of a release for a table that any tool made; nothing is fitted, nothing published."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines import ingest as reading
+from pipelines.plan import rows_of
+from pipelines.source import Source
+from pipelines.steps import check_learned, versions
+from privacy.curator import ExactCurator
+from privacy.errors import GateRefused, InputError, SchemaError, UsageError
+from synth.infer import infer
+from synth.rows import HELD_OUT, RawRows
+from synth.schema import Schema
+from validation import report
+from validation.evidence import Evidence, gather
+from validation.expectations import check, observe
+from validation.gates import GateRules, Verdict, verdict
+from validation.markup import points
+
+HOLDOUT = 0.2
+"""Share of the real rows that is held out where no table of them is given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What `evaluate` was asked.
+
+    Attributes:
+        real: the rows that the synthetic ones were learned from.
+        synthetic: the synthetic rows.
+        holdout: real rows that the tool never saw; None: a share of `real` is taken for them.
+        schema: the schema, YAML or JSON; None: it is inferred from `real`.
+        targets: columns that models predict; none: those that the schema suggests.
+        protected: columns whose groups are compared.
+        rows: rows of each side that are measured at most.
+        at_least: units below which no bin and no category is shown.
+        seed: of what is drawn.
+    """
+
+    real: Path
+    synthetic: Path
+    holdout: Path | None = None
+    schema: Path | None = None
+    targets: tuple[str, ...] = ()
+    protected: tuple[str, ...] = ()
+    rows: int = 50_000
+    at_least: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rows < 100:
+            raise UsageError(f"evidence needs 100 rows at least, however: --rows {self.rows}; give more")
+        if self.at_least < 0 or self.seed < 0:
+            raise UsageError("--at-least and --seed must be 0 or more, however: one is negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """The evidence, and what the default gate says of it.
+
+    Attributes:
+        name: of the synthetic table.
+        schema: what its columns are.
+        evidence: all of it.
+        verdict: the gate's.
+        notes: what a reader must know of how it was measured.
+    """
+
+    name: str
+    schema: Schema
+    evidence: Evidence
+    verdict: Verdict
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {**self.verdict.to_dict(), "notes": list(self.notes), "evidence": self.evidence.to_dict()}
+
+    def describe(self) -> str:
+        """For a person."""
+        found = self.evidence.fidelity
+        scores = (
+            ("column shapes", found.shape, found.shape_ceiling),
+            ("pair trends", found.trend, found.trend_ceiling),
+        )
+        lines = [f"{name:<16}{points(score):>6} of {points(ceiling)}" for name, score, ceiling in scores]
+        lines += _of_models(self.evidence)
+        lines += [f"note: {n}" for n in self.notes]
+        lines += [f"{f.level}: {f.rule}: {_line(f.message)}" for f in self.verdict.findings]
+        return "\n".join([*lines, f"verdict: {self.verdict.summary}"])
+
+    def page(self) -> str:
+        """As a page of HTML."""
+        return report.render(
+            title=self.name,
+            evidence=self.evidence,
+            verdict=self.verdict,
+            certificate={
+                "statement": "Nothing is promised: this table was made elsewhere, and only what is measured here is "
+                "known of it. All figures are exact, so this page belongs to the inside.",
+                "evaluated": list(self.notes),
+                "versions": versions(),
+            },
+            schema=self.schema,
+        )
+
+    def raise_if_refused(self) -> None:
+        """Raises.
+
+        Raises:
+            GateRefused: a critical rule is broken.
+        """
+        if not self.verdict.passed:
+            refused = GateRefused(f"the default gate refuses {self.name}: {self.verdict.summary}")
+            refused.told = True
+            raise refused
+
+
+def evaluate(asked: Asked) -> Evaluated:
+    """Holds a synthetic table against the real one.
+
+    Raises:
+        InputError: a table cannot be read or has no row, or the tables differ in columns, types or categories.
+        SchemaError: the schema cannot be read.
+    """
+    named = {"real": asked.real, "synthetic": asked.synthetic, "holdout": asked.holdout}
+    sources = {side: reading.sniff(path) for side, path in named.items() if path is not None}
+    rows = {side: rows_of(source) for side, source in sources.items()}
+    schema, notes = _schema_of(asked, sources)
+    check_learned(schema, target=asked.targets, protected=asked.protected)
+    synthetic = _drawn(
+        sources["synthetic"], schema, keep=min(1.0, asked.rows / max(rows["synthetic"], 1)), asked=asked
+    )
+    for side, path in named.items():
+        if path is not None and next(_batches(sources[side], schema)).num_rows == 0:
+            raise InputError(f"each table must have rows, however: {path} has none; give another")
+    notes += _sampled(rows, asked)
+    evidence = _evidence(asked, sources, rows, synthetic, schema)
+    _check_alike(evidence, asked)
+    rules = GateRules()
+    checks = _checks(asked, sources["synthetic"], synthetic, evidence, schema, rules)
+    found = verdict(
+        evidence.fidelity, checks, rules, evidence.attacks,
+        detection=evidence.detection, utility=evidence.utility, fairness=evidence.fairness,
+    )  # fmt: skip
+    return Evaluated(
+        name=asked.synthetic.name, schema=schema, evidence=evidence, verdict=found, notes=tuple(notes)
+    )
+
+
+def _schema_of(asked: Asked, sources: dict[str, Source]) -> tuple[Schema, list[str]]:
+    """The schema and how it came about."""
+    if asked.schema is not None:
+        try:
+            text = asked.schema.read_text("utf-8")
+        except (OSError, UnicodeDecodeError):
+            raise SchemaError(
+                f"a schema must be a readable UTF-8 file, however: {asked.schema} is not"
+            ) from None
+        return Schema.parse(text, source=asked.schema.name), []
+    types = reading.infer_types(sources["real"])
+    # What rows show is no rule that other rows must keep.
+    schema = infer(lambda: reading.batches(sources["real"], types), at_least=asked.at_least).public(unit=None)
+    notes = ["the kinds of the columns were found out from the real rows; --schema says them for certain"]
+    for side in ("synthetic", "holdout"):
+        if side in sources:
+            schema, widened = _widened(schema, sources[side])
+            notes += widened
+    return schema, notes
+
+
+def _widened(schema: Schema, source: Source) -> tuple[Schema, list[str]]:
+    """With floats where one table has whole numbers and the other has not: tools write 3.0 for 3."""
+    try:
+        types = reading.infer_types(source)
+    except InputError:
+        return schema, []  # `batches` says better what is wrong
+    known = {f.name: f.type for f in types}
+    columns, notes = [], []
+    for column in schema:
+        kind = known.get(column.name)
+        if kind is not None and pa.types.is_floating(kind) and pa.types.is_integer(column.arrow_type):
+            column = column.model_copy(update={"type": "double"})
+            notes.append(
+                f"{column.name!r} has whole numbers in the real table and fractions, or missing values, in "
+                f"{source.path.name}; both are read as fractions"
+            )
+        columns.append(column)
+    return Schema(columns=tuple(columns), unit=schema.unit), notes
+
+
+def _batches(source: Source, schema: Schema) -> Iterator[pa.RecordBatch]:
+    return reading.batches(source, schema.arrow)
+
+
+def _drawn(source: Source, schema: Schema, *, keep: float, asked: Asked) -> pa.Table:
+    """Rows of a source, each with the same chance; in memory there are those alone."""
+    rng = np.random.default_rng(asked.seed)
+    kept = [
+        batch if keep == 1 else batch.filter(pa.array(rng.random(batch.num_rows) < keep))
+        for batch in _batches(source, schema)
+    ]
+    return pa.Table.from_batches(kept, schema=schema.arrow)
+
+
+def _sampled(rows: dict[str, int], asked: Asked) -> list[str]:
+    notes = []
+    if asked.holdout is None:
+        notes.append(
+            f"{100 * HOLDOUT:.0f} % of the real rows are taken for held-out ones; if the tool learned from them, too, "
+            "attacks on membership see nothing, so give --holdout"
+        )
+    large = ", ".join(f"{side} about {n:,}" for side, n in rows.items() if n > asked.rows)
+    if large:
+        notes.append(
+            f"evidence is of {asked.rows:,} rows of each side at most, drawn uniformly ({large}); --rows says how many"
+        )
+    return notes
+
+
+def _evidence(
+    asked: Asked,
+    sources: dict[str, Source],
+    rows: dict[str, int],
+    synthetic: pa.Table,
+    schema: Schema,
+) -> Evidence:
+    """Through the second door: a curator splits the real rows, or takes the split as it is given."""
+    marked = "holdout" in sources
+
+    def real(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        for side in ("real", "holdout") if marked else ("real",):
+            for batch in _batches(sources[side], schema):
+                held = pa.array(np.full(batch.num_rows, side == "holdout"))
+                yield (batch.append_column(HELD_OUT, held) if marked else batch).select(list(columns))
+
+    raw = RawRows(schema, real, marked=marked)
+    total = rows["real"] + rows.get("holdout", 0)
+    most = max(rows["real"] * (1.0 if marked else 1 - HOLDOUT), rows.get("holdout", 0), 1)
+    curator = ExactCurator(
+        raw,
+        key=hashlib.blake2b(f"split {asked.seed}".encode(), digest_size=16).digest(),
+        holdout=HOLDOUT,
+        keep=min(1.0, asked.rows / most) if total else 1.0,
+    )
+    sealed = gather(
+        curator,
+        raw,
+        synthetic,
+        schema,
+        targets=asked.targets,
+        protected=asked.protected,
+        at_least=asked.at_least,
+        seed=asked.seed,
+    )
+    return sealed.open(formal_guarantee=False)
+
+
+def _check_alike(evidence: Evidence, asked: Asked) -> None:
+    """Refuses tables that write the same thing in different ways, and targets that cannot be predicted.
+
+    Raises:
+        InputError: a column has no value in common, or a target that somebody named cannot be predicted.
+    """
+    skipped = {} if evidence.utility is None else evidence.utility.skipped
+    for target in asked.targets:
+        if target in skipped:
+            raise InputError(
+                f"a target must be predictable, however: {target!r} {skipped[target]}; name another with --target"
+            )
+    for column in evidence.fidelity.columns:
+        if (
+            column.kind in ("categorical", "boolean", "constant")
+            # SDMetrics scores nothing in common a little above 0.
+            and column.shape is not None
+            and column.shape < 1e-6
+            and column.missing_synthetic < 1
+        ):
+            raise InputError(
+                f"both tables must write values alike, however: {column.name!r} of {asked.synthetic.name} has no value "
+                f"that {asked.real.name} has; recode one of them, or say the kind with --schema"
+            )
+
+
+def _checks(
+    asked: Asked,
+    source: Source,
+    synthetic: pa.Table,
+    evidence: Evidence,
+    schema: Schema,
+    rules: GateRules,
+) -> Sequence[Any]:
+    """What a given schema demands of all rows; an inferred one demands nothing. Texts may be any here."""
+    if asked.schema is None:
+        return ()
+    kept = Schema(columns=tuple(c for c in schema if c.kind != "text"), unit=schema.unit)
+    facts = observe((b.select(kept.names) for b in _batches(source, schema)), kept)
+    return check(synthetic.select(kept.names), facts, evidence.fidelity, kept, rules)
+
+
+def _of_models(evidence: Evidence) -> Iterator[str]:
+    if (found := evidence.detection) is not None:
+        beside = "" if found.ceiling is None else f" of {found.ceiling.value:.3f}"
+        yield f"{'two-sample AUC':<16}{found.auc.value:>6.3f}{beside}, 0.5 is best"
+    for task in evidence.utility.tasks if evidence.utility is not None else ():
+        for score in task.scores:
+            yield (
+                f"{f'{score.model} {task.measure}':<16}{score.synthetic.value:>6.3f} of {score.real.value:.3f} "
+                f"({score.real.low:.3f} to {score.real.high:.3f}), predicting {_line(task.target)}"
+            )
+
+
+def _line(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)

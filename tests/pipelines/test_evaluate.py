@@ -1,0 +1,146 @@
+"""`understudy evaluate`: what it says of tables that any tool made, and what it refuses to compare."""
+
+import json
+import random
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.cli import run
+from pipelines.evaluate import Asked, Evaluated, evaluate
+from privacy.errors import InputError, UsageError
+from validation.report import head
+
+
+def table(rows: int, seed: int) -> pa.Table:
+    draw = random.Random(seed)
+    ages = [draw.randint(18, 90) for _ in range(rows)]
+    return pa.table(
+        {
+            "age": ages,
+            "income": [round(100 * a + draw.gauss(0, 300), 2) for a in ages],
+            "city": [draw.choice(["Ulm", "Rom", "Oslo"]) if a < 60 else "Köln" for a in ages],
+            "sick": [draw.random() < a / 120 for a in ages],
+        }
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, rows, seed in (("real", 1500, 1), ("hold", 700, 2), ("good", 1500, 3)):
+        pyarrow.csv.write_csv(table(rows, seed), tmp_path / f"{name}.csv")
+    return tmp_path
+
+
+def judged(folder: Path, synthetic: pa.Table, **more: object) -> Evaluated:
+    pyarrow.csv.write_csv(synthetic, folder / "made.csv")
+    asked = {"real": folder / "real.csv", "holdout": folder / "hold.csv", **more}
+    return evaluate(Asked(synthetic=folder / "made.csv", **asked))  # type: ignore[arg-type]
+
+
+def test_rows_like_the_real_ones_pass_with_code_0(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    assert (
+        run(["evaluate", "real.csv", "good.csv", "--holdout", "hold.csv", "--json", "--page", "p.html"]) == 0
+    )
+    said = json.loads(capsys.readouterr().out)
+    assert said["passed"]
+    assert said["evidence"]["fidelity"]["rows_holdout"] == 700
+    page = Path("p.html").read_text("utf-8")
+    assert "http://" not in page.replace(str(head("t")), "")
+    assert "belongs to the inside" in page
+    assert run(["evaluate", "real.csv", "good.csv", "--page", "p.html"]) == 2
+
+
+def test_a_copy_of_the_real_table_fails_with_code_3(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    assert run(["evaluate", "real.csv", "real.csv", "--json"]) == 3
+    said = json.loads(capsys.readouterr().out)
+    assert not said["passed"]
+    assert "copies" in {f["rule"] for f in said["findings"] if f["level"] == "critical"}
+    assert any("--holdout" in n for n in said["notes"])
+
+
+def test_csv_and_parquet_give_the_same_figures(folder: Path) -> None:
+    pq.write_table(table(1500, 3), folder / "good.parquet")
+    asked = {"real": folder / "real.csv", "holdout": folder / "hold.csv"}
+    found = [evaluate(Asked(synthetic=folder / f"good.{kind}", **asked)) for kind in ("csv", "parquet")]
+    assert found[0].evidence == found[1].evidence
+
+
+def test_a_large_table_is_sampled_and_it_is_said(folder: Path) -> None:
+    found = judged(folder, table(1500, 3), rows=300)
+    assert 200 < found.evidence.fidelity.rows_synthetic < 400
+    assert 200 < found.evidence.fidelity.rows_train < 400
+    assert any("300 rows of each side" in n for n in found.notes)
+
+
+def test_a_given_schema_binds_every_row(folder: Path) -> None:
+    (folder / "schema.yaml").write_text(
+        "columns:\n"
+        "- {name: age, kind: numerical, type: int64, min: 18, max: 80, facts: 'declared: law'}\n"
+        "- {name: income, kind: numerical, type: double}\n"
+        "- {name: city, kind: categorical, type: string}\n"
+        "- {name: sick, kind: boolean, type: bool}\n"
+    )
+    found = judged(folder, table(1500, 3), schema=folder / "schema.yaml")
+    assert [(f.rule, f.columns) for f in found.verdict.critical] == [("schema", ("age",))]
+
+
+def test_fractions_where_the_real_table_has_whole_numbers_are_compared_and_it_is_said(folder: Path) -> None:
+    made = table(1500, 3)
+    floats = made.set_column(0, "age", made.column("age").cast(pa.float64()))
+    pq.write_table(floats, folder / "floats.parquet")
+    found = evaluate(Asked(real=folder / "real.csv", synthetic=folder / "floats.parquet"))
+    assert found.evidence.fidelity.columns[0].shape is not None
+    assert any("'age'" in n and "fractions" in n for n in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda t: t.drop_columns(["age"]), "'age' is missing"),
+        (lambda t: t.append_column("more", t["age"]), "'more'"),
+        (lambda t: t.set_column(0, "age", pa.array(["old"] * len(t))), "'age'.*is not int64"),
+        (lambda t: t.set_column(2, "city", pa.array(["U", "R"] * (len(t) // 2))), "'city'.*has no value"),
+        (lambda t: t.slice(0, 0), "must have rows"),
+    ],
+)
+def test_tables_that_cannot_be_compared_are_refused(folder: Path, change, error: str) -> None:
+    with pytest.raises(InputError, match=error):
+        judged(folder, change(table(1500, 3)))
+
+
+def test_too_few_rows_to_measure_are_wrong_usage() -> None:
+    with pytest.raises(UsageError, match="100 rows"):
+        Asked(real=Path("a"), synthetic=Path("b"), rows=5)
+
+
+def test_a_target_that_cannot_be_predicted_is_refused(folder: Path) -> None:
+    made = table(1500, 3)
+    pyarrow.csv.write_csv(table(1500, 1).set_column(3, "sick", pa.array([True] * 1500)), folder / "real.csv")
+    pyarrow.csv.write_csv(table(700, 2).set_column(3, "sick", pa.array([True] * 700)), folder / "hold.csv")
+    one_class = made.set_column(3, "sick", pa.array([True] * 1500))
+    with pytest.raises(InputError, match=r"'sick'.*one class"):
+        judged(folder, one_class, targets=("sick",))
+
+
+def test_columns_that_do_not_exist_are_wrong_usage(folder: Path) -> None:
+    for field in ("targets", "protected"):
+        with pytest.raises(UsageError, match="no column 'sickk'"):
+            judged(folder, table(200, 3), **{field: ("sickk",)})
+
+
+def test_protected_groups_are_compared(folder: Path) -> None:
+    found = judged(folder, table(1500, 3), protected=("city",), targets=("sick",))
+    assert found.evidence.fairness is not None
+    assert {g.values[0] for g in found.evidence.fairness.groups} == {"Ulm", "Rom", "Oslo", "Köln"}
+    assert {g.rate for g in found.evidence.fairness.gaps} >= {"errors"}
+    assert "For whom it is good" in found.page()

@@ -1,0 +1,323 @@
+"""Structure: what single columns and pairs do not show: joint counts, coverage, missing patterns, rarity, the calendar.
+
+Every figure is computed for the synthetic and for held-out rows against the training rows, the same way.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from validation.features import Features, draw
+from validation.fidelity import DRAWN, LOST_FROM, Cells, Codes, Floats
+from validation.markup import Html, element, paragraph, scrolling, section, shown_name
+
+MARGINALS = 100
+"""Sets of columns that k-way marginals are taken of at most."""
+
+BINS = 20
+"""Bins of a number in a marginal: quantiles of the training rows."""
+
+CLOUD_ROWS = 5_000
+"""Rows of each side that clouds are compared by at most."""
+
+NEIGHBOURS = 5
+"""A real row is recalled by a synthetic one that is no farther than so many real ones."""
+
+LEVELS = np.linspace(0, 1, 21)
+"""Shares α and β of a cloud."""
+
+RARE = 0.01
+"""Share of the training rows below which a category is rare."""
+
+DAY = 86_400
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One figure.
+
+    Attributes:
+        measure: a key of `MEANINGS`.
+        column: what it is of; None for the table.
+        synthetic: of the synthetic rows.
+        ceiling: of the held-out rows; None where there are too few.
+    """
+
+    measure: str
+    column: str | None
+    synthetic: float
+    ceiling: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Structure:
+    """All figures."""
+
+    figures: tuple[Figure, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values that JSON can hold, without loss."""
+        return {"figures": [asdict(f) for f in self.figures]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Structure":
+        """The inverse of `to_dict`."""
+        return cls(figures=tuple(Figure(**f) for f in data["figures"]))
+
+
+MEANINGS: Mapping[str, str] = {
+    "2-way marginals": "NIST's score of 1,000: counts of two columns at once, numbers in 20 bins",
+    "3-way marginals": "the same of three columns",
+    "α-precision": "1 where synthetic rows fill the cloud of real rows as densely from its middle to its rim",
+    "β-recall": "how much of the real rows' variety synthetic rows reach; 1 is all",
+    "missing patterns": "1 where the same columns are missing together as often",
+    "rare categories": "share of the categories of under 1 % of the rows that occur",
+    "Wasserstein": "how far numbers must be moved to agree, in mean absolute deviations; 0 is best",
+    "hour": "1 where the hours of the day are as frequent",
+    "weekday": "1 where the days of the week are as frequent",
+    "month": "1 where the months are as frequent",
+}
+
+
+def structure(cells: Sequence[Cells], features: Features, *, seed: int) -> Structure:
+    """Computes all figures.
+
+    Args:
+        cells: the learned columns of the three tables.
+        features: the same columns as numbers.
+        seed: of what is drawn.
+    """
+    rows = {side: len(x) for side, x in features.trees.items()}
+    if not cells or min(rows["train"], rows["synthetic"]) == 0:
+        return Structure()
+    sides = ["synthetic", "holdout"] if rows["holdout"] else ["synthetic"]
+    found = {side: {(m, c): v for m, c, v in _figures(cells, features, side, seed=seed)} for side in sides}
+    return Structure(
+        figures=tuple(
+            Figure(measure=m, column=c, synthetic=v, ceiling=found.get("holdout", {}).get((m, c)))
+            for (m, c), v in found["synthetic"].items()
+        )
+    )
+
+
+def _figures(
+    cells: Sequence[Cells], features: Features, side: str, *, seed: int
+) -> Iterator[tuple[str, str | None, float]]:
+    binned = [(_binned(c, "train"), _binned(c, side)) for c in cells]
+    for ways in (2, 3):
+        if len(cells) >= ways:
+            yield f"{ways}-way marginals", None, marginals(binned, ways, np.random.default_rng(seed))
+    if (cloud := clouds(features, side, np.random.default_rng(seed))) is not None:
+        yield "α-precision", None, cloud[0]
+        yield "β-recall", None, cloud[1]
+    gone = [[np.isnan(features.trees[s][:, i]) for s in ("train", side)] for i in range(len(cells))]
+    if any(train.any() for train, _ in gone):
+        patterns = [_hashed([g[at].astype(np.int64) for g in gone]) for at in (0, 1)]
+        yield "missing patterns", None, _alike(*patterns)
+    yield from _rare(cells, side)
+    for c in cells:
+        if c.numbers is not None:
+            yield from _of_numbers(c, side)
+
+
+def _binned(cells: Cells, side: str) -> Codes:
+    """Categories, or bins of a number by quantiles of the training rows; −1 is missing."""
+    if cells.numbers is None:
+        return cells.codes[side]
+    train, values = cells.numbers["train"], cells.numbers[side]
+    present = train[~np.isnan(train)]
+    edges = (
+        np.unique(np.quantile(present, np.linspace(0, 1, BINS + 1)[1:-1])) if len(present) else np.zeros(0)
+    )
+    return np.where(np.isnan(values), -1, np.searchsorted(edges, values, side="right")).astype(np.int64)
+
+
+def marginals(binned: Sequence[tuple[Codes, Codes]], ways: int, rng: np.random.Generator) -> float:
+    """The k-marginal score, 1,000 is best: 500 (2 − mean Σ |p − q|) over marginals of so many columns.
+
+    As NIST's SDNist scores them (Task et al. 2023, NIST TN 2276; `sdnist/metrics/kmarginal.py`). It draws columns with
+    replacement, so some of its marginals are of one column; here all sets are taken, or `MARGINALS` of them, drawn.
+    """
+    sets = list(itertools.islice(itertools.combinations(range(len(binned)), ways), 20_000))
+    if math.comb(len(binned), ways) > len(sets):
+        sets = [
+            tuple(sorted(rng.choice(len(binned), ways, replace=False).tolist())) for _ in range(MARGINALS)
+        ]
+    elif len(sets) > MARGINALS:
+        sets = [sets[i] for i in np.sort(rng.choice(len(sets), MARGINALS, replace=False)).tolist()]
+    gaps = [1 - _alike(*(_hashed([binned[i][at] for i in chosen]) for at in (0, 1))) for chosen in sets]
+    return float(1_000 * (1 - np.mean(gaps)))
+
+
+def _hashed(columns: Sequence[Codes]) -> Codes:
+    """One number for each row, equal where rows are; two rows that differ share one with a chance of 2⁻⁶⁴."""
+    state = np.zeros(len(columns[0]), np.uint64)
+    with np.errstate(over="ignore"):
+        for codes in columns:
+            z = (state ^ codes.astype(np.uint64)) * np.uint64(0xBF58476D1CE4E5B9) + np.uint64(
+                0x9E3779B97F4A7C15
+            )
+            state = (z ^ (z >> np.uint64(29))) * np.uint64(0x94D049BB133111EB)
+    return state.view(np.int64)
+
+
+def _alike(first: Codes, second: Codes) -> float:
+    """1 less the total variation of two columns of codes."""
+    values, place = np.unique(np.concatenate([first, second]), return_inverse=True)
+    shares = [np.bincount(p, minlength=len(values)) / max(len(p), 1) for p in np.split(place, [len(first)])]
+    return float(1 - np.abs(shares[0] - shares[1]).sum() / 2)
+
+
+def clouds(features: Features, side: str, rng: np.random.Generator) -> tuple[float, float] | None:
+    """Integrated α-precision and β-recall (Alaa et al. 2022, arXiv 2102.08921, eq. 5–8 and 12), in [0, 1].
+
+    Rows are points of standardized numbers and one-hots. The paper learns a hypersphere first; a learned one differs
+    from run to run, and the mean of the standardized rows is a centre that everybody can check. As many rows of each
+    of the three sides are compared, so that the ceiling means something; None with fewer than 50.
+    """
+    linear = features.linear()
+    rows = min(CLOUD_ROWS, *(len(x) for x in linear.values() if len(x)))
+    if rows < 50 or not linear["train"].shape[1]:
+        return None
+    real, made = (linear[s][draw(len(linear[s]), rows, rng)].astype(np.float32) for s in ("train", side))
+    precision = _quantiles_kept(_radii(real, real), _radii(made, real))
+    own = np.sqrt(_neighbour(real, NEIGHBOURS))
+    rim = _reached(real, made, own, _radii(made, made))
+    recall = np.array([np.mean(rim <= r) for r in np.quantile(_radii(made, made), LEVELS)])
+    return precision, float(1 - 2 * np.trapezoid(np.abs(recall - LEVELS), LEVELS))
+
+
+def _radii(points: npt.NDArray[np.float32], around: npt.NDArray[np.float32]) -> Floats:
+    radii: Floats = np.linalg.norm(points - around.mean(axis=0), axis=1).astype(np.float64)
+    return radii
+
+
+def _quantiles_kept(real: Floats, made: Floats) -> float:
+    kept = np.array([np.mean(made <= r) for r in np.quantile(real, LEVELS)])
+    return float(1 - 2 * np.trapezoid(np.abs(kept - LEVELS), LEVELS))
+
+
+def _neighbour(points: npt.NDArray[np.float32], k: int) -> Floats:
+    """Squared distance of each point to its k-th nearest other."""
+    out = np.empty(len(points))
+    for start in range(0, len(points), 512):
+        gaps = _squares(points[start : start + 512], points)
+        out[start : start + 512] = np.partition(gaps, k, axis=1)[:, k]
+    return out
+
+
+def _reached(
+    real: npt.NDArray[np.float32], made: npt.NDArray[np.float32], reach: Floats, radii: Floats
+) -> Floats:
+    """The least radius of a synthetic row within each real row's reach; infinite where there is none."""
+    out = np.empty(len(real))
+    for start in range(0, len(real), 512):
+        part = slice(start, start + 512)
+        near = _squares(real[part], made) <= (reach[part] ** 2)[:, None]
+        out[part] = np.where(near, radii[None, :], np.inf).min(axis=1)
+    return out
+
+
+def _squares(points: npt.NDArray[np.float32], among: npt.NDArray[np.float32]) -> Floats:
+    gaps = (points**2).sum(axis=1)[:, None] + (among**2).sum(axis=1)[None, :] - 2 * points @ among.T
+    squares: Floats = np.maximum(gaps, 0).astype(np.float64)
+    return squares
+
+
+def _rare(cells: Sequence[Cells], side: str) -> Iterator[tuple[str, str | None, float]]:
+    kept = total = 0
+    for c in cells:
+        if c.numbers is None:
+            units, real, here = c.counts(DRAWN), c.counts("train"), c.counts(side)
+            rare = (units >= LOST_FROM) & (real < RARE * len(c.codes["train"]))
+            kept, total = kept + int((here[rare] > 0).sum()), total + int(rare.sum())
+    if total:
+        yield "rare categories", None, kept / total
+
+
+def _of_numbers(cells: Cells, side: str) -> Iterator[tuple[str, str | None, float]]:
+    assert cells.numbers is not None
+    train, values = (v[~np.isnan(v)] for v in (cells.numbers["train"], cells.numbers[side]))
+    if not len(train) or not len(values):
+        return
+    name, spread = cells.column.name, float(np.mean(np.abs(train - train.mean())))
+    if spread > 0:
+        yield "Wasserstein", name, float(stats.wasserstein_distance(train, values)) / spread
+    if cells.column.kind != "datetime":
+        return
+    for measure, of in _CALENDAR.items():
+        parts = of(train), of(values)
+        if len(np.unique(parts[0])) > 1:
+            yield measure, name, _alike(*parts)
+
+
+def _months(seconds: Floats) -> Codes:
+    return (np.floor(seconds).astype("datetime64[s]").astype("datetime64[M]").astype(np.int64) % 12).astype(
+        np.int64
+    )
+
+
+_CALENDAR = {
+    "hour": lambda s: (np.floor(s / 3_600) % 24).astype(np.int64),
+    # The first of January 1970 was a Thursday.
+    "weekday": lambda s: ((np.floor(s / DAY) + 3) % 7).astype(np.int64),
+    "month": _months,
+}
+
+
+# ── in words ────────────────────────────────────────────────────────────────────────────────────────────────
+
+SHOWN = 12
+"""Columns of one measure that the report lists at most: the worst."""
+
+
+def render(found: Structure) -> Html:
+    """The section of the report."""
+    if not found.figures:
+        return section("structure", "Beyond pairs", paragraph("There is nothing to compare."))
+    heads = ("Figure", "Synthetic rows", "Held-out real rows")
+    table = element(
+        "table",
+        {"class": "plain"},
+        element("caption", {}, "Each against the training rows"),
+        element("thead", {}, element("tr", {}, *(element("th", {"scope": "col"}, h) for h in heads))),
+        element("tbody", {}, *(_row(f) for f in _shown(found.figures))),
+    )
+    lead = "More columns at once, what lies at the rim, what is missing together, what is rare, and the calendar."
+    return section("structure", "Beyond pairs", paragraph(lead), scrolling("Beyond pairs", table))
+
+
+def _shown(figures: Sequence[Figure]) -> Iterator[Figure]:
+    """By measure; of columns the worst."""
+    for measure in MEANINGS:
+        own = [f for f in figures if f.measure == measure]
+        own.sort(key=lambda f: -f.synthetic if measure == "Wasserstein" else f.synthetic)
+        yield from own[:SHOWN]
+
+
+def _row(figure: Figure) -> Html:
+    name = [] if figure.column is None else [" of ", shown_name(figure.column, 28)]
+    shown = (figure.synthetic, figure.ceiling)
+    return element(
+        "tr",
+        {},
+        element(
+            "th",
+            {"scope": "row"},
+            figure.measure,
+            *name,
+            element("span", {"class": "kind"}, MEANINGS[figure.measure]),
+        ),
+        *(
+            element(
+                "td", {}, "–" if v is None else f"{v:.0f}" if "marginals" in figure.measure else f"{v:.3f}"
+            )
+            for v in shown
+        ),
+    )
