@@ -29,6 +29,7 @@ from pipelines.recipe import Recipe, canonical, resolve_input
 from pipelines.workspace import Record, Workspace, digest_of, sha256, write_atomic
 from privacy.certificate import Certificate, with_guarantee, without_guarantee
 from privacy.errors import GateRefused, SchemaError, UnderstudyError
+from synth.constraints import Constraints
 from synth.keys import is_text
 from synth.schema import REPLACED, Schema
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from privacy.attacks import Attacks
     from privacy.curator import Curator, ExactCurator
     from privacy.inside import Exact
-    from synth.rows import RawRows
+    from synth.rows import RawRows, Source
     from synth.table import TableModel
     from validation.fidelity import Fidelity
     from validation.gates import Finding, Verdict
@@ -371,6 +372,19 @@ def raw_rows(run: Run) -> "RawRows":
     """The ingested rows, for a curator."""
     from synth.rows import RawRows
 
+    return RawRows(run.schema, _stored(run), marked=isinstance(run.recipe.holdout, str))
+
+
+def coded_rows(run: Run) -> "RawRows":
+    """The ingested rows in the columns that are learned, into which constraints are built."""
+    from synth.rows import RawRows
+
+    constraints = Constraints(run.schema)
+    source = constraints.source(_stored(run))
+    return RawRows(constraints.coded, source, marked=isinstance(run.recipe.holdout, str))
+
+
+def _stored(run: Run) -> "Source":
     path = run.workspace.path / ROWS
     schema = run.schema
     strings = [c.name for c in schema if is_text(c.arrow_type) and c.learned]
@@ -381,7 +395,7 @@ def raw_rows(run: Run) -> "RawRows":
             for batch in file.iter_batches(batch_size=65_536, columns=names, use_threads=False):
                 yield batch.select(names)
 
-    return RawRows(schema, source, marked=isinstance(run.recipe.holdout, str))
+    return source
 
 
 def curator_of(run: Run, rows: "RawRows", *, at_most: int) -> "ExactCurator":
@@ -430,8 +444,8 @@ def _profile(run: Run) -> tuple[list[Path], dict[str, Any]]:
     from synth.rows import EncodedStore
     from synth.table import labels_of
 
-    schema = run.schema
-    rows = raw_rows(run)
+    schema = Constraints(run.schema).coded
+    rows = coded_rows(run)
     most = _learned_from(run)
     curator: Curator = (
         curator_of(run, rows, at_most=most)
@@ -477,10 +491,10 @@ def _fit(run: Run) -> tuple[list[Path], dict[str, Any]]:
     from synth.table import TableModel, fit_encoded
 
     recipe = run.recipe
-    schema = run.schema
+    constraints = Constraints(run.schema)
     profile = Profile.from_json((run.workspace.path / PROFILE).read_text("utf-8"))
-    codec = Codec(schema, profile)
-    encoded = open_store(run.workspace.path / ENCODED, unit_is_row=schema.unit is None)
+    codec = Codec(constraints.coded, profile)
+    encoded = open_store(run.workspace.path / ENCODED, unit_is_row=run.schema.unit is None)
     curator: Curator = (
         ExactCurator(encoded, key=split_key(run))
         if recipe.privacy is None
@@ -494,7 +508,7 @@ def _fit(run: Run) -> tuple[list[Path], dict[str, Any]]:
         seed=recipe.seed,
         threads=recipe.threads,
     )
-    fitted = TableModel(codec, model, frame=pa.Table, threads=recipe.threads)
+    fitted = TableModel(codec, model, frame=pa.Table, threads=recipe.threads, constraints=constraints)
     folder = run.workspace.fresh(MODEL)
     fitted.save(folder)
     files = sorted(folder.iterdir())
@@ -543,12 +557,13 @@ def sample_shard(run: Run, number: int, rows: int) -> Path:
     """Draws and writes one shard, a function of (model digest, seed, shard number) alone."""
     import torch
 
-    from synth.table import load
+    from synth.table import REJECTED, load
 
     torch.set_num_threads(1)
     model: TableModel[pa.Table] = load(run.workspace.path / MODEL)
     digest = run.workspace.records()["fit"].facts["digest"]
-    parts = model.shard(number, rows, seed=run.recipe.seed, first_row=number * run.recipe.shard_rows)
+    first_row, shards = number * run.recipe.shard_rows, len(shards_of(run))
+    parts = model.shard(number, rows, seed=run.recipe.seed, first_row=first_row, of=shards)
     about = {
         "synthetic": "true",
         "generator": f"understudy {versions()['understudy']}",
@@ -559,9 +574,17 @@ def sample_shard(run: Run, number: int, rows: int) -> Path:
     path = shard_path(run, number)
     part = path.with_name(f".{path.name}.part")
     with pq.ParquetWriter(part, model.schema.arrow.with_metadata(about), compression="zstd") as writer:
+        rejected = 0
         while group := list(itertools.islice(parts, GROUP_PARTS)):
-            table = pa.concat_tables(group).unify_dictionaries().replace_schema_metadata(about)
+            rejected += sum(int((p.schema.metadata or {}).get(REJECTED, 0)) for p in group)
+            table = (
+                pa.concat_tables([p.replace_schema_metadata(None) for p in group])
+                .unify_dictionaries()
+                .replace_schema_metadata(about)
+            )
             writer.write_table(table, row_group_size=max(1, len(table)))
+        if model.schema.constraints:
+            writer.add_key_value_metadata({REJECTED: str(rejected)})
     part.replace(path)
     return path
 
@@ -582,7 +605,15 @@ def _sample(run: Run) -> tuple[list[Path], dict[str, Any]]:
     for path in _each(run, shards):
         run.watch.wrote("sample", path)
         files.append(path)
-    return files, {"rows": released_rows(run), "shards": len(shards)}
+    facts = {"rows": released_rows(run), "shards": len(shards)}
+    return files, facts if not run.schema.constraints else {**facts, "rejected": _rejected(files)}
+
+
+def _rejected(shards: Sequence[Path]) -> int:
+    """Drawn rows that were rejected because they broke a constraint, as the shards say."""
+    from synth.table import REJECTED
+
+    return sum(int((pq.read_metadata(path).metadata or {}).get(REJECTED, 0)) for path in shards)
 
 
 def _each(run: Run, shards: list[tuple[int, int]]) -> Iterator[Path]:
@@ -619,17 +650,18 @@ def _validate(run: Run) -> tuple[list[Path], dict[str, Any]]:
     """Measures the shards against training and held-out rows; exact evidence stays in the workspace."""
     from synth.codec import Codec
     from synth.profile import Profile
-    from validation.expectations import check, observe
+    from validation.expectations import check, observe, observe_constraints
     from validation.fitted import fitted
 
     profile = Profile.from_json((run.workspace.path / PROFILE).read_text("utf-8"))
-    released = Codec(run.schema, profile).released_schema()
+    constraints = Constraints(run.schema)
+    released = constraints.released(Codec(constraints.coded, profile).released_schema(), profile)
     schema_path = run.workspace.path / SCHEMA
     write_atomic(schema_path, released.to_json().encode())
     fidelity = (
         exact_evidence(run).open(formal_guarantee=False)
         if run.recipe.privacy is None
-        else fitted(run.schema, profile, _head(run, run.recipe.evidence_rows))
+        else fitted(constraints.coded, profile, constraints.encode(_head(run, run.recipe.evidence_rows)))
     )
     evidence_path = run.workspace.path / EVIDENCE
     write_atomic(evidence_path, json.dumps(fidelity.to_dict(), ensure_ascii=False).encode())
@@ -637,7 +669,8 @@ def _validate(run: Run) -> tuple[list[Path], dict[str, Any]]:
     attacks_paths = [] if run.recipe.privacy is not None else [_write_attacks(run)]
     facts = observe(released_batches(run), released)
     head = _head(run, 20_000)
-    checks = check(head, facts, fidelity, released, run.recipe.gate)
+    broken = observe_constraints(released_batches(run), released) if released.constraints else ()
+    checks = check(head, facts, fidelity, released, run.recipe.gate, broken)
     checks_path = run.workspace.path / CHECKS
     write_atomic(checks_path, json.dumps([asdict(c) for c in checks], ensure_ascii=False).encode())
     failed = sum(not c.success for c in checks)
@@ -849,6 +882,7 @@ def release_files(run: Run) -> dict[str, bytes | Path]:
         schema=schema,
         files=names,
         attacks=attacks,
+        rejected=int(run.workspace.records()["sample"].facts.get("rejected", 0)),
     )
     return {
         **shards,
