@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from privacy.curator import MISSING
 from privacy.errors import ConditionError, InputError
-from synth.keys import is_real, is_text, one
+from synth.keys import from_keys, is_real, is_text, one
 from synth.profile import Profile, key_of
 from synth.rules import (
     Combinations,
@@ -679,10 +680,7 @@ class _Grid:
             info = np.iinfo(kind.to_pandas_dtype())
             return pa.array(np.clip(units, info.min, min(info.max, 2**63 - 1)), mask=missing).cast(kind)
         if pa.types.is_decimal(kind):
-            shift = pa.scalar(10**digits, pa.int64()).cast(pa.decimal128(19, 0))
-            return pc.divide(pa.array(units, mask=missing).cast(pa.decimal128(38, kind.scale)), shift).cast(
-                kind
-            )
+            return from_keys(np.where(missing, MISSING, units), kind)
         return _numbers(units / 10.0**digits, missing, kind)
 
     def gaps(self, values: Numbers, missing: NDArray[np.bool_], kind: pa.DataType) -> pa.Array:

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from privacy.errors import InputError
 from synth.identifier import Pattern
 from synth.schema import REPLACED, Column, Schema, parse_type
+from synth.suggest import Suggestions
 
 DISTINCT = 200_000
 """Distinct values of one column that are counted exactly; beyond, a hash sample of them is."""
@@ -61,10 +62,13 @@ def infer(
     if blind:
         return Schema(columns=tuple(_blind_column(field) for field in first.schema))
     watches = [_Watch(field, at_least=max(at_least, 1)) for field in first.schema]
+    suggestions = Suggestions(list(first.schema), at_least=at_least)
     for batch in _chain(first, batches):
+        suggestions.add(batch)
         for watch, values in zip(watches, batch.columns, strict=True):
             watch.add(values)
-    return Schema(columns=tuple(_column(watch.seen()) for watch in watches))
+    columns = tuple(_column(watch.seen()) for watch in watches)
+    return Schema(columns=columns, constraints=suggestions.found(columns))
 
 
 def infer_table(table: pa.Table, *, at_least: int = 10, blind: bool = False) -> Schema:

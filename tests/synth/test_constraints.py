@@ -356,7 +356,7 @@ def assert_met(table: pa.Table, schema: Schema) -> None:
         {"city": "Ulm"},
         {"country": "DE", "state": "shut"},
         {"prefix": 41, "net": 412.34},
-        {"net": 412.34, "tax": 1.0, "total": 413.34},
+        {"net": 412.34, "tax": 100.0, "total": 512.34},
     ],
 )
 def test_conditions_on_constrained_columns_are_met(given: dict[str, Any]) -> None:

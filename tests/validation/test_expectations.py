@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from synth.schema import OTHER, REPLACED, Schema
+from tests.synth.tables import schema_for
 from tests.validation.test_fidelity import HALF, HOLDOUT, SCHEMA, TRAIN, changed, people, schema_of, shuffled
 from validation.expectations import Check, ColumnFacts, check, observe, observe_constraints
 from validation.fidelity import measure
@@ -229,7 +230,7 @@ def test_each_constraint_is_an_expectation_and_a_broken_one_is_named() -> None:
         {"rule": "combinations", "columns": ["a", "word"], "values": [[1, "x"], [2, "x"], [3, "y"]]},
         {"rule": "missing", "column": "b", "where": "word", "values": ["z"]},
     ]
-    schema = Schema.model_validate({**schema_of(table).model_dump(), "constraints": stated})
+    schema = Schema.model_validate({**schema_for(table).model_dump(), "constraints": stated})
     # A repeated value is found across shards, too.
     broken = observe_constraints(table.to_batches(max_chunksize=1), schema)
     assert broken == (1, 1, 0, 0)
