@@ -101,9 +101,9 @@ class Run:
 
     @property
     def schema(self) -> Schema:
-        """The schema that the recipe names; under privacy, what of it may be believed."""
-        privacy = self.recipe.privacy
-        return self.stated if privacy is None else self.stated.public(unit=privacy.unit)
+        """The columns that are released; under privacy, what of them may be believed."""
+        privacy, kept = self.recipe.privacy, self.stated.kept
+        return kept if privacy is None else kept.public(unit=privacy.unit)
 
     @property
     def stated(self) -> Schema:
@@ -327,8 +327,8 @@ def _ingest(run: Run) -> tuple[list[Path], dict[str, Any]]:
     with pq.ParquetWriter(part, arrow, compression="zstd", compression_level=1) as writer:
         for source, is_held in ((run.source(), False), (held, True)):
             rows = 0
-            for whole in () if source is None else reading.batches(source, schema.arrow):
-                batch = _needed(whole, schema)
+            for whole in () if source is None else reading.batches(source, run.stated.arrow):
+                batch = _needed(whole.select(list(schema.names)).cast(schema.arrow), schema)
                 marked = (
                     batch if held is None else batch.append_column(HELD_OUT, pa.array([is_held] * len(batch)))
                 )

@@ -8,7 +8,8 @@ calls sdtypes becomes kinds:
     boolean                         boolean; categorical, if it is written in strings
     datetime                        datetime; if it is written in strings, see below
     id                              identifier, with `regex_format` as pattern where our grammar has it
-    unknown, email, phone_number…   strings: text; integers: identifier; latitude, longitude: numerical
+    email, phone_number, name…      strings: text that is made up (`personal`); integers: identifier
+    unknown, and what we lack       strings: text; integers: identifier; latitude, longitude: numerical
 
 Where sdtype and data disagree, as with an `id` that is a float, the data's type decides. SDV keeps datetimes
 as strings of a ``datetime_format``, too: such a column is categorical where the format has no finer part than
@@ -301,7 +302,33 @@ def _kind(sdtype: str, column: Mapping[str, Any], type: pa.DataType) -> dict[str
 _PLAIN_NUMBERS = frozenset({"numerical", "boolean", "datetime", "latitude", "longitude"})
 
 
+PERSONAL = {
+    "name": "name",
+    "first_name": "first_name",
+    "last_name": "last_name",
+    "user_name": "user_name",
+    "email": "email",
+    "phone_number": "phone",
+    "address": "address",
+    "street_address": "street",
+    "city": "city",
+    "postcode": "postcode",
+    "credit_card_number": "card",
+    "iban": "iban",
+    "ssn": "national_number",
+}
+"""What SDV calls personal data, and what we make up for it."""
+
+
 def _text(sdtype: str) -> dict[str, Any]:
+    if sdtype in PERSONAL:
+        note = f"SDV calls it {sdtype}; every value is made up"
+        return {
+            "kind": "text",
+            "action": "regenerate",
+            "personal": {"what": PERSONAL[sdtype]},
+            "note": note,
+        }
     return {
         "kind": "text",
         "action": "replace",
@@ -401,6 +428,9 @@ def _sdv_column(column: Column) -> dict[str, Any]:
     type = column.arrow_type
     if column.kind == "identifier":
         return {"sdtype": "id"} | ({"regex_format": _regex(column.pattern)} if column.pattern else {})
+    if column.personal is not None:
+        sdtypes = {what: sdtype for sdtype, what in PERSONAL.items()}
+        return {"sdtype": sdtypes[column.personal.what], "pii": True}
     if column.kind in ("text", "duration", "empty"):
         return {"sdtype": "unknown", "pii": column.kind == "text"}
     if column.kind == "boolean" or pa.types.is_boolean(type):

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from privacy.errors import SchemaError, UsageError
 from synth import rules
+from synth.people import Personal
 from synth.rules import Combinations, Constraint
 
 Kind = Literal[
@@ -69,7 +70,12 @@ class Column(BaseModel):
     pattern: Annotated[
         str | None, Field(description="form of an identifier: literals, [a-z] classes, {n}")
     ] = None
-    action: Annotated[Literal["replace"] | None, Field(description="what is done with a text")] = None
+    action: Annotated[
+        Literal["replace", "regenerate", "drop"] | None, Field(description="what is done with a text")
+    ] = None
+    personal: Annotated[
+        Personal | None, Field(description="what a text with `action: regenerate` is made up as")
+    ] = None
     learn: Annotated[
         Literal["none"] | None,
         Field(description="none: under privacy, bounds and categories must be declared, not learned"),
@@ -90,6 +96,16 @@ class Column(BaseModel):
             )
         if self.kind != "text" and self.action is not None:
             raise ValueError(f"action is for kind: text, however: kind: {self.kind}; leave it out")
+        if (self.action == "regenerate") != (self.personal is not None):
+            raise ValueError(
+                "`action: regenerate` and `personal` belong together, however: one is there without the other; "
+                "write e.g. `personal: {what: email}`"
+            )
+        if self.personal is not None and self.type not in ("string", "large_string"):
+            raise ValueError(
+                f"personal data are made up as strings, however: type={self.type}; write kind: identifier, or "
+                "`action: drop`"
+            )
         if self.categories is not None and len(set(self.categories)) != len(self.categories):
             raise ValueError("categories must differ from each other, however: one is listed twice")
         return self
@@ -147,6 +163,14 @@ _FORGOTTEN = {
     "note": None,
 }
 """Facts of a column that are not declared, so taken from rows."""
+
+
+def _forgotten(column: Column) -> Column:
+    """A column without what rows showed; what is done with personal data is the steward's word."""
+    personal = column.personal
+    if personal is not None:
+        personal = Personal(what=personal.what, of=personal.of)
+    return column.model_copy(update={**_FORGOTTEN, "personal": personal})
 
 
 class Schema(BaseModel):
@@ -208,7 +232,7 @@ class Schema(BaseModel):
         """
         for column in self.columns:
             column.check_public()
-        changed = [c if c.declared else c.model_copy(update=_FORGOTTEN) for c in self.columns]
+        changed = [c if c.declared else _forgotten(c) for c in self.columns]
         believed = tuple(c for c in self.constraints if c.declared)
         for constraint in believed:
             if isinstance(constraint, Combinations) and constraint.values is None:
@@ -230,6 +254,20 @@ class Schema(BaseModel):
     def names(self) -> tuple[str, ...]:
         """The names of the columns, in order."""
         return tuple(c.name for c in self.columns)
+
+    @property
+    def kept(self) -> "Schema":
+        """The schema without the columns that are dropped: nothing of these is stored, learned or released.
+
+        Raises:
+            SchemaError: all of them are, or a constraint is about one.
+        """
+        kept = tuple(c for c in self.columns if c.action != "drop")
+        if len(kept) == len(self.columns):
+            return self
+        if not kept:
+            raise SchemaError("a schema must keep a column, however: all have `action: drop`; keep one")
+        return self.model_copy(update={"columns": kept})
 
     @property
     def arrow(self) -> pa.Schema:

@@ -489,7 +489,7 @@ def fit(
     _at_least(0, seed=seed, at_least=at_least)
     _at_least(1, threads=threads)
     table = _arrow(frame)
-    known = schema or infer_table(table)
+    known = (schema or infer_table(table)).kept
     absent = [n for n in known.names if n not in table.column_names]
     if absent:
         raise InputError(f"a table must have the columns of its schema, however: {absent[0]!r} is not there")

@@ -181,7 +181,9 @@ def _notes(column: Column, measured: ColumnFidelity | None, *, unit: bool) -> It
         yield "equal values mean one person or thing"
     if column.kind == "identifier":
         yield "made anew by its pattern"
-    if column.kind == "text":
+    if column.personal is not None:
+        yield f"made up: {column.personal.what.replace('_', ' ')}"
+    elif column.kind == "text":
         yield "free text, replaced"
     if measured and measured.missing_synthetic:
         yield f"{_percent(measured.missing_synthetic)} missing"

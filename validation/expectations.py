@@ -109,7 +109,9 @@ def observe(batches: Iterable[pa.RecordBatch], schema: Schema) -> tuple[ColumnFa
 
     One batch is in memory at a time, and 8 bytes for each identifier.
     """
-    counters = [_Counter(column, unique=column.name != schema.unit) for column in schema]
+    counters = [
+        _Counter(column, unique=_is_unique(column) and column.name != schema.unit) for column in schema
+    ]
     for batch in batches:
         for counter in counters:
             counter.add(batch)
@@ -137,12 +139,17 @@ def observe_constraints(batches: Iterable[pa.RecordBatch], schema: Schema) -> tu
     return tuple(counts)
 
 
+def _is_unique(column: Column) -> bool:
+    """Whether values of a column must differ from each other."""
+    return column.kind == "identifier" or (column.personal is not None and column.personal.unique)
+
+
 class _Counter:
     """Adds up the facts of one column."""
 
     def __init__(self, column: Column, *, unique: bool) -> None:
         self._column = column
-        self._unique = unique and column.kind == "identifier"
+        self._unique = unique
         self._types: dict[str, None] = {}
         self._rows = self._missing = 0
         self._ends: tuple[Any, Any] | None = None
@@ -295,7 +302,7 @@ def _allowed(present: pa.Array, column: Column) -> npt.NDArray[np.bool_]:
     """Which values may stand in the column as far as categories, pattern and replacement say."""
     text = pa.types.is_string(present.type) or pa.types.is_large_string(present.type)
     found: npt.NDArray[np.bool_] | None = None
-    if column.kind == "text" and text:
+    if column.kind == "text" and text and column.personal is None:
         found = pc.equal(present, pa.scalar(REPLACED, present.type)).to_numpy(zero_copy_only=False)
     elif column.kind == "identifier" and text and column.pattern is not None:
         regex = f"\\A(?:{_regex(column.pattern)})\\z"
@@ -611,7 +618,7 @@ def _on_rows(column: Column, place: str, rows: pa.Table, schema: Schema) -> Iter
             max_value=most,
         )
     closed = column.kind in CLOSED and bool(column.categories)
-    if closed or (column.kind == "text" and _is_text(kind)):
+    if closed or (column.kind == "text" and column.personal is None and _is_text(kind)):
         values = _categories(column, kind).to_pylist() if closed else [REPLACED]
         yield asked(
             "ExpectColumnValuesToBeInSet",

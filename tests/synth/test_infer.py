@@ -438,7 +438,9 @@ def test_the_form_of_few_values_is_not_written_down() -> None:
 
 def test_social_security_numbers_are_made_anew() -> None:
     found = one(codes("[0-9]{3}-[0-9]{2}-[0-9]{4}", 300), name="SSN")
-    assert (found.kind, found.pattern) == ("identifier", "[0-9]{3}-[0-9]{2}-[0-9]{4}")
+    assert (found.kind, found.action, found.pattern) == ("text", "regenerate", None)
+    assert found.personal is not None
+    assert (found.personal.what, found.personal.unique) == ("national_number", True)
 
 
 def test_card_numbers_in_integers_are_identifiers() -> None:
