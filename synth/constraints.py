@@ -247,6 +247,8 @@ class Constraints:
                 found |= breaks(constraint, table, self.schema)
         for name in (*self._sums, *self._gaps):
             found |= _outside(self.schema[name], table.column(name))
+            if not self.schema[name].nullable:
+                found |= _null(_one(table.column(name)))
         return found
 
     def to_draw_anew(self, table: pa.Table) -> Iterator[tuple[NDArray[np.bool_], tuple[str, ...]]]:
@@ -254,8 +256,17 @@ class Constraints:
         for name, constraint in self._absent.items():
             whole = {n: _one(table.column(n)) for n in constraint.names}
             rows = _null(whole[name]) & ~_says(constraint, whole)
-            coded = tuple(c.name for c in self._gaps[name].columns) if name in self._gaps else (name,)
-            yield rows, coded
+            yield rows, self._coded_of(name)
+        for name in (*self._sums, *self._gaps):
+            if not self.schema[name].nullable:
+                terms = self._sums[name].rule.terms if name in self._sums else (name,)
+                yield _null(_one(table.column(name))), tuple(c for t in terms for c in self._coded_of(t))
+
+    def _coded_of(self, name: str) -> tuple[str, ...]:
+        """What is learned in place of a column, as far as it is its own."""
+        if name in self._gaps:
+            return self._gaps[name].names
+        return (name,) if name in self.coded.names else ()
 
     @property
     def unique(self) -> tuple[Unique, ...]:

@@ -567,10 +567,23 @@ def _what(seen: _Seen, finding: str | None) -> str | None:
     hinted = finding == "name of a person"
     if not hinted and (finding is not None or len(texts) < 20):
         return None
+    called = next((what for word, what in _CALLED.items() if word in _words(seen.name)), None)
+    if hinted and called is not None and seen.distinct > 20:
+        return called
     what, share, _ = recognized(texts)
-    if what is None or share < (0.3 if hinted else 0.7):
-        return None
-    return what
+    return what if share >= (0.3 if hinted else 0.7) else None
+
+
+_CALLED = {
+    "first": "first_name",
+    "given": "first_name",
+    "last": "last_name",
+    "surname": "last_name",
+    "family": "last_name",
+    "maiden": "last_name",
+    "user": "user_name",
+}
+"""What a column is called that leaves no doubt which name of a person it holds."""
 
 
 _MADE_UP = {

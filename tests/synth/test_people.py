@@ -169,6 +169,16 @@ def test_names_of_every_locale_are_recognized(locale: str) -> None:
     assert share > 0.7
 
 
+def test_a_column_that_is_called_a_first_name_is_one_in_any_language_unless_it_is_a_category() -> None:
+    words = [
+        f"{a}{b}" for a in ("Ng", "Li", "Oke", "Zu", "Ama") for b in ("wa", "ri", "tu", "lo", "ke", "si")
+    ]
+    found = infer_table(pa.table({"first_name": words * 3}))["first_name"]
+    assert found.personal is not None
+    assert found.personal.what == "first_name"
+    assert infer_table(pa.table({"last": ["won", "lost"] * 50}))["last"].kind == "categorical"
+
+
 def test_names_of_things_are_not_names_of_people() -> None:
     things = [
         "Delta Air Lines Inc.",
