@@ -916,8 +916,8 @@ def _is_national(text: str) -> bool:
         return sum(doubled) % 10 == 0
     if re.fullmatch(r"[12][0-9]{4}([0-9]{2}|2[AB])[0-9]{8}", plain):
         # Corsica counts as the department that it was, and its halves.
-        number = plain[:5] + {"2A": "19", "2B": "18"}.get(plain[5:7], plain[5:7]) + plain[7:13]
-        return (97 - int(number) % 97) == int(plain[13:])
+        born = plain[:5] + {"2A": "19", "2B": "18"}.get(plain[5:7], plain[5:7]) + plain[7:13]
+        return (97 - int(born) % 97) == int(plain[13:])
     digits = plain.replace("-", "")
     if not re.fullmatch(r"[0-9]{11}", digits) or len(set(digits)) == 1:
         return False

@@ -31,7 +31,7 @@ NUMBERS = 120
 SAMPLE = 200
 """Rows of the first batch in which sums are looked for."""
 
-BY_CHANCE = 0.05
+BY_CHANCE = 0.2
 """Share of pairs of unrelated rows that must break an order, or it says nothing."""
 
 TIGHT = 0.5
