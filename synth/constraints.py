@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from privacy.curator import MISSING
 from privacy.errors import ConditionError, InputError
 from synth.keys import from_keys, is_real, is_text, one
-from synth.profile import Profile, key_of
+from synth.profile import ColumnProfile, Profile, key_of
 from synth.rules import (
     Combinations,
     Missing,
@@ -251,6 +251,11 @@ class Constraints:
                 found |= _null(_one(table.column(name)))
         return found
 
+    @property
+    def may_miss(self) -> bool:
+        """Whether a column may come out missing that must not be."""
+        return bool(self._absent) or any(not self.schema[n].nullable for n in (*self._sums, *self._gaps))
+
     def to_draw_anew(self, table: pa.Table) -> Iterator[tuple[NDArray[np.bool_], tuple[str, ...]]]:
         """Rows in which a column is missing and must not be, with the coded columns that must be drawn anew."""
         for name, constraint in self._absent.items():
@@ -375,14 +380,9 @@ def breaks(constraint: object, table: pa.Table, schema: Schema) -> NDArray[np.bo
         found = ~np.asarray(pc.is_in(joint.encode(whole), value_set=pa.array(joint.labels, pa.string())))
     elif isinstance(constraint, Unique):
         hashes, known = unique_keys(constraint, table)
-        first = np.zeros(len(table), np.bool_)
-        first[np.unique(hashes, return_index=True)[1]] = True
-        found = known & ~first
-        # A row that is not compared must not have taken the place of one that is.
-        if not known.all():
-            first = np.zeros(len(table), np.bool_)
-            first[np.flatnonzero(known)[np.unique(hashes[known], return_index=True)[1]]] = True
-            found = known & ~first
+        first = np.flatnonzero(known)[np.unique(hashes[known], return_index=True)[1]]
+        found = known.copy()
+        found[first] = False
     return found
 
 
@@ -893,7 +893,7 @@ def _word(values: Sequence[str | None]) -> str:
     return json.dumps(list(values), ensure_ascii=False)
 
 
-def _learned(profile: Profile, name: str):  # type: ignore[no-untyped-def]
+def _learned(profile: Profile, name: str) -> ColumnProfile:
     return next(c for c in profile.columns if c.name == name)
 
 

@@ -189,17 +189,18 @@ class TableModel(Generic[Frame]):
             rng = np.random.Generator(bits.jumped(number))
             drawn = self._model.draw(size, rng, given=condition.of(size, rng) if condition else None)
             drawn = self._with_what_is_there(drawn, rng, given)
-            table = self._table_of(drawn, given)
+            table = self._table_of(drawn, given, first_row=first_row + done, salt=salt)
             kept = ~self._constraints.broken(table) & _meets(table, given)
             for unique in seen:
                 kept &= unique.new(table, kept)
             index = np.flatnonzero(kept)[: rows - done]
             drawn_rows, number = drawn_rows + size, number + 1
-            # Identifiers are numbered by the rows that are kept.
-            out = self._table_of(drawn.take(index), given, first_row=first_row + done, salt=salt)
+            if len(index) < size:
+                # Identifiers are numbered by the rows that are kept.
+                table = self._table_of(drawn.take(index), given, first_row=first_row + done, salt=salt)
             done += len(index)
             rejected = size - len(index) if done < rows else int((~kept[: _last(kept, index)]).sum())
-            yield out.replace_schema_metadata({REJECTED: str(rejected)} if rejected else None)
+            yield table.replace_schema_metadata({REJECTED: str(rejected)} if rejected else None)
 
     def _table_of(
         self, drawn: Encoded, given: Mapping[str, object], *, first_row: int = 0, salt: str = ""
@@ -213,7 +214,7 @@ class TableModel(Generic[Frame]):
         self, drawn: Encoded, rng: np.random.Generator, given: Mapping[str, object]
     ) -> Encoded:
         """Rows whose columns that must not be missing are drawn given all others, exactly where the model is."""
-        if not self._constraints.schema.constraints:
+        if not self._constraints.may_miss:
             return drawn
         names = list(self._codec.schema.names)
         for missing, columns in self._constraints.to_draw_anew(self._table_of(drawn, given)):
