@@ -28,6 +28,9 @@ SAYING = 20
 NUMBERS = 120
 """Columns of numbers that are compared with each other at most."""
 
+DISTINCT_ROWS = 5000
+"""Rows of the first batch in which distinct values are counted."""
+
 SAMPLE = 200
 """Rows of the first batch in which sums are looked for."""
 
@@ -36,6 +39,9 @@ BY_CHANCE = 0.2
 
 TIGHT = 0.5
 """A gap must vary less than this share of what the upper column varies."""
+
+ROUGH = 1.2
+"""A gap may have at most so many times the distinct values of the upper column; else round numbers would be lost."""
 
 SHARED = 0.95
 """Share of the rows whose combination enough rows must share."""
@@ -99,6 +105,7 @@ class _Orders:
         self._gap = np.zeros((3, many, many))
         self._own = np.zeros((3, many))
         self._chance = np.zeros((many, many))
+        self._rough = np.zeros((many, many))
         self._ties = np.zeros((many, many), np.int64)
         self._first = True
 
@@ -125,6 +132,10 @@ class _Orders:
                 if self._first:
                     unrelated = moved[:, high] - values[:, low]
                     unrelated = unrelated[np.isfinite(unrelated)]
+                    met = gap[:DISTINCT_ROWS]
+                    kinds = np.unique(values[:DISTINCT_ROWS, high][np.isfinite(met)])
+                    gaps = np.unique(np.round(met[np.isfinite(met)], 6))
+                    self._rough[low, high] = len(gaps) / max(1, len(kinds))
                     self._chance[low, high] = float((unrelated < 0).mean()) if len(unrelated) else 0.0
         self._first = False
 
@@ -159,6 +170,8 @@ class _Orders:
     def _helps(self, low: int, high: int, known: Mapping[str, Column], rows: int) -> bool:
         lower, upper = known[self._names[low]], known[self._names[high]]
         if not _is_ordered(lower) or self._both[low, high] < max(50, 0.1 * rows):
+            return False
+        if self._rough[low, high] > ROUGH:
             return False
         if self._chance[low, high] < BY_CHANCE or not _same_grid(lower, upper):
             return False

@@ -554,6 +554,13 @@ def test_a_gap_that_would_lose_the_digits_of_its_column_is_not_suggested() -> No
     assert [str(c) for c in infer_table(exact).constraints] == ["low <= high"]
 
 
+def test_a_gap_that_would_lose_round_numbers_is_not_suggested() -> None:
+    rng = np.random.default_rng(0)
+    loan = rng.integers(1, 40, 2000) * 1000
+    balance = np.round(loan * rng.uniform(0.6, 1, 2000), 2)
+    assert infer_table(pa.table({"balance": balance, "loan": loan * 1.0})).constraints == ()
+
+
 def test_values_of_few_rows_are_not_written_into_a_constraint() -> None:
     state = np.array(["open"] * 200 + ["shut"] * 200 + ["odd"] * 3)
     table = pa.table(
