@@ -267,6 +267,12 @@ class Constraints:
                 terms = self._sums[name].rule.terms if name in self._sums else (name,)
                 yield _null(_one(table.column(name))), tuple(c for t in terms for c in self._coded_of(t))
 
+    def said_missing(self, table: pa.Table) -> Iterator[tuple[NDArray[np.bool_], str]]:
+        """Rows in which a rule says that a column is missing, with its coded column."""
+        for name, constraint in self._absent.items():
+            if name in self.coded.names:
+                yield _says(constraint, {constraint.where: _one(table.column(constraint.where))}), name
+
     def _coded_of(self, name: str) -> tuple[str, ...]:
         """What is learned in place of a column, as far as it is its own."""
         if name in self._gaps:

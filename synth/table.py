@@ -217,7 +217,15 @@ class TableModel(Generic[Frame]):
         if not self._constraints.may_miss:
             return drawn
         names = list(self._codec.schema.names)
-        for missing, columns in self._constraints.to_draw_anew(self._table_of(drawn, given)):
+        table = self._table_of(drawn, given)
+        gone = drawn.states.copy()
+        for rows, name in self._constraints.said_missing(table):
+            field = self._codec.layout.fields[names.index(name)]
+            if field.group is not None and field.rates[0] <= 0:
+                # It is never missing without its group, so the others of the group are missing with it.
+                gone[rows, field.group] = 0
+        drawn = Encoded(states=gone, scores=drawn.scores)
+        for missing, columns in self._constraints.to_draw_anew(table):
             index = np.flatnonzero(missing)
             if not len(index) or any(c in given for c in columns):
                 continue
@@ -226,8 +234,8 @@ class TableModel(Generic[Frame]):
                 at = names.index(column)
                 group: int | None = self._codec.layout.fields[at].group
                 together = [at] if group is None else [group, *self._together(group)]
-                gone = np.isin(states[:, together], (0, UNKNOWN))
-                states[:, together] = np.where(gone, UNKNOWN, states[:, together])
+                lacking = np.isin(states[:, together], (0, UNKNOWN))
+                states[:, together] = np.where(lacking, UNKNOWN, states[:, together])
             unknown = Encoded(states=states, scores=drawn.scores[index])
             anew = self._model.draw(len(index), rng, given=unknown, present=True)
             whole, scores = drawn.states.copy(), drawn.scores.copy()

@@ -531,3 +531,25 @@ def test_a_column_that_follows_from_others_is_full_where_the_schema_says_so(rule
     if rule == "order":
         assert abs(drawn["low"].null_count / 1500 - gone.mean()) < 0.06
     assert_met(drawn, schema)
+
+
+def test_columns_that_are_missing_together_follow_the_one_that_a_rule_is_about() -> None:
+    rng = np.random.default_rng(3)
+    single = rng.random(800) < 0.8
+    table = pa.table(
+        {
+            "kind": np.where(single, "single", "joint"),
+            "income": pa.array(rng.normal(50, 9, 800), mask=single),
+            "checked": pa.array(rng.choice(["yes", "no"], 800), mask=single),
+        }
+    )
+    rule = {"rule": "missing", "column": "income", "where": "kind", "values": ["single"]}
+    fitted = synth.fit(
+        # Too small a model to know that all three go together.
+        table, "gmm", schema=constrained(table, rule), options={"components": 1}, threads=1,
+    )  # fmt: skip
+    drawn = fitted.sample(1000, seed=1)
+    alone = np.array([k == "single" for k in drawn["kind"].to_pylist()])
+    assert 0.7 < alone.mean() < 0.9
+    for name in ("income", "checked"):
+        assert (drawn[name].is_null().to_numpy() == alone).all()
