@@ -24,6 +24,7 @@ from privacy.curator import Floats
 from privacy.errors import RecipeError
 from privacy.private import PrivateCurator
 from synth.codec import Codec, Encoded
+from synth.constraints import Constraints
 from synth.keys import from_keys, is_real, is_text
 from synth.learn import learn
 from synth.profile import declared_bounds, key_of
@@ -76,7 +77,7 @@ def examine(run: Run, *, rows: int = ROWS, canaries: int = CANARIES) -> Audited:
     Raises:
         RecipeError: it has no privacy section, or breaks a rule.
     """
-    recipe, schema = run.recipe, run.schema
+    recipe, schema = run.recipe, Constraints(run.schema).coded
     if recipe.privacy is None:
         raise RecipeError("an audit needs a promise, however: the recipe has no `privacy` section; add one")
     check(run)
@@ -109,7 +110,7 @@ def last(run: Run) -> dict[str, Any] | None:
 
 
 def _fitted(run: Run, table: pa.Table, rng: np.random.Generator) -> tuple[Codec, Model]:
-    recipe, schema = run.recipe, run.schema
+    recipe, schema = run.recipe, Constraints(run.schema).coded
     assert recipe.privacy is not None
     rows = RawRows(schema, table_source(table))
     key = rng.bytes(32)

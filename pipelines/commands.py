@@ -105,6 +105,7 @@ def init(
     example: str | None = None,
     blind: Flag = False,
     sdv_metadata: Path | None = None,
+    sdv_constraints: Path | None = None,
     force: Flag = False,
     json: Flag = False,
 ) -> None:
@@ -117,6 +118,7 @@ def init(
         example: write a real table to try instead: flights.
         blind: names and kinds only; nothing is taken from the rows.
         sdv_metadata: SDV metadata JSON that says the kinds.
+        sdv_constraints: JSON of SDV's constraints, as get_constraints of SDV 2 writes it.
         force: overwrite files that are there.
         json: print one JSON object.
     """
@@ -129,7 +131,15 @@ def init(
     check_targets(here, force=force)
     source = str(write_example(example, here, force=force)) if example is not None else data
     assert source is not None
-    written = initialize(source, here, query=query, blind=blind, force=force, sdv_metadata=sdv_metadata)
+    written = initialize(
+        source,
+        here,
+        query=query,
+        blind=blind,
+        force=force,
+        sdv_metadata=sdv_metadata,
+        sdv_constraints=sdv_constraints,
+    )
     if json:
         console.say_json(written.to_dict())
         return
@@ -471,21 +481,23 @@ def audit(
         raise ReleaseError("an audit must not contradict what is promised, however: it does; publish nothing")
 
 
-def metadata(schema: Path, /) -> None:
+def metadata(schema: Path, /, *, constraints: Flag = False) -> None:
     """Write a schema as SDV metadata JSON (V1), to stdout.
 
     Args:
         schema: the schema, YAML or JSON.
+        constraints: write its constraints instead, as load_constraints of SDV 2 reads them.
     """
     from privacy.errors import SchemaError
-    from synth.metadata import to_sdv
+    from synth.metadata import constraints_to_sdv, to_sdv
     from synth.schema import Schema
 
     try:
         text = schema.read_text("utf-8")
     except (OSError, UnicodeDecodeError):
         raise SchemaError(f"a schema must be a readable UTF-8 file, however: {schema} is not") from None
-    console.say_json(to_sdv(Schema.parse(text, source=schema.name)))
+    known = Schema.parse(text, source=schema.name)
+    console.say_json(constraints_to_sdv(known) if constraints else to_sdv(known))
 
 
 def doctor(*, json: Flag = False) -> None:

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,7 @@ def say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
 
 
-def say_json(data: Mapping[str, Any]) -> None:
+def say_json(data: Mapping[str, Any] | Sequence[Any]) -> None:
     """A result for a program, on stdout."""
     sys.stdout.write(json.dumps(data, ensure_ascii=False) + "\n")
 

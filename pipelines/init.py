@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -22,12 +22,15 @@ from synth.infer import infer
 from synth.metadata import from_sdv
 from synth.schema import Schema
 
+J = TypeVar("J", dict[str, Any], list[Any])
+
 HEADER = """\
 # The schema of {source}. Review it: it is the only thing that is known of the columns.
 # What was taken from the rows is marked `facts: observed`. Bounds and categories marked so are for your review
 # and learned anew at each release; where you know them from a public source, write
 # `facts: "declared: the source"`, and they bind. Kind, type, step, digits and pattern hold as written;
 # under `privacy` all of them but kind and type are forgotten unless declared (docs/privacy.md).
+# Constraints at the end, where there are any, hold in every released row: take out what only happens to hold.
 """
 
 RECIPE = """\
@@ -59,6 +62,7 @@ class Written:
         columns: number of columns.
         kinds: kind → number of columns.
         warnings: what a person must look at.
+        constraints: what all rows meet, and will in every released one unless it is taken out, with the reason.
         command: what makes a release of it.
     """
 
@@ -67,6 +71,7 @@ class Written:
     columns: int
     kinds: dict[str, int]
     warnings: tuple[str, ...]
+    constraints: tuple[str, ...]
     command: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -78,6 +83,7 @@ class Written:
         kinds = ", ".join(f"{n} {kind}" for kind, n in self.kinds.items())
         lines = [f"Wrote {self.schema} and {self.recipe}: {self.columns} columns ({kinds})."]
         lines += [f"  ! {w}" for w in self.warnings]
+        lines += [f"  = {c}" for c in self.constraints]
         lines += [f"Review both, then: {self.command}"]
         return "\n".join(lines)
 
@@ -90,6 +96,7 @@ def initialize(
     force: bool,
     query: str | None = None,
     sdv_metadata: Path | None = None,
+    sdv_constraints: Path | None = None,
 ) -> Written:
     """Writes `schema.yaml` and `recipe.yaml` for a table.
 
@@ -100,19 +107,25 @@ def initialize(
         blind: whether nothing is taken from the rows but the types of their columns.
         force: whether files that are there are overwritten.
         sdv_metadata: SDV metadata JSON, which then says the kinds; nothing is taken from the rows but types.
+        sdv_constraints: JSON of SDV's constraints, beside the metadata.
 
     Raises:
-        UsageError: a file is there already.
+        UsageError: a file is there already, or there are SDV's constraints without metadata.
         InputError: the table cannot be read.
     """
     targets = check_targets(folder, force=force)
+    if sdv_constraints is not None and sdv_metadata is None:
+        raise UsageError(
+            "SDV's constraints are read beside SDV's metadata, however: there are none; add --sdv-metadata"
+        )
     found = reading.find(str(source), query, lambda text: Path(text).resolve())
     aside = Aside(most=MOST_BROKEN)
     types = reading.infer_types(found, aside)
     if sdv_metadata is None:
         schema = infer(lambda: _rows(found, types), blind=blind)
     else:
-        schema = from_sdv(_json_of(sdv_metadata), types)
+        constraints = [] if sdv_constraints is None else _json_of(sdv_constraints, list)
+        schema = from_sdv(_json_of(sdv_metadata, dict), types, constraints)
     place = _place_of(found)
     name = slug(place.stem)
     text = RECIPE.format(name=name, input=_input(found, folder), dataset=dataset_for(place, name, folder))
@@ -128,6 +141,7 @@ def initialize(
         columns=len(schema),
         kinds=_kinds(schema),
         warnings=(*outside, *_broken(aside), *_nameless(found), *_notes(schema)),
+        constraints=tuple(f"{c}: {c.note}" if c.note else str(c) for c in schema.constraints),
         command=f"understudy release recipe.yaml{root}",
     )
 
@@ -173,15 +187,17 @@ def check_targets(folder: Path, *, force: bool) -> tuple[Path, Path]:
     return targets
 
 
-def _json_of(path: Path) -> dict[str, Any]:
+def _json_of(path: Path, kind: type[J]) -> J:
     try:
-        data = json.loads(path.read_text("utf-8"))
+        data: Any = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as e:
         raise SchemaError(
-            f"SDV metadata must be a readable JSON file, however: {path}: {getattr(e, 'strerror', None) or 'no JSON'}"
+            f"SDV's metadata and constraints must be readable JSON files, however: {path}: "
+            f"{getattr(e, 'strerror', None) or 'no JSON'}"
         ) from None
-    if not isinstance(data, dict):
-        raise SchemaError(f"SDV metadata must be a JSON object, however: {path} holds {type(data).__name__}")
+    if not isinstance(data, kind):
+        wanted = "an object" if kind is dict else "a list"
+        raise SchemaError(f"JSON of SDV must be {wanted}, however: {path} holds {type(data).__name__}")
     return data
 
 

@@ -210,7 +210,7 @@ def describe(run: "Run") -> str:
         lines.append("lifetime: none yet; this release makes its own epsilon the dataset's")
     else:
         lines.append(_lifetime_line(run, spent.loss, spent.epsilon, spent.lifetime))
-    return "; ".join([*lines, *notes_of(schema, run.stated)])
+    return "; ".join([*lines, *notes_of(schema, run.stated.kept)])
 
 
 def _lifetime_line(run: "Run", loss: Loss, epsilon: float, lifetime: "Lifetime") -> str:

@@ -33,6 +33,7 @@ from pipelines.source import Source
 from pipelines.workspace import Record, Workspace, digest_of, sha256, write_atomic
 from privacy.certificate import Certificate, with_guarantee, without_guarantee
 from privacy.errors import GateRefused, InputError, RowError, SchemaError, UnderstudyError
+from synth.constraints import Constraints
 from synth.keys import is_text
 from synth.schema import REPLACED, Schema
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from privacy.curator import Curator, ExactCurator
     from privacy.inside import Exact
     from synth.rows import RawRows
+    from synth.rows import Source as RowSource
     from synth.table import TableModel
     from validation.evidence import Evidence
     from validation.gates import Finding, Verdict
@@ -108,9 +110,14 @@ class Run:
 
     @property
     def schema(self) -> Schema:
-        """The schema that the recipe names; under privacy, what of it may be believed."""
-        privacy = self.recipe.privacy
-        return self.stated if privacy is None else self.stated.public(unit=privacy.unit)
+        """The columns that are released; under privacy, what of them may be believed."""
+        return self.source_schema.kept
+
+    @property
+    def source_schema(self) -> Schema:
+        """The columns that the source has, those that are dropped included; under privacy, what may be believed."""
+        privacy, stated = self.recipe.privacy, self.stated
+        return stated if privacy is None else stated.public(unit=privacy.unit)
 
     @property
     def stated(self) -> Schema:
@@ -306,7 +313,7 @@ def check(run: Run) -> None:
         check_private(name)
         private.check_private(run)
     check_learned(run.schema, target=run.recipe.targets, protected=run.recipe.protected)
-    sources, arrow = (run.source(), run.holdout_source()), run.schema.arrow
+    sources, arrow = (run.source(), run.holdout_source()), run.source_schema.arrow
     if run.recipe.privacy is not None and "ingest" in run.workspace.records():
         return  # What was asked about is never read again, whatever became of it.
     for source in sources:
@@ -400,7 +407,7 @@ def _ingest(run: Run) -> tuple[list[Path], dict[str, Any]]:
         for source, is_held in ((run.source(), False), (held, True)):
             rows = 0
             for whole in () if source is None else _read(run, source, aside):
-                batch = _needed(whole, schema)
+                batch = _needed(whole.select(list(schema.names)).cast(schema.arrow), schema)
                 marked = (
                     batch if held is None else batch.append_column(HELD_OUT, pa.array([is_held] * len(batch)))
                 )
@@ -415,7 +422,7 @@ def _ingest(run: Run) -> tuple[list[Path], dict[str, Any]]:
     run.watch.wrote("ingest", target)
     drift: list[str] = []
     if run.recipe.allow_drift:
-        drift += reading.recorded_drift(reading.drift_of(run.source(), schema.arrow))
+        drift += reading.recorded_drift(reading.drift_of(run.source(), run.source_schema.arrow))
     facts: dict[str, Any] = {"rows": counts[0], "columns": len(schema)}
     if aside.rows:
         facts["set_aside"] = len(aside.rows)
@@ -427,7 +434,7 @@ def _ingest(run: Run) -> tuple[list[Path], dict[str, Any]]:
 def _read(run: Run, source: reading.Table, aside: Aside) -> Iterator[pa.RecordBatch]:
     """The rows of a source, which must stay as it is meanwhile."""
     before = reading.stamp(source)
-    yield from reading.batches(source, run.schema.arrow, aside=aside, adapt=run.recipe.allow_drift)
+    yield from reading.batches(source, run.source_schema.arrow, aside=aside, adapt=run.recipe.allow_drift)
     if reading.stamp(source) != before:
         raise InputError(
             f"an input must stay as it is while it is read, however: {source.label} was changed; release again "
@@ -464,6 +471,19 @@ def raw_rows(run: Run) -> "RawRows":
     """The ingested rows, for a curator."""
     from synth.rows import RawRows
 
+    return RawRows(run.schema, _stored(run), marked=isinstance(run.recipe.holdout, str))
+
+
+def coded_rows(run: Run) -> "RawRows":
+    """The ingested rows in the columns that are learned, into which constraints are built."""
+    from synth.rows import RawRows
+
+    constraints = Constraints(run.schema)
+    source = constraints.source(_stored(run))
+    return RawRows(constraints.coded, source, marked=isinstance(run.recipe.holdout, str))
+
+
+def _stored(run: Run) -> "RowSource":
     path = run.workspace.path / ROWS
     schema = run.schema
     strings = [c.name for c in schema if is_text(c.arrow_type) and c.learned]
@@ -474,7 +494,7 @@ def raw_rows(run: Run) -> "RawRows":
             for batch in file.iter_batches(batch_size=65_536, columns=names, use_threads=False):
                 yield batch.select(names)
 
-    return RawRows(schema, source, marked=isinstance(run.recipe.holdout, str))
+    return source
 
 
 def curator_of(run: Run, rows: "RawRows", *, at_most: int) -> "ExactCurator":
@@ -518,8 +538,8 @@ def _profile(run: Run) -> tuple[list[Path], dict[str, Any]]:
     from synth.rows import EncodedStore
     from synth.table import labels_of
 
-    schema = run.schema
-    rows = raw_rows(run)
+    schema = Constraints(run.schema).coded
+    rows = coded_rows(run)
     curator: Curator = (
         curator_of(run, rows, at_most=run.most_rows)
         if run.recipe.privacy is None
@@ -564,10 +584,10 @@ def _fit(run: Run) -> tuple[list[Path], dict[str, Any]]:
     from synth.table import TableModel, fit_encoded
 
     recipe = run.recipe
-    schema = run.schema
+    constraints = Constraints(run.schema)
     profile = Profile.from_json((run.workspace.path / PROFILE).read_text("utf-8"))
-    codec = Codec(schema, profile)
-    encoded = open_store(run.workspace.path / ENCODED, unit_is_row=schema.unit is None)
+    codec = Codec(constraints.coded, profile)
+    encoded = open_store(run.workspace.path / ENCODED, unit_is_row=run.schema.unit is None)
     curator: Curator = (
         ExactCurator(encoded, key=split_key(run))
         if recipe.privacy is None
@@ -581,7 +601,7 @@ def _fit(run: Run) -> tuple[list[Path], dict[str, Any]]:
         seed=recipe.seed,
         threads=recipe.threads,
     )
-    fitted = TableModel(codec, model, frame=pa.Table, threads=recipe.threads)
+    fitted = TableModel(codec, model, frame=pa.Table, threads=recipe.threads, constraints=constraints)
     folder = run.workspace.fresh(MODEL)
     fitted.save(folder)
     files = sorted(folder.iterdir())
@@ -630,12 +650,13 @@ def sample_shard(run: Run, number: int, rows: int) -> Path:
     """Draws and writes one shard, a function of (model digest, seed, shard number) alone."""
     import torch
 
-    from synth.table import load
+    from synth.table import REJECTED, load
 
     torch.set_num_threads(1)
     model: TableModel[pa.Table] = load(run.workspace.path / MODEL)
     digest = run.workspace.records()["fit"].facts["digest"]
-    parts = model.shard(number, rows, seed=run.recipe.seed, first_row=number * run.recipe.shard_rows)
+    first_row, shards = number * run.recipe.shard_rows, len(shards_of(run))
+    parts = model.shard(number, rows, seed=run.recipe.seed, first_row=first_row, of=shards)
     about = {
         "synthetic": "true",
         "generator": f"understudy {versions()['understudy']}",
@@ -646,9 +667,17 @@ def sample_shard(run: Run, number: int, rows: int) -> Path:
     path = shard_path(run, number)
     part = path.with_name(f".{path.name}.part")
     with pq.ParquetWriter(part, model.schema.arrow.with_metadata(about), compression="zstd") as writer:
+        rejected = 0
         while group := list(itertools.islice(parts, GROUP_PARTS)):
-            table = pa.concat_tables(group).unify_dictionaries().replace_schema_metadata(about)
+            rejected += sum(int((p.schema.metadata or {}).get(REJECTED, 0)) for p in group)
+            table = (
+                pa.concat_tables([p.replace_schema_metadata(None) for p in group])
+                .unify_dictionaries()
+                .replace_schema_metadata(about)
+            )
             writer.write_table(table, row_group_size=max(1, len(table)))
+        if model.schema.constraints:
+            writer.add_key_value_metadata({REJECTED: str(rejected)})
     part.replace(path)
     return path
 
@@ -669,7 +698,15 @@ def _sample(run: Run) -> tuple[list[Path], dict[str, Any]]:
     for path in _each(run, shards):
         run.watch.wrote("sample", path)
         files.append(path)
-    return files, {"rows": released_rows(run), "shards": len(shards)}
+    facts = {"rows": released_rows(run), "shards": len(shards)}
+    return files, facts if not run.schema.constraints else {**facts, "rejected": _rejected(files)}
+
+
+def _rejected(shards: Sequence[Path]) -> int:
+    """Drawn rows that were rejected because they broke a constraint, as the shards say."""
+    from synth.table import REJECTED
+
+    return sum(int((pq.read_metadata(path).metadata or {}).get(REJECTED, 0)) for path in shards)
 
 
 def _each(run: Run, shards: list[tuple[int, int]]) -> Iterator[Path]:
@@ -715,24 +752,30 @@ def _validate(run: Run) -> tuple[list[Path], dict[str, Any]]:
     from synth.codec import Codec
     from synth.profile import Profile
     from validation.evidence import Evidence
-    from validation.expectations import check, observe
+    from validation.expectations import check, observe, observe_constraints
     from validation.fitted import fitted
 
     profile = Profile.from_json((run.workspace.path / PROFILE).read_text("utf-8"))
-    released = Codec(run.schema, profile).released_schema()
+    constraints = Constraints(run.schema)
+    released = constraints.released(Codec(constraints.coded, profile).released_schema(), profile)
     schema_path = run.workspace.path / SCHEMA
     write_atomic(schema_path, released.to_json().encode())
     evidence = (
         exact_evidence(run).open(formal_guarantee=False)
         if run.recipe.privacy is None
-        else Evidence(fidelity=fitted(run.schema, profile, _head(run, run.recipe.evidence_rows)))
+        else Evidence(
+            fidelity=fitted(
+                constraints.coded, profile, constraints.encode(_head(run, run.recipe.evidence_rows))
+            )
+        )
     )
     evidence_path = run.workspace.path / EVIDENCE
     write_atomic(evidence_path, json.dumps(evidence.to_dict(), ensure_ascii=False).encode())
     run.watch.wrote("validate", evidence_path)
     facts = observe(released_batches(run), released)
     head = _head(run, 20_000)
-    checks = check(head, facts, evidence.fidelity, released, run.recipe.gate)
+    broken = observe_constraints(released_batches(run), released) if released.constraints else ()
+    checks = check(head, facts, evidence.fidelity, released, run.recipe.gate, broken)
     checks_path = run.workspace.path / CHECKS
     write_atomic(checks_path, json.dumps([asdict(c) for c in checks], ensure_ascii=False).encode())
     failed = sum(not c.success for c in checks)
@@ -924,6 +967,7 @@ def release_files(run: Run) -> dict[str, bytes | Path]:
         verdict=verdict,
         schema=schema,
         files=names,
+        rejected=int(run.workspace.records()["sample"].facts.get("rejected", 0)),
     )
     return {
         **shards,

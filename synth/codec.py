@@ -19,6 +19,7 @@ from scipy.special import ndtr, ndtri
 
 from privacy.curator import MISSING, Batch, Keys
 from privacy.errors import ConditionError, InputError
+from synth import people
 from synth.absence import UNKNOWN as UNKNOWN
 from synth.absence import folded, rates_where_present, unfolded
 from synth.identifier import Pattern, permuted
@@ -291,7 +292,10 @@ class Codec:
         states = unfolded(encoded.states, self.profile.absences)
         for i, (field, codec) in enumerate(self._own_fields()):
             scores = None if field.score is None else encoded.scores[:, field.score]
-            numbered = f"{salt} {field.name}"
+            personal = self.schema.columns[i].personal
+            # Columns that are about the same person draw the same people.
+            whose = field.name if personal is None or personal.of is None else f"\0{personal.of}"
+            numbered = f"{salt} {whose}"
             arrays.append(codec.decode(states[:, i], scores, first_row, numbered))
         return pa.Table.from_arrays(arrays, schema=self.schema.arrow)
 
@@ -596,6 +600,9 @@ class _ColumnCodec:
         kind = column.arrow_type
         if column.kind == "empty" or pa.types.is_null(kind):
             return pa.nulls(rows, kind)
+        if column.personal is not None:
+            made = people.values(column.personal, first_row, rows, salt=salt)
+            return pa.array(made, pa.string(), mask=missing).cast(kind)
         if column.kind == "text":
             whole = pa.array([REPLACED], pa.string()).take(pa.array(np.zeros(rows, np.int64), mask=missing))
             return whole.cast(kind) if is_text(kind) else pa.nulls(rows, kind)

@@ -20,7 +20,9 @@ import pyarrow.compute as pc
 
 from privacy.errors import InputError
 from synth.identifier import Pattern
+from synth.people import recognized
 from synth.schema import REPLACED, Column, Schema, parse_type
+from synth.suggest import Suggestions
 
 DISTINCT = 200_000
 """Distinct values of one column that are counted exactly; beyond, a hash sample of them is."""
@@ -32,7 +34,14 @@ LONGEST_CATEGORY = 60
 """Mean characters of a category at most; what is longer is prose."""
 
 DIRECT = frozenset(
-    {"e-mail address", "phone number", "payment card number", "IBAN", "social security number"}
+    {
+        "e-mail address",
+        "phone number",
+        "payment card number",
+        "IBAN",
+        "social security number",
+        "national number",
+    }
 )
 """Findings of `personal` that point at one person, whatever the counts: never learned as a category."""
 
@@ -61,10 +70,13 @@ def infer(
     if blind:
         return Schema(columns=tuple(_blind_column(field) for field in first.schema))
     watches = [_Watch(field, at_least=max(at_least, 1)) for field in first.schema]
+    suggestions = Suggestions(list(first.schema), at_least=at_least)
     for batch in _chain(first, batches):
+        suggestions.add(batch)
         for watch, values in zip(watches, batch.columns, strict=True):
             watch.add(values)
-    return Schema(columns=tuple(_column(watch.seen()) for watch in watches))
+    columns = _about_people([watch.seen() for watch in watches])
+    return Schema(columns=columns, constraints=suggestions.found(columns))
 
 
 def infer_table(table: pa.Table, *, at_least: int = 10, blind: bool = False) -> Schema:
@@ -493,13 +505,111 @@ def _compact(parts: Sequence[str]) -> str:
 # --------------------------------------------------------------------------------------- what it is taken for
 
 
+def _about_people(seen: Sequence[_Seen]) -> tuple[Column, ...]:
+    """What the columns are taken for; personal data get the locale that most of them speak for.
+
+    Where no kind of personal data stands twice, a row seems to be about one person, and its columns then agree.
+    """
+    columns = [_column(s) for s in seen]
+    votes = [
+        v for s, c in zip(seen, columns, strict=True) if c.personal for v in _locales(s, c.personal.what)
+    ]
+    locale = max(sorted(set(votes)), key=votes.count) if votes else "en_US"
+    whats = [c.personal.what for c in columns if c.personal]
+    of = "row" if 1 < len(whats) == len(set(whats)) else None
+    for i, column in enumerate(columns):
+        if column.personal is not None:
+            personal = column.personal.model_copy(update={"locale": locale, "of": of})
+            columns[i] = column.model_copy(update={"personal": personal})
+    return tuple(columns)
+
+
+_COUNTRIES = {
+    "US": "en_US", "GB": "en_GB", "UK": "en_GB", "DE": "de_DE", "AT": "de_AT", "CH": "de_CH", "FR": "fr_FR",
+    "ES": "es_ES", "IT": "it_IT", "NL": "nl_NL", "PL": "pl_PL", "BR": "pt_BR", "PT": "pt_PT", "SE": "sv_SE",
+    "DK": "da_DK", "FI": "fi_FI", "NO": "no_NO", "CZ": "cs_CZ", "TR": "tr_TR",
+}  # fmt: skip
+_DIALS = {
+    "1": "US", "44": "GB", "49": "DE", "43": "AT", "41": "CH", "33": "FR", "34": "ES", "39": "IT", "31": "NL",
+    "48": "PL", "55": "BR", "351": "PT", "46": "SE", "45": "DK", "358": "FI", "47": "NO", "420": "CZ", "90": "TR",
+}  # fmt: skip
+
+
+def _locales(seen: _Seen, what: str) -> Iterator[str]:
+    """The locale that most values of a column of personal data speak for, if they speak for any."""
+    texts = [str(v) for v in seen.values.slice(0, 1000).to_pylist()]
+    if what in ("name", "first_name", "last_name"):
+        yield recognized(texts)[2]
+        return
+    if what == "iban":
+        codes = [t[:2].upper() for t in texts]
+    elif what == "email":
+        codes = [t.rsplit(".", 1)[-1].upper() for t in texts]
+    elif what == "phone":
+        dialled = [re.match(r"(?:\+|00)(351|358|420|1|[2-9][0-9])", t.strip()) for t in texts]
+        codes = [_DIALS.get(m[1], "") if m else "" for m in dialled]
+    else:
+        return
+    known = [c for c in codes if c in _COUNTRIES]
+    if 2 * len(known) > len(codes):
+        yield _COUNTRIES[max(sorted(set(known)), key=known.count)]
+
+
+def _what(seen: _Seen, finding: str | None) -> str | None:
+    """What a column of strings is made up as; None where it is no personal data that can be."""
+    if not _is_text(seen.type) or pa.types.is_dictionary(seen.field.type):
+        return None
+    if finding in _MADE_UP:
+        return _MADE_UP[finding]
+    if finding == "postal address":
+        return "street" if "street" in _words(seen.name) else "address"
+    texts = [str(v) for v in seen.values.slice(0, 1000).to_pylist()]
+    hinted = finding == "name of a person"
+    if not hinted and (finding is not None or len(texts) < 20):
+        return None
+    called = next((what for word, what in _CALLED.items() if word in _words(seen.name)), None)
+    if hinted and called is not None and seen.distinct > 20:
+        return called
+    what, share, _ = recognized(texts)
+    return what if share >= (0.3 if hinted else 0.7) else None
+
+
+_CALLED = {
+    "first": "first_name",
+    "given": "first_name",
+    "last": "last_name",
+    "surname": "last_name",
+    "family": "last_name",
+    "maiden": "last_name",
+    "user": "user_name",
+}
+"""What a column is called that leaves no doubt which name of a person it holds."""
+
+
+_MADE_UP = {
+    "e-mail address": "email",
+    "IBAN": "iban",
+    "social security number": "national_number",
+    "national number": "national_number",
+    "payment card number": "card",
+    "phone number": "phone",
+}
+"""What findings are made up as."""
+
+
 def _column(seen: _Seen) -> Column:
     """What a column is taken for."""
     finding = _finding(seen)
+    what = _what(seen, finding) if seen.present else None
+    if what is not None:
+        found = finding or "name of a person"
+        note = f"may hold personal data: {found}; every value is made up, none is learned"
+        personal = {"what": what, "unique": seen.unique}
+        return _draft(seen, "text", action="regenerate", personal=personal, note=note)
     column = _taken_for(seen, finding)
     warning = f"may hold personal data: {finding}" if finding else None
-    note = "; ".join(n for n in (warning, column.note) if n) or None
-    return column.model_copy(update={"note": note})
+    notes = "; ".join(n for n in (warning, column.note) if n) or None
+    return column.model_copy(update={"note": notes})
 
 
 def _taken_for(seen: _Seen, finding: str | None) -> Column:
@@ -782,6 +892,55 @@ def _is_iban(text: str) -> bool:
     return int("".join(str(int(c, 36)) for c in plain[4:] + plain[:4])) % 97 == 1
 
 
+def _weighed(digits: str, weights: Sequence[int]) -> int:
+    return sum(int(d) * w for d, w in zip(digits, weights, strict=False))
+
+
+def _is_national(text: str) -> bool:
+    """A national number whose form and check digits are right; of forms that many numbers would fit by chance, none.
+
+    Spain (DNI, NIE: modulo 23), France (INSEE: 97), Italy (codice fiscale: its form), Brazil (CPF: 11, twice), Poland
+    (PESEL: 10, with a month that exists), Germany (tax identifier: ISO 7064, modulo 11, 10), United Kingdom (National
+    Insurance: its form), Sweden (personnummer with its hyphen: Luhn).
+    """
+    plain = re.sub(r"[ .]", "", text.strip().upper())
+    if m := re.fullmatch(r"([XYZ]?)([0-9]{7,8})-?([A-Z])", plain):
+        number = int({"": "", "X": "0", "Y": "1", "Z": "2"}[m[1]] + m[2])
+        return "TRWAGMYFPDXBNJZSQVHLCKE"[number % 23] == m[3]
+    if re.fullmatch(r"[A-CEGHJ-PR-TW-Z]{2}[0-9]{6}[A-D]", plain) or re.fullmatch(
+        r"[A-Z]{6}[0-9]{2}[A-EHLMPR-T][0-9]{2}[A-Z][0-9]{3}[A-Z]", plain
+    ):
+        return True
+    if m := re.fullmatch(r"([0-9]{6})[-+]([0-9]{4})", plain):
+        doubled = [sum(divmod(int(d) * (2 - i % 2), 10)) for i, d in enumerate(m[1] + m[2])]
+        return sum(doubled) % 10 == 0
+    if re.fullmatch(r"[12][0-9]{4}([0-9]{2}|2[AB])[0-9]{8}", plain):
+        # Corsica counts as the department that it was, and its halves.
+        born = plain[:5] + {"2A": "19", "2B": "18"}.get(plain[5:7], plain[5:7]) + plain[7:13]
+        return (97 - int(born) % 97) == int(plain[13:])
+    digits = plain.replace("-", "")
+    if not re.fullmatch(r"[0-9]{11}", digits) or len(set(digits)) == 1:
+        return False
+    return _is_cpf(digits) or _is_pesel(digits) or _is_tax_id(digits)
+
+
+def _is_cpf(digits: str) -> bool:
+    checks = [(10 * _weighed(digits, range(n, 1, -1)) % 11) % 10 for n in (10, 11)]
+    return checks == [int(d) for d in digits[9:]]
+
+
+def _is_pesel(digits: str) -> bool:
+    real = 1 <= int(digits[2:4]) % 20 <= 12 and 1 <= int(digits[4:6]) <= 31
+    return real and -_weighed(digits, (1, 3, 7, 9, 1, 3, 7, 9, 1, 3)) % 10 == int(digits[10])
+
+
+def _is_tax_id(digits: str) -> bool:
+    product = 10
+    for digit in digits[:10]:
+        product = 2 * ((int(digit) + product) % 10 or 10) % 11
+    return digits[0] != "0" and (11 - product) % 10 == int(digits[10])
+
+
 def _has_digits(count: int) -> Callable[[str], bool]:
     return lambda text: len(_digits_of(text)) >= count
 
@@ -800,6 +959,14 @@ _FINDINGS = (
         plausible=_has_digits(6),
         by_value=_like(r"[0-9]{3}-[0-9]{2}-[0-9]{4}"),
         share=0.9,
+    ),
+    _Finding(
+        label="national number",
+        by_name=r"(^|_)(national_(number|no|nr|id)|nino|nhs_?(number|no|nr)|bsn|pesel|personnummer|cpf|dni|nie|nir|insee"
+        r"|codice_fiscale|steuer_?id|tax_id)(_|$)",
+        plausible=_has_digits(6),
+        by_value=_is_national,
+        share=0.95,
     ),
     _Finding(
         label="payment card number",

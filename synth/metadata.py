@@ -8,17 +8,26 @@ calls sdtypes becomes kinds:
     boolean                         boolean; categorical, if it is written in strings
     datetime                        datetime; if it is written in strings, see below
     id                              identifier, with `regex_format` as pattern where our grammar has it
-    unknown, email, phone_number…   strings: text; integers: identifier; latitude, longitude: numerical
+    email, phone_number, name…      strings: text that is made up (`personal`); integers: identifier
+    unknown, and what we lack       strings: text; integers: identifier; latitude, longitude: numerical
 
 Where sdtype and data disagree, as with an `id` that is a float, the data's type decides. SDV keeps datetimes
 as strings of a ``datetime_format``, too: such a column is categorical where the format has no finer part than
 a day, else text, and a note names the format. Without types, a datetime is taken for timestamp[us]. Bounds
 and categories of V2 are not taken over: SDV finds them in rows, so they are not public. A `sequence_key`
 becomes the unit.
+
+Constraints stand in a file of their own, which ``synthesizer.get_constraints(filepath)`` of SDV 2 writes and
+``sdv.utils.load_constraints`` reads:
+
+    Inequality, Range          order (Range: of three columns)
+    FixedCombinations          combinations
+    OneHotEncoding             combinations that list where the 1 may stand
+    FixedIncrements            the column's `step`
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -27,6 +36,7 @@ from pydantic import ValidationError
 from privacy.errors import SchemaError
 from synth.identifier import Pattern
 from synth.keys import is_text
+from synth.rules import Combinations, Order
 from synth.schema import REPLACED, Column, Schema
 
 VERSIONS = ("V1", "V2", "SINGLE_TABLE_V1", "SINGLE_TABLE_V2")
@@ -34,16 +44,19 @@ VERSIONS = ("V1", "V2", "SINGLE_TABLE_V1", "SINGLE_TABLE_V2")
 _TABLE = "table"
 
 
-def from_sdv(data: Mapping[str, Any], types: pa.Schema | None = None) -> Schema:
+def from_sdv(
+    data: Mapping[str, Any], types: pa.Schema | None = None, constraints: Sequence[Any] = ()
+) -> Schema:
     """Reads SDV metadata of one table.
 
     Args:
         data: the parsed JSON.
+        constraints: the parsed JSON of SDV's constraints.
         types: the Arrow types of the columns, if the data are at hand; columns take their order from it, too.
 
     Raises:
-        SchemaError: it is no SDV metadata of a known version, holds more than one table, or names other
-            columns than `types`.
+        SchemaError: it is no SDV metadata of a known version, holds more than one table, names other
+            columns than `types`, or a constraint has no counterpart or does not fit the columns.
 
     Examples:
         >>> columns = {"age": {"sdtype": "numerical", "computer_representation": "Int64"}}
@@ -55,10 +68,13 @@ def from_sdv(data: Mapping[str, Any], types: pa.Schema | None = None) -> Schema:
         _check_names(columns, types)
         columns = {name: columns[name] for name in types.names}
     key = _single_table(data).get("sequence_key")
+    made = {n: _column(n, c, types.field(n) if types else None) for n, c in columns.items()}
+    rules = [rule for c in constraints for rule in _rules(c, made)]
     try:
         return Schema(
-            columns=tuple(_column(n, c, types.field(n) if types else None) for n, c in columns.items()),
+            columns=tuple(made.values()),
             unit=key if isinstance(key, str) and key in columns else None,
+            constraints=tuple(rules),
         )
     except ValidationError as e:
         raise SchemaError(f"SDV metadata must make a schema, however: {e.errors()[0]['msg']}") from None
@@ -80,6 +96,135 @@ def to_sdv(schema: Schema) -> dict[str, Any]:
     if keys:
         table["primary_key"] = keys[0]
     return {"METADATA_SPEC_VERSION": "V1", "tables": {_TABLE: table}, "relationships": []}
+
+
+def constraints_to_sdv(schema: Schema) -> list[dict[str, Any]]:
+    """Writes a schema's constraints as SDV 2 does, for `sdv.utils.load_constraints`.
+
+    Raises:
+        SchemaError: SDV has no counterpart of one.
+
+    Examples:
+        >>> columns = tuple(Column(name=n, kind="numerical", type="int64") for n in ("a", "b"))
+        >>> rule = {"rule": "order", "columns": ["a", "b"]}
+        >>> schema = Schema.model_validate({"columns": columns, "constraints": [rule]})
+        >>> constraints_to_sdv(schema)[0]["class_name"]
+        'Inequality'
+    """
+    made = [_sdv_constraint(c) for c in schema.constraints]
+    for column in schema:
+        step, least = column.step, column.min
+        # SDV counts increments from 0.
+        if step is not None and step > 1 and isinstance(least, int) and least % step == 0:
+            made.append(_constraint("FixedIncrements", column_name=column.name, increment_value=step))
+    return made
+
+
+def _sdv_constraint(rule: Any) -> dict[str, Any]:
+    if isinstance(rule, Order) and len(rule.columns) == 2:
+        low, high = rule.columns
+        return _constraint(
+            "Inequality", low_column_name=low, high_column_name=high, strict_boundaries=rule.strict
+        )
+    if isinstance(rule, Order) and len(rule.columns) == 3:
+        names = ("low_column_name", "middle_column_name", "high_column_name")
+        return _constraint(
+            "Range", **dict(zip(names, rule.columns, strict=True)), strict_boundaries=rule.strict
+        )
+    if isinstance(rule, Combinations):
+        hot = rule.values is not None and _is_one_hot(rule.values, len(rule.columns))
+        return _constraint("OneHotEncoding" if hot else "FixedCombinations", column_names=list(rule.columns))
+    raise SchemaError(
+        f"a constraint must have a counterpart in SDV, however: {rule} has none; take it out of the schema first"
+    )
+
+
+def _constraint(name: str, /, **parameters: Any) -> dict[str, Any]:
+    return {"class_name": name, "parameters": {**parameters, "table_name": _TABLE}}
+
+
+def _is_one_hot(values: Sequence[Sequence[Any]], columns: int) -> bool:
+    return sorted(tuple(map(_number, row)) for row in values) == sorted(
+        tuple(int(i == j) for j in range(columns)) for i in range(columns)
+    )
+
+
+def _number(value: Any) -> int:
+    return value if value in (0, 1) and not isinstance(value, str) else -1
+
+
+_KNOWN = {
+    "Inequality": ("low_column_name", "high_column_name"),
+    "Range": ("low_column_name", "middle_column_name", "high_column_name"),
+    "FixedCombinations": ("column_names",),
+    "OneHotEncoding": ("column_names",),
+    "FixedIncrements": ("column_name", "increment_value"),
+}
+"""Constraints of SDV that have a counterpart, with the parameters that we need."""
+
+
+def _rules(constraint: Any, columns: dict[str, Column]) -> list[Any]:
+    """The rules of one constraint; a step is written into its column.
+
+    Raises:
+        SchemaError: it is none of SDV's, has no counterpart, or names what is not there.
+    """
+    name = constraint.get("class_name") if isinstance(constraint, Mapping) else None
+    if not isinstance(name, str):
+        raise SchemaError(
+            "a constraint of SDV must have a class_name, however: one has none; "
+            "write them with synthesizer.get_constraints(filepath)"
+        )
+    said = constraint.get("parameters", {})
+    if name not in _KNOWN:
+        raise SchemaError(
+            f"a constraint of SDV must be one of {', '.join(_KNOWN)}, however: {name} has no counterpart; "
+            "take it out, and write what it means as a constraint of the schema"
+        )
+    lacking = [p for p in _KNOWN[name] if not isinstance(said, Mapping) or p not in said]
+    if lacking:
+        raise SchemaError(f"a constraint of SDV must have its parameters, however: {name} lacks {lacking[0]}")
+    values = [said[p] for p in _KNOWN[name]]
+    facts = "declared: SDV constraints"
+    if name == "FixedIncrements":
+        _set_step(str(values[0]), values[1], columns)
+        return []
+    try:
+        if name in ("Inequality", "Range"):
+            # SDV's Range excludes its ends unless it is told otherwise; Inequality includes equal values.
+            strict = bool(said.get("strict_boundaries", name == "Range"))
+            return [Order(rule="order", columns=tuple(values), strict=strict, facts=facts)]
+        names = tuple(values[0])
+        listed = None
+        if name == "OneHotEncoding":
+            floats = [n for n in names if n in columns and not pa.types.is_integer(columns[n].arrow_type)]
+            booleans = all(n in columns and pa.types.is_boolean(columns[n].arrow_type) for n in names)
+            if floats and not booleans:
+                raise SchemaError(
+                    f"columns of OneHotEncoding must be integers or booleans, however: {floats[0]!r} is "
+                    f"{columns[floats[0]].type}; convert it"
+                )
+            listed = tuple(
+                tuple((i == j) if booleans else int(i == j) for j in range(len(names)))
+                for i in range(len(names))
+            )
+        return [Combinations(rule="combinations", columns=names, values=listed, facts=facts)]
+    except (ValidationError, TypeError) as e:
+        why = e.errors()[0]["msg"] if isinstance(e, ValidationError) else "its columns are no list"
+        raise SchemaError(f"a constraint of SDV must make a rule, however: {name}: {why}") from None
+
+
+def _set_step(name: str, step: Any, columns: dict[str, Column]) -> None:
+    if name not in columns:
+        raise SchemaError(
+            f"a constraint must name columns, however: FixedIncrements: there is no column {name!r}"
+        )
+    if not isinstance(step, int) or step < 1 or not pa.types.is_integer(columns[name].arrow_type):
+        raise SchemaError(
+            f"increments must be whole numbers of a column of integers, however: FixedIncrements of {name!r}, which is "
+            f"{columns[name].type}, has {step!r}; take it out, or set the column's `digits`"
+        )
+    columns[name] = columns[name].model_copy(update={"step": step})
 
 
 def _single_table(data: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -157,7 +302,33 @@ def _kind(sdtype: str, column: Mapping[str, Any], type: pa.DataType) -> dict[str
 _PLAIN_NUMBERS = frozenset({"numerical", "boolean", "datetime", "latitude", "longitude"})
 
 
+PERSONAL = {
+    "name": "name",
+    "first_name": "first_name",
+    "last_name": "last_name",
+    "user_name": "user_name",
+    "email": "email",
+    "phone_number": "phone",
+    "address": "address",
+    "street_address": "street",
+    "city": "city",
+    "postcode": "postcode",
+    "credit_card_number": "card",
+    "iban": "iban",
+    "ssn": "national_number",
+}
+"""What SDV calls personal data, and what we make up for it."""
+
+
 def _text(sdtype: str) -> dict[str, Any]:
+    if sdtype in PERSONAL:
+        note = f"SDV calls it {sdtype}; every value is made up"
+        return {
+            "kind": "text",
+            "action": "regenerate",
+            "personal": {"what": PERSONAL[sdtype]},
+            "note": note,
+        }
     return {
         "kind": "text",
         "action": "replace",
@@ -257,6 +428,9 @@ def _sdv_column(column: Column) -> dict[str, Any]:
     type = column.arrow_type
     if column.kind == "identifier":
         return {"sdtype": "id"} | ({"regex_format": _regex(column.pattern)} if column.pattern else {})
+    if column.personal is not None:
+        sdtypes = {what: sdtype for sdtype, what in PERSONAL.items()}
+        return {"sdtype": sdtypes[column.personal.what], "pii": True}
     if column.kind in ("text", "duration", "empty"):
         return {"sdtype": "unknown", "pii": column.kind == "text"}
     if column.kind == "boolean" or pa.types.is_boolean(type):

@@ -18,6 +18,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from privacy.errors import SchemaError, UsageError
+from synth import rules
+from synth.people import Personal
+from synth.rules import Combinations, Constraint
 
 Kind = Literal[
     "numerical",
@@ -67,7 +70,12 @@ class Column(BaseModel):
     pattern: Annotated[
         str | None, Field(description="form of an identifier: literals, [a-z] classes, {n}")
     ] = None
-    action: Annotated[Literal["replace"] | None, Field(description="what is done with a text")] = None
+    action: Annotated[
+        Literal["replace", "regenerate", "drop"] | None, Field(description="what is done with a text")
+    ] = None
+    personal: Annotated[
+        Personal | None, Field(description="what a text with `action: regenerate` is made up as")
+    ] = None
     learn: Annotated[
         Literal["none"] | None,
         Field(description="none: under privacy, bounds and categories must be declared, not learned"),
@@ -88,6 +96,16 @@ class Column(BaseModel):
             )
         if self.kind != "text" and self.action is not None:
             raise ValueError(f"action is for kind: text, however: kind: {self.kind}; leave it out")
+        if (self.action == "regenerate") != (self.personal is not None):
+            raise ValueError(
+                "`action: regenerate` and `personal` belong together, however: one is there without the other; "
+                "write e.g. `personal: {what: email}`"
+            )
+        if self.personal is not None and self.type not in ("string", "large_string"):
+            raise ValueError(
+                f"personal data are made up as strings, however: type={self.type}; write kind: identifier, or "
+                "`action: drop`"
+            )
         if self.categories is not None and len(set(self.categories)) != len(self.categories):
             raise ValueError("categories must differ from each other, however: one is listed twice")
         return self
@@ -123,6 +141,17 @@ class Column(BaseModel):
         return self.kind in LEARNED
 
 
+_LAST = ("facts", "note")
+"""Fields of a constraint that are written last."""
+
+
+def _said(constraint: BaseModel, field: str, value: object) -> bool:
+    """Whether a field says more than its default."""
+    return field in ("rule", "facts") or (
+        value != type(constraint).model_fields[field].default and value != []
+    )
+
+
 _FORGOTTEN = {
     "nullable": True,
     "min": None,
@@ -136,6 +165,14 @@ _FORGOTTEN = {
 """Facts of a column that are not declared, so taken from rows."""
 
 
+def _forgotten(column: Column) -> Column:
+    """A column without what rows showed; what is done with personal data is the steward's word."""
+    personal = column.personal
+    if personal is not None:
+        personal = Personal(what=personal.what, of=personal.of)
+    return column.model_copy(update={**_FORGOTTEN, "personal": personal})
+
+
 class Schema(BaseModel):
     """The columns of one table, in order, and the column that names the privacy unit."""
 
@@ -144,6 +181,9 @@ class Schema(BaseModel):
     columns: Annotated[tuple[Column, ...], Field(min_length=1)]
     unit: Annotated[str | None, Field(description="column whose equal values mean one person")] = None
     units_about: Annotated[int | None, Field(ge=1, description="public, rough number of units")] = None
+    constraints: Annotated[
+        tuple[Constraint, ...], Field(description="what holds in every row, and so in every released one")
+    ] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -158,6 +198,7 @@ class Schema(BaseModel):
                 f"the unit's column is never learned, however: {self.unit!r} is kind: {self[self.unit].kind}; "
                 "write kind: identifier"
             )
+        rules.check(self.columns, self.constraints)
         return self
 
     def __iter__(self) -> Iterator[Column]:  # type: ignore[override]
@@ -186,14 +227,26 @@ class Schema(BaseModel):
             unit: the column that names the privacy unit; None keeps the schema's own.
 
         Raises:
-            SchemaError: that column does not exist or is learned, or a column that says `learn: none` lacks what
-                would have to be learned.
+            SchemaError: that column does not exist or is learned, a column that says `learn: none` lacks what
+                would have to be learned, or declared combinations are not listed.
         """
         for column in self.columns:
             column.check_public()
-        changed = [c if c.declared else c.model_copy(update=_FORGOTTEN) for c in self.columns]
+        changed = [c if c.declared else _forgotten(c) for c in self.columns]
+        believed = tuple(c for c in self.constraints if c.declared)
+        for constraint in believed:
+            if isinstance(constraint, Combinations) and constraint.values is None:
+                raise SchemaError(
+                    f"declared combinations must be listed under privacy, however: {constraint} has no `values`, so "
+                    "rows would have to show them; list them, or mark the constraint `facts: observed`"
+                )
         try:
-            return Schema(columns=tuple(changed), unit=unit or self.unit, units_about=self.units_about)
+            return Schema(
+                columns=tuple(changed),
+                unit=unit or self.unit,
+                units_about=self.units_about,
+                constraints=believed,
+            )
         except ValidationError as e:
             raise SchemaError(e.errors()[0]["msg"].removeprefix("Value error, ")) from None
 
@@ -203,13 +256,27 @@ class Schema(BaseModel):
         return tuple(c.name for c in self.columns)
 
     @property
+    def kept(self) -> "Schema":
+        """The schema without the columns that are dropped: nothing of these is stored, learned or released.
+
+        Raises:
+            SchemaError: all of them are, or a constraint is about one.
+        """
+        kept = tuple(c for c in self.columns if c.action != "drop")
+        if len(kept) == len(self.columns):
+            return self
+        if not kept:
+            raise SchemaError("a schema must keep a column, however: all have `action: drop`; keep one")
+        return self.model_copy(update={"columns": kept})
+
+    @property
     def arrow(self) -> pa.Schema:
         """The Arrow schema of a table with these columns."""
         return pa.schema([pa.field(c.name, c.arrow_type, c.nullable) for c in self.columns])
 
     def to_yaml(self) -> str:
         """As a person would write it: one block per column, nothing that is at its default."""
-        data = self.model_dump(mode="json", exclude_none=True)
+        data = self._data()
         for column in data["columns"]:
             if "categories" in column and not column["categories"]:
                 del column["categories"]
@@ -217,11 +284,22 @@ class Schema(BaseModel):
 
     def to_json(self) -> str:
         """As the release carries it; equal schemas give equal text."""
-        text = json.dumps(self.model_dump(mode="json", exclude_none=True), indent=1, ensure_ascii=False)
+        text = json.dumps(self._data(), indent=1, ensure_ascii=False)
         # YAML takes these for line ends or refuses them; JSON does not mind them being escaped.
         return (
             re.sub("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]", lambda m: f"\\u{ord(m[0]):04x}", text) + "\n"
         )
+
+    def _data(self) -> dict[str, Any]:
+        """As plain data, without what nobody said."""
+        data = self.model_dump(mode="json", exclude_none=True, exclude={"constraints"})
+        if self.constraints:
+            # A None among values means missing, and stays.
+            stated = [(c, c.model_dump(mode="json")) for c in self.constraints]
+            data["constraints"] = [
+                {k: d[k] for k in sorted(d, key=_LAST.__contains__) if _said(c, k, d[k])} for c, d in stated
+            ]
+        return data
 
     @classmethod
     def parse(cls, text: str, *, source: str) -> "Schema":

@@ -14,12 +14,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from privacy.curator import Curator, ExactCurator, Floats, Keys
 from privacy.errors import InputError, RecipeError, ReleaseError, SchemaError, UsageError
-from synth.codec import Codec, Encoded
+from synth.codec import UNKNOWN, Codec, Encoded
+from synth.constraints import Constraints, breaks, unique_keys
 from synth.em import slices
 from synth.infer import infer_table
 from synth.keys import NOT_CONVERTED, one
@@ -27,12 +29,20 @@ from synth.learn import learn
 from synth.profile import Labels, Profile
 from synth.registry import Coded, Dense, Model, check_options, synthesizer
 from synth.rows import EncodedStore, RawRows, table_source
+from synth.rules import Unique
 from synth.schema import Schema
 
 Frame = TypeVar("Frame", pd.DataFrame, pa.Table)
 
 FORMAT = 2
 """Version of the files of a stored model."""
+
+REJECTED = b"rejected"
+"""Key under which a part's metadata say how many drawn rows were rejected for it."""
+
+MOST_DRAWN, MOST_FILLED = 50, 20
+"""Rows that are drawn at most for one that meets the constraints, and draws that a row may take to be filled; a row
+that cannot be filled so that constraints hold keeps what it misses."""
 
 PART_ROWS, AHEAD = 32_768, 4
 """Rows that are drawn at a time, which what is done to them then finds in the processor's cache; and parts that may
@@ -50,8 +60,10 @@ class TableModel(Generic[Frame]):
         frame: type[Frame],
         threads: int,
         dtypes: Mapping[str, str] | None = None,
+        constraints: Constraints | None = None,
     ) -> None:
         self._codec = codec
+        self._constraints = constraints or Constraints(codec.schema)
         self._model = model
         self._frame: type[Frame] = frame
         self._dtypes = dict(dtypes or {})
@@ -63,11 +75,11 @@ class TableModel(Generic[Frame]):
     @property
     def schema(self) -> Schema:
         """The columns."""
-        return self._codec.schema
+        return self._constraints.schema
 
     @property
     def codec(self) -> Codec:
-        """Table ⇄ arrays."""
+        """Table ⇄ arrays; the columns are those of `Constraints.coded`."""
         return self._codec
 
     @property
@@ -89,8 +101,8 @@ class TableModel(Generic[Frame]):
             first_row: number of the first row, from which identifiers follow.
 
         Raises:
-            UsageError: `rows`, `seed` or `first_row` is negative.
-            ConditionError: a condition names what does not exist or has no probability.
+            UsageError: `rows`, `seed` or `first_row` is negative, or constraints leave too little room.
+            ConditionError: a condition names what does not exist, has no probability or breaks a constraint.
         """
         _at_least(0, rows=rows, seed=seed, first_row=first_row)
         if given is not None and not isinstance(given, Mapping):
@@ -100,18 +112,26 @@ class TableModel(Generic[Frame]):
             )
         parts = self._drawn(rows, np.random.PCG64DXSM(seed), given, first_row, f"{seed}")
         table = pa.concat_tables(parts).unify_dictionaries()
-        for name, value in (given or {}).items():
-            i = table.schema.get_field_index(name)
-            kind = table.schema.field(i).type
-            same = one(value, kind).take(pa.array(np.zeros(rows, np.int64)))
-            table = table.set_column(i, table.schema.field(i), same)
-        return self._out(table)
+        return self._out(_fixed(table, given or {}).replace_schema_metadata(None))
 
-    def shard(self, number: int, rows: int, *, seed: int, first_row: int) -> Iterator[pa.Table]:
-        """The rows of one shard of a release, in parts: a function of (model digest, seed, shard number) alone."""
+    def shard(self, number: int, rows: int, *, seed: int, first_row: int, of: int = 1) -> Iterator[pa.Table]:
+        """The rows of one shard of a release, in parts: a function of (model digest, seed, number, shards) alone.
+
+        The metadata of a part say how many drawn rows were rejected for it, if any (`REJECTED`).
+
+        Args:
+            number: of the shard.
+            rows: how many.
+            seed: of the release.
+            first_row: number of the first row, from which identifiers follow.
+            of: shards that there are, among which constraints of uniqueness divide what rows may be.
+
+        Raises:
+            UsageError: constraints leave too little room for so many rows.
+        """
         words = hashlib.sha256(f"{self.digest()} {seed} {number}".encode()).digest()
         bits = np.random.PCG64DXSM(int.from_bytes(words[:16]))
-        return self._drawn(rows, bits, None, first_row, f"{self.digest()} {seed}")
+        return self._drawn(rows, bits, None, first_row, f"{self.digest()} {seed}", share=(number, of))
 
     def _drawn(
         self,
@@ -120,19 +140,127 @@ class TableModel(Generic[Frame]):
         given: Mapping[str, object] | None,
         first_row: int,
         salt: str,
+        share: tuple[int, int] = (0, 1),
     ) -> Iterator[pa.Table]:
         """Rows in parts, each from a stream of its own; while one is decoded the next is drawn."""
-        condition = self._codec.condition(given) if given else None
+        condition = self._condition(given) if given else None
+        if self._constraints.schema.constraints:
+            return self._drawn_constrained(rows, bits, given or {}, condition, first_row, salt, share)
+        return self._drawn_freely(rows, bits, condition, first_row, salt)
+
+    def _drawn_freely(
+        self, rows: int, bits: np.random.PCG64DXSM, condition: "_Condition | None", first_row: int, salt: str
+    ) -> Iterator[pa.Table]:
         waiting: deque[Future[pa.Table]] = deque()
         with ThreadPoolExecutor(1) as other:
             for number, part in enumerate(slices(rows, PART_ROWS)):
                 rng = np.random.Generator(bits.jumped(number))
-                drawn = self._model.draw(part.stop - part.start, rng, given=condition)
+                size = part.stop - part.start
+                drawn = self._model.draw(size, rng, given=condition.of(size, rng) if condition else None)
                 start = first_row + part.start
                 waiting.append(other.submit(self._codec.decode, drawn, first_row=start, salt=salt))
                 if len(waiting) > AHEAD:
                     yield waiting.popleft().result()
             yield from (w.result() for w in waiting)
+
+    def _drawn_constrained(
+        self,
+        rows: int,
+        bits: np.random.PCG64DXSM,
+        given: Mapping[str, object],
+        condition: "_Condition | None",
+        first_row: int,
+        salt: str,
+        share: tuple[int, int],
+    ) -> Iterator[pa.Table]:
+        """Rows that meet the constraints: what is built in does, and of the others those that do are kept."""
+        seen = [_Seen(unique, share) for unique in self._constraints.unique]
+        done = drawn_rows = number = 0
+        while done < rows or number == 0:
+            if drawn_rows > 1000 + MOST_DRAWN * rows:
+                raise UsageError(
+                    f"constraints must leave room for the rows, however: of {drawn_rows:,} drawn rows {done:,} of "
+                    f"{rows:,} could be kept; release fewer rows, or leave out what is rarely met: "
+                    + "; ".join(map(str, self.schema.constraints))
+                )
+            # After the first part it is known how many rows are kept.
+            kept_share = max(done, 1) / max(drawn_rows, 1) if drawn_rows else 1.0
+            size = int(min(PART_ROWS, math.ceil((rows - done) / kept_share)))
+            rng = np.random.Generator(bits.jumped(number))
+            drawn = self._model.draw(size, rng, given=condition.of(size, rng) if condition else None)
+            drawn = self._with_what_is_there(drawn, rng, given)
+            table = self._table_of(drawn, given, first_row=first_row + done, salt=salt)
+            kept = ~self._constraints.broken(table) & _meets(table, given)
+            for unique in seen:
+                kept &= unique.new(table, kept)
+            index = np.flatnonzero(kept)[: rows - done]
+            drawn_rows, number = drawn_rows + size, number + 1
+            if len(index) < size:
+                # Identifiers are numbered by the rows that are kept.
+                table = self._table_of(drawn.take(index), given, first_row=first_row + done, salt=salt)
+            done += len(index)
+            rejected = size - len(index) if done < rows else int((~kept[: _last(kept, index)]).sum())
+            yield table.replace_schema_metadata({REJECTED: str(rejected)} if rejected else None)
+
+    def _table_of(
+        self, drawn: Encoded, given: Mapping[str, object], *, first_row: int = 0, salt: str = ""
+    ) -> pa.Table:
+        """Drawn rows in the table's columns; what is given is there to its last digit before constraints follow."""
+        coded = self._codec.decode(drawn, first_row=first_row, salt=salt)
+        exact = {n: v for n, v in given.items() if n in coded.column_names and n in self.schema.names}
+        return self._constraints.decode(_fixed(coded, exact), self._codec.profile)
+
+    def _with_what_is_there(
+        self, drawn: Encoded, rng: np.random.Generator, given: Mapping[str, object]
+    ) -> Encoded:
+        """Rows whose columns that must not be missing are drawn given all others, exactly where the model is."""
+        if not self._constraints.may_miss:
+            return drawn
+        names = list(self._codec.schema.names)
+        table = self._table_of(drawn, given)
+        gone = drawn.states.copy()
+        for rows, name in self._constraints.said_missing(table):
+            field = self._codec.layout.fields[names.index(name)]
+            if field.group is not None and field.rates[0] <= 0:
+                # It is never missing without its group, so the others of the group are missing with it.
+                gone[rows, field.group] = 0
+        drawn = Encoded(states=gone, scores=drawn.scores)
+        for missing, columns in self._constraints.to_draw_anew(table):
+            index = np.flatnonzero(missing)
+            if not len(index) or any(c in given for c in columns):
+                continue
+            states = drawn.states[index].copy()
+            for column in columns:
+                at = names.index(column)
+                group: int | None = self._codec.layout.fields[at].group
+                together = [at] if group is None else [group, *self._together(group)]
+                lacking = np.isin(states[:, together], (0, UNKNOWN))
+                states[:, together] = np.where(lacking, UNKNOWN, states[:, together])
+            unknown = Encoded(states=states, scores=drawn.scores[index])
+            anew = self._model.draw(len(index), rng, given=unknown, present=True)
+            whole, scores = drawn.states.copy(), drawn.scores.copy()
+            whole[index], scores[index] = anew.states, anew.scores
+            drawn = Encoded(states=whole, scores=scores)
+        return drawn
+
+    def _together(self, group: int | None) -> list[int]:
+        """The columns that a group says are there."""
+        return [i for i, f in enumerate(self._codec.layout.fields) if f.group == group]
+
+    def _condition(self, given: Mapping[str, object]) -> "_Condition":
+        """Conditions as a model knows them: where several codes mean the same, as often as they are likely."""
+        choices = self._constraints.conditions(given, self._codec.profile)
+        rows = Encoded.joined([self._codec.condition(c) for c in choices])
+        if len(rows) == 1:
+            return _Condition(rows, np.ones(1))
+        if isinstance(self._model, Dense):
+            logs = self._model.log_prob(rows)
+            return _Condition(rows, np.exp(logs - logs.max()))
+        weights = np.ones(len(rows))
+        for i, field in enumerate(self._codec.layout.fields):
+            if len(set(rows.states[:, i].tolist())) > 1:
+                weights *= np.array(field.rates)[rows.states[:, i]]
+        return _Condition(rows, weights)
 
     def log_prob(self, frame: Frame) -> Floats:
         """Log-density of each row in the units of its columns: float64 (n,).
@@ -140,18 +268,22 @@ class TableModel(Generic[Frame]):
         Columns that the frame lacks are integrated out; a missing value counts as what it is, missing. Rare
         values that were pooled share the probability of their pool. A value that no row of the model can have, a
         category that was never learned or a number beyond what was learned, counts as likely as the largest
-        share of the rows that disclosure control may have hidden there.
+        share of the rows that disclosure control may have hidden there; so does a row that breaks a constraint. A
+        column that follows from others has no density of its own.
 
         Raises:
             UsageError: the synthesizer knows no densities.
-            InputError: a column has another type than the schema says.
+            InputError: a column has another type than the schema says, or some columns that a constraint ties
+                together are there and others are not.
         """
         if not isinstance(self._model, Dense):
             raise UsageError(
                 f"log_prob needs a synthesizer that knows densities, however: this is {self._model.name}; "
                 "fit a circuit, a gmm or a vae"
             )
-        encoded, strange = self._codec.encode_with_strange(self._known(frame), rows=len(frame))
+        known = self._known(frame)
+        encoded, strange = self._codec.encode_with_strange(self._constraints.encode(known), rows=len(frame))
+        strange = strange + self._broken(known, len(frame))
         profile = self._codec.profile
         hidden = math.log(max(1, profile.at_least) / max(profile.rows, 1.0))
         return self._model.log_prob(encoded) + self._codec.log_jacobian(encoded) + hidden * strange
@@ -169,26 +301,17 @@ class TableModel(Generic[Frame]):
         """
         _at_least(0, seed=seed)
         table = self._known(frame)
-        encoded = self._codec.encode(table, rows=len(frame))
+        encoded = self._codec.encode(self._constraints.encode(table), rows=len(frame))
         # What is never learned stays missing; whether a group is there is drawn with its columns.
-        learned = np.array([c.learned for c in self.schema] + [True] * len(self._codec.profile.absences))
+        learned = [c.learned for c in self._codec.schema] + [True] * len(self._codec.profile.absences)
         unknown = Encoded(
-            states=np.where((encoded.states == 0) & learned, -1, encoded.states).astype(np.int32),
+            states=np.where((encoded.states == 0) & np.array(learned), UNKNOWN, encoded.states).astype(
+                np.int32
+            ),
             scores=encoded.scores,
         )
         rng = np.random.Generator(np.random.Philox(seed))
-        filled = self._codec.decode(self._model.draw(len(frame), rng, given=unknown, present=True))
-        out = table if table.num_columns else filled.select([])
-        for column in self.schema:
-            i, field = out.schema.get_field_index(column.name), self.schema.arrow.field(column.name)
-            new = filled.column(column.name)
-            if i < 0:
-                out = out.append_column(field, new)
-                continue
-            known = table.column(column.name).cast(column.arrow_type)
-            if pa.types.is_floating(known.type):
-                known = pc.if_else(pc.is_nan(known), pa.scalar(None, known.type), known)
-            out = out.set_column(i, field, pc.coalesce(known, new))
+        out = self._filled(table, unknown, rng)
         if not isinstance(frame, pd.DataFrame):
             return self._out(out)
         result, values = frame.rename(columns=str), pd.DataFrame(self._out(out)).set_axis(frame.index)
@@ -196,13 +319,62 @@ class TableModel(Generic[Frame]):
             result[name] = values[name]
         return result
 
+    def _filled(self, table: pa.Table, unknown: Encoded, rng: np.random.Generator) -> pa.Table:
+        """The table with what is missing from drawn rows; what is drawn against a constraint is drawn again."""
+        rows, out = len(unknown), table
+        left = np.arange(rows)
+        for _ in range(MOST_FILLED if self.schema.constraints else 1):
+            part = unknown if len(left) == rows else unknown.take(left)
+            drawn = self._model.draw(len(left), rng, given=part, present=True)
+            made = self._constraints.decode(self._codec.decode(drawn), self._codec.profile)
+            known = table if len(left) == rows else table.take(pa.array(left))
+            filled = self._coalesced(known, made)
+            broken = self._broken(filled, len(left))
+            out = filled if len(left) == rows else _placed(out, filled, left, ~broken)
+            if not broken.any():
+                return out
+            # A row stays as it came until it can be filled.
+            out = (
+                _placed(out, self._coalesced(known, made.slice(0, 0)), left, broken)
+                if len(left) == rows
+                else out
+            )
+            left = left[broken]
+        return out
+
+    def _coalesced(self, table: pa.Table, made: pa.Table) -> pa.Table:
+        """A table whose missing values are those of made rows; where none were made, only its columns are added."""
+        out = table if table.num_columns else made.select([])
+        for column in self.schema:
+            i, field = out.schema.get_field_index(column.name), self.schema.arrow.field(column.name)
+            new = made.column(column.name) if len(made) else pa.nulls(len(table), field.type)
+            if i < 0:
+                out = out.append_column(field.with_nullable(True), new)
+                continue
+            known = table.column(column.name).cast(column.arrow_type)
+            if pa.types.is_floating(known.type):
+                known = pc.if_else(pc.is_nan(known), pa.scalar(None, known.type), known)
+            out = out.set_column(i, field, pc.coalesce(known, new))
+        return out
+
+    def _broken(self, table: pa.Table, rows: int) -> NDArray[np.bool_]:
+        """Which rows break a constraint of which all columns are there."""
+        found = np.zeros(rows, np.bool_)
+        for constraint in self.schema.constraints:
+            if not isinstance(constraint, Unique) and set(constraint.names) <= set(table.column_names):
+                found |= breaks(constraint, self._constraints.typed(table, constraint.names), self.schema)
+        return found
+
     def embed(self, frame: Frame) -> Floats:
         """The code of each row, for models that have one: float64 (n, latent).
 
         Raises:
             UsageError: the synthesizer has no codes.
         """
-        return self._with_codes().embed(self._codec.encode(self._known(frame), rows=len(frame)))
+        return self._with_codes().embed(self._encoded(frame))
+
+    def _encoded(self, frame: Frame) -> Encoded:
+        return self._codec.encode(self._constraints.encode(self._known(frame)), rows=len(frame))
 
     def reconstruct(self, frame: Frame, *, seed: int = 0) -> Frame:
         """Rows drawn from the codes of rows, for models that have one.
@@ -216,8 +388,9 @@ class TableModel(Generic[Frame]):
         """
         _at_least(0, seed=seed)
         rng = np.random.Generator(np.random.Philox(seed))
-        drawn = self._with_codes().reconstruct(self._codec.encode(self._known(frame), rows=len(frame)), rng)
-        out = self._out(self._codec.decode(drawn, salt=f"reconstructed {seed}"))
+        drawn = self._with_codes().reconstruct(self._encoded(frame), rng)
+        coded = self._codec.decode(self._with_what_is_there(drawn, rng, {}), salt=f"reconstructed {seed}")
+        out = self._out(self._constraints.decode(coded, self._codec.profile))
         return out.set_axis(frame.index) if isinstance(frame, pd.DataFrame) else out
 
     def _with_codes(self) -> Coded:
@@ -248,7 +421,12 @@ class TableModel(Generic[Frame]):
     def as_arrow(self) -> "TableModel[pa.Table]":
         """The same model with Arrow tables in and out."""
         return TableModel(
-            self._codec, self._model, frame=pa.Table, threads=self._threads, dtypes=self._dtypes
+            self._codec,
+            self._model,
+            frame=pa.Table,
+            threads=self._threads,
+            dtypes=self._dtypes,
+            constraints=self._constraints,
         )
 
     def _describe(self) -> str:
@@ -320,18 +498,26 @@ def fit(
     _at_least(0, seed=seed, at_least=at_least)
     _at_least(1, threads=threads)
     table = _arrow(frame)
-    known = schema or infer_table(table)
+    known = (schema or infer_table(table)).kept
     absent = [n for n in known.names if n not in table.column_names]
     if absent:
         raise InputError(f"a table must have the columns of its schema, however: {absent[0]!r} is not there")
-    rows = RawRows(known, table_source(_typed(table, known)))
+    constraints = Constraints(known)
+    rows = RawRows(constraints.coded, constraints.source(table_source(_typed(table, known))))
     key = hashlib.blake2b(f"fit {seed}".encode(), digest_size=16).digest()
     curator = ExactCurator(rows, key=key, holdout=0.0)
-    codec = Codec(known, learn(known, curator, labels_of(rows), at_least=at_least))
+    codec = Codec(constraints.coded, learn(constraints.coded, curator, labels_of(rows), at_least=at_least))
     store = EncodedStore(None, unit_is_row=rows.unit_is_row)
     encoded = curator.recode(lambda batch: codec.code(batch, rows.dictionaries), store)
     model = fit_encoded(encoded, codec, synthesizer_name, options or {}, seed=seed, threads=threads)
-    return TableModel(codec, model, frame=type(frame), threads=threads, dtypes=_extension_dtypes(frame))
+    return TableModel(
+        codec,
+        model,
+        frame=type(frame),
+        threads=threads,
+        dtypes=_extension_dtypes(frame),
+        constraints=constraints,
+    )
 
 
 def fit_encoded(
@@ -409,18 +595,92 @@ def load(folder: Path | str) -> TableModel[Any]:
     try:
         schema = Schema.model_validate(description["schema"])
         profile = Profile.from_json(json.dumps(description["profile"]))
-        if tuple(c.name for c in profile.columns) != schema.names:
+        constraints = Constraints(schema)
+        if tuple(c.name for c in profile.columns) != constraints.coded.names:
             raise ValueError("its profile is of other columns")
-        codec = Codec(schema, profile)
+        codec = Codec(constraints.coded, profile)
         model = synthesizer(description["synthesizer"]).restore(codec.layout, load_tensors(weights))
         frame = {"pandas": pd.DataFrame, "arrow": pa.Table}[description["frame"]]
         threads, dtypes = int(description["threads"]), dict(description["dtypes"])
-        return TableModel(codec, model, frame=frame, threads=threads, dtypes=dtypes)
+        return TableModel(codec, model, frame=frame, threads=threads, dtypes=dtypes, constraints=constraints)
     except (KeyError, TypeError, ValueError, RecipeError, SchemaError) as e:
         # Pydantic's and torch's complaints about a damaged file are of these.
         raise ReleaseError(
             f"a model must fit its schema, however: {source} was changed ({type(e).__name__}: {e}); fit it again"
         ) from None
+
+
+class _Condition:
+    """Rows of conditions of which each drawn row has to meet one.
+
+    Args:
+        rows: the conditions.
+        weights: how likely each is: float64 (rows,), which need not be normalized.
+    """
+
+    def __init__(self, rows: Encoded, weights: Floats) -> None:
+        self._rows = rows
+        self._weights = weights / weights.sum()
+
+    def of(self, rows: int, rng: np.random.Generator) -> Encoded:
+        """The condition of each of `rows` drawn rows."""
+        if len(self._rows) == 1:
+            return self._rows
+        return self._rows.take(rng.choice(len(self._rows), rows, p=self._weights))
+
+
+class _Seen:
+    """The values of a constraint of uniqueness that rows have so far; shards divide all values among themselves."""
+
+    def __init__(self, rule: Unique, share: tuple[int, int]) -> None:
+        self._rule, (self._number, self._of) = rule, share
+        self._hashes = np.zeros(0, np.uint64)
+
+    def new(self, table: pa.Table, candidates: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which rows have values that no row before has: bool (n,)."""
+        hashes, known = unique_keys(self._rule, table)
+        kept = (
+            (hashes % np.uint64(self._of) == self._number)
+            & ~np.isin(hashes, self._hashes)
+            & candidates
+            & known
+        )
+        first = np.zeros(len(table), np.bool_)
+        index = np.flatnonzero(kept)
+        first[index[np.unique(hashes[index], return_index=True)[1]]] = True
+        self._hashes = np.concatenate([self._hashes, hashes[first]])
+        return first | (~known & candidates)
+
+
+def _last(kept: NDArray[np.bool_], index: NDArray[np.int64]) -> int:
+    """Rows up to the last one that was used."""
+    return int(index[-1]) + 1 if len(index) else len(kept)
+
+
+def _fixed(table: pa.Table, given: Mapping[str, object]) -> pa.Table:
+    """The table with columns that have a given value in every row."""
+    for name, value in given.items():
+        i = table.schema.get_field_index(name)
+        same = one(value, table.schema.field(i).type).take(pa.array(np.zeros(len(table), np.int64)))
+        table = table.set_column(i, table.schema.field(i), same)
+    return table
+
+
+def _meets(table: pa.Table, given: Mapping[str, object]) -> NDArray[np.bool_]:
+    """Which rows are missing what is given to be missing, and have what is given to be there."""
+    met = np.ones(len(table), np.bool_)
+    for name, value in given.items():
+        missing = table.column(name).is_null(nan_is_null=True).to_numpy()
+        met &= missing == (value is None or value != value)
+    return met
+
+
+def _placed(table: pa.Table, part: pa.Table, rows: NDArray[np.int64], which: NDArray[np.bool_]) -> pa.Table:
+    """A table with rows of a part in the places of its own."""
+    order = np.arange(len(table))
+    order[rows[which]] = len(table) + np.flatnonzero(which)
+    whole = pa.concat_tables([table, part.cast(table.schema)]).unify_dictionaries()
+    return whole.take(pa.array(order))
 
 
 def _at_least(least: int, **numbers: int) -> None:

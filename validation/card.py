@@ -39,6 +39,7 @@ def render(
     verdict: Verdict,
     schema: Schema,
     files: Sequence[str],
+    rejected: int = 0,
 ) -> str:
     """The card: what the release is, how to load it, its columns, its quality, what is promised and what not.
 
@@ -49,6 +50,7 @@ def render(
         verdict: what the gate made of them.
         schema: the columns, in the order of the table.
         files: paths of the release's files, relative to it.
+        rejected: rows that were drawn and thrown away because they broke a constraint.
 
     Returns:
         Markdown text, equal for equal arguments.
@@ -62,6 +64,7 @@ def render(
         _description(rows, certificate, schema),
         "## How to load it\n\n" + _LOADING,
         "## Columns\n\n" + "\n".join(_columns(schema, fidelity)),
+        *_constraints(schema, rows, rejected),
         "## How faithful it is\n\n" + "\n".join(_quality(fidelity)),
         *_useful(evidence),
         _findings(verdict),
@@ -151,6 +154,19 @@ def _columns(schema: Schema, fidelity: Fidelity) -> Iterator[str]:
         yield _row(column, measured.get(column.name), unit=column.name == schema.unit)
 
 
+def _constraints(schema: Schema, rows: int, rejected: int) -> Iterator[str]:
+    if not schema.constraints:
+        return
+    share = rejected / max(1, rows + rejected)
+    told = (
+        f"{_percent(share)} of the rows that were drawn ({rejected:,}) were rejected because they broke one."
+        if rejected
+        else "No row that was drawn had to be rejected for it."
+    )
+    listed = "\n".join(f"- {escape(str(c), 200)} ({escape(c.facts)})" for c in schema.constraints)
+    yield f"## Constraints\n\nEvery row meets these:\n\n{listed}\n\n{told}"
+
+
 def _row(column: Column, measured: ColumnFidelity | None, *, unit: bool) -> str:
     cells = (
         escape(column.name) or "(no name)",
@@ -168,7 +184,9 @@ def _notes(column: Column, measured: ColumnFidelity | None, *, unit: bool) -> It
         yield "equal values mean one person or thing"
     if column.kind == "identifier":
         yield "made anew by its pattern"
-    if column.kind == "text":
+    if column.personal is not None:
+        yield f"made up: {column.personal.what.replace('_', ' ')}"
+    elif column.kind == "text":
         yield "free text, replaced"
     if measured and measured.missing_synthetic:
         yield f"{_percent(measured.missing_synthetic)} missing"

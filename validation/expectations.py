@@ -2,8 +2,8 @@
 
 Three kinds of frames are validated: rows of the release, a few columns at a time (validation grows faster
 than the number of expectations on wide frames); one row per column with what `observe` counted in all shards,
-since an all-missing column passes every expectation on rows; and, rule by rule, one row per column or pair
-with the measures of `validation.gates`.
+since an all-missing column passes every expectation on rows; one row with a column for each constraint, of the rows
+in all shards that break it; and, rule by rule, one row per column or pair with the measures of `validation.gates`.
 
 Great Expectations reads ``$name`` as a parameter and writes HTML without escaping: inside the frames columns
 are called c0, c1, …, what is reported is counts, never a value, and Data Docs are never built.
@@ -23,7 +23,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from privacy.errors import SchemaError
+from synth.constraints import breaks, unique_keys
 from synth.identifier import Pattern
+from synth.rules import Unique
 from synth.schema import OTHER, REPLACED, Column, Scalar, Schema
 from validation.fidelity import CONTINUOUS, Fidelity
 from validation.gates import GateRules, Level, Measure, measures
@@ -107,11 +109,39 @@ def observe(batches: Iterable[pa.RecordBatch], schema: Schema) -> tuple[ColumnFa
 
     One batch is in memory at a time, and 8 bytes for each identifier.
     """
-    counters = [_Counter(column, unique=column.name != schema.unit) for column in schema]
+    counters = [
+        _Counter(column, unique=_is_unique(column) and column.name != schema.unit) for column in schema
+    ]
     for batch in batches:
         for counter in counters:
             counter.add(batch)
     return tuple(c.facts() for c in counters)
+
+
+def observe_constraints(batches: Iterable[pa.RecordBatch], schema: Schema) -> tuple[int, ...]:
+    """For each constraint of the schema, how many rows of all shards break it.
+
+    One batch is in memory at a time, and 8 bytes a row for each constraint of uniqueness.
+    """
+    counts = [0] * len(schema.constraints)
+    hashes: dict[int, list[npt.NDArray[np.uint64]]] = {}
+    for batch in batches:
+        table = pa.Table.from_batches([batch])
+        for i, constraint in enumerate(schema.constraints):
+            if isinstance(constraint, Unique):
+                keys, known = unique_keys(constraint, table)
+                hashes.setdefault(i, []).append(keys[known])
+            else:
+                counts[i] += int(breaks(constraint, table, schema).sum())
+    for i, parts in hashes.items():
+        whole = np.concatenate(parts)
+        counts[i] = len(whole) - len(np.unique(whole))
+    return tuple(counts)
+
+
+def _is_unique(column: Column) -> bool:
+    """Whether values of a column must differ from each other."""
+    return column.kind == "identifier" or (column.personal is not None and column.personal.unique)
 
 
 class _Counter:
@@ -119,7 +149,7 @@ class _Counter:
 
     def __init__(self, column: Column, *, unique: bool) -> None:
         self._column = column
-        self._unique = unique and column.kind == "identifier"
+        self._unique = unique
         self._types: dict[str, None] = {}
         self._rows = self._missing = 0
         self._ends: tuple[Any, Any] | None = None
@@ -273,7 +303,7 @@ def _allowed(present: pa.Array, column: Column) -> npt.NDArray[np.bool_]:
     """Which values may stand in the column as far as categories, pattern and replacement say."""
     text = pa.types.is_string(present.type) or pa.types.is_large_string(present.type)
     found: npt.NDArray[np.bool_] | None = None
-    if column.kind == "text" and text:
+    if column.kind == "text" and text and column.personal is None:
         found = pc.equal(present, pa.scalar(REPLACED, present.type)).to_numpy(zero_copy_only=False)
     elif column.kind == "identifier" and text and column.pattern is not None:
         regex = f"\\A(?:{_regex(column.pattern)})\\z"
@@ -350,6 +380,7 @@ def check(
     fidelity: Fidelity | None,
     schema: Schema,
     rules: GateRules,
+    broken: Sequence[int] = (),
 ) -> tuple[Check, ...]:
     """Validates a release with Great Expectations.
 
@@ -359,6 +390,7 @@ def check(
         fidelity: what was measured; None leaves the fidelity thresholds out.
         schema: the schema of the release.
         rules: the thresholds.
+        broken: what `observe_constraints` counted; one for each constraint of the schema, or none at all.
 
     Returns:
         One check for each expectation that holds, and for each one that fails one for each column that breaks
@@ -374,6 +406,8 @@ def check(
         frame = pd.DataFrame({f"c{i}": _series(rows.column(c.name), c) for i, c in enumerate(some)})
         out += room.validate(frame, asked)
     out += room.validate(_facts_frame(facts, schema), list(_on_facts(facts, schema)))
+    if broken:
+        out += room.validate(_constraints_frame(broken), list(_on_constraints(broken, schema)))
     for rule, held in _by_rule(measures(fidelity, rules) if fidelity is not None else ()):
         out += room.validate(_measures_frame(held), _on_measures(rule, held))
     return tuple(out)
@@ -585,7 +619,7 @@ def _on_rows(column: Column, place: str, rows: pa.Table, schema: Schema) -> Iter
             max_value=most,
         )
     closed = column.kind in CLOSED and bool(column.categories)
-    if closed or (column.kind == "text" and _is_text(kind)):
+    if closed or (column.kind == "text" and column.personal is None and _is_text(kind)):
         values = _categories(column, kind).to_pylist() if closed else [REPLACED]
         yield asked(
             "ExpectColumnValuesToBeInSet",
@@ -731,6 +765,25 @@ def _on_facts(facts: Sequence[ColumnFacts], schema: Schema) -> Iterator[_Asked]:
         "identifiers must differ from each other, however: {column} repeats {value}; "
         "use a longer pattern, or release fewer rows",
     )
+
+
+def _constraints_frame(broken: Sequence[int]) -> pd.DataFrame:
+    """One row, with a column of the rows that break it for each constraint."""
+    return pd.DataFrame({f"k{i}": [count] for i, count in enumerate(broken)})
+
+
+def _on_constraints(broken: Sequence[int], schema: Schema) -> Iterator[_Asked]:
+    name = "ExpectColumnValuesToBeBetween"
+    for i, (constraint, count) in enumerate(zip(schema.constraints, broken, strict=True)):
+        message = (
+            f"a constraint of the schema must hold in every row, however: {constraint}: {count:,} rows break it; "
+            "sample anew, or correct the constraint"
+        )
+        yield _Asked(
+            name=name,
+            arguments={"column": f"k{i}", "min_value": 0, "max_value": 0},
+            says=[_failure(constraint.names, name, message, observed=count, limit=0)],
+        )
 
 
 def _number(value: object) -> str:

@@ -35,9 +35,11 @@ from privacy.curator import (
 )
 from privacy.errors import ConditionError, InputError, RecipeError, ReleaseError, UsageError
 from synth.codec import UNKNOWN, Codec, Encoded
+from synth.constraints import breaks
 from synth.learn import learn
 from synth.registry import SYNTHESIZERS, Model, synthesizer
 from synth.rows import EncodedStore, RawRows, table_source
+from synth.schema import Schema
 from synth.table import TableModel, fit_encoded, labels_of
 from tests.synth.tables import KEY, mixed, mixed_schema, schema_for
 
@@ -119,6 +121,64 @@ def test_no_rows_and_one_row_can_be_drawn(name: str) -> None:
         assert len(fitted_wide(name).sample(rows)) == rows
         assert len(fitted(name).sample(rows, given={"team": "a"})) == rows
         assert len(fitted_wide(name).impute(mixed(2).slice(0, rows))) == rows
+
+
+# --------------------------------------------------------------------------------------------------- constraints
+
+SHIFTS: tuple[dict[str, Any], ...] = (
+    {"rule": "order", "columns": ["begin", "end"]},
+    {"rule": "sum", "column": "pay", "plus": ["base", "bonus"]},
+    {"rule": "combinations", "columns": ["ward", "floor"]},
+    {"rule": "missing", "column": "end", "where": "state", "values": ["runs"]},
+    {"rule": "unique", "columns": ["badge"]},
+)
+
+
+def shifts(rows: int) -> pa.Table:
+    rng = np.random.default_rng(1)
+    begin, base = rng.integers(0, 10**7, rows), rng.integers(10**4, 10**5, rows) / 100
+    bonus, ward = rng.integers(0, 10**4, rows) / 100, rng.choice(4, rows)
+    state = rng.choice(["runs", "done"], rows, p=[0.3, 0.7])
+    end = pa.array(begin + rng.integers(0, 10**4, rows), mask=state == "runs")
+    return pa.table(
+        {
+            "begin": pa.array(begin).cast(pa.timestamp("s")), "end": end.cast(pa.timestamp("s")),
+            "state": state, "base": base, "bonus": bonus, "pay": np.round(base + bonus, 2),
+            "ward": np.array(["a", "b", "c", "d"])[ward], "floor": ward // 2,
+            "badge": rng.permutation(20 * rows)[:rows],
+        }
+    )  # fmt: skip
+
+
+def test_every_row_meets_the_constraints_of_the_schema(name: str) -> None:
+    table = shifts(600)
+    money = {"digits": 2}
+    plain = schema_for(table, base=money, bonus=money, pay=money)
+    schema = Schema.model_validate({**plain.model_dump(), "constraints": SHIFTS})
+    fitted = synth.fit(table, name, schema=schema, options=FEW.get(name), seed=7, threads=1)
+    rows = [
+        fitted.sample(500, seed=1),
+        fitted.sample(60, given={"ward": "b"}, seed=2),
+        fitted.impute(table.slice(0, 30)),
+    ]
+    for drawn in rows:
+        assert drawn.schema.types == table.schema.types
+        for constraint in schema.constraints:
+            assert not breaks(constraint, drawn, schema).any(), str(constraint)
+    assert set(rows[1]["ward"].to_pylist()) == {"b"}
+    # Rows of the same columns, each shuffled by itself, do not.
+    order = np.random.default_rng(0).permutation(500)
+    for constraint in schema.constraints[:4]:
+        column = constraint.names[0]
+        at = rows[0].column_names.index(column)
+        mixed_up = rows[0].set_column(at, column, rows[0][column].take(pa.array(order)))
+        known = {"combinations": [*zip(*(table[n].to_pylist() for n in ("ward", "floor")), strict=True)]}
+        listed = (
+            constraint.model_copy(update={"values": tuple(dict.fromkeys(known["combinations"]))})
+            if constraint.rule == "combinations"
+            else constraint
+        )
+        assert breaks(listed, mixed_up, schema).sum() > 50
 
 
 # --------------------------------------------------------------------------------------------------- determinism

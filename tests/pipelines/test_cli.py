@@ -484,3 +484,23 @@ def test_sdv_metadata_goes_out_of_a_schema_and_into_one(call: Call, here: Path) 
     code, _, err = call("init", data, "--sdv-metadata", "metadata.json", "--force")
     assert code == 2
     assert "metadata.json holds list" in err
+
+
+def test_constraints_of_sdv_come_in_and_go_out(call: Call, here: Path) -> None:
+    assert call("metadata", "schema.yaml", "--constraints")[1] == "[]\n"
+    (here / "metadata.json").write_text(call("metadata", "schema.yaml")[1])
+    columns = json.loads((here / "metadata.json").read_text())["tables"]["table"]["columns"]
+    low, high = [n for n, c in columns.items() if c["sdtype"] == "numerical"][:2]
+    parameters = {"low_column_name": low, "high_column_name": high, "strict_boundaries": True}
+    stated = [{"class_name": "Inequality", "parameters": parameters}]
+    (here / "constraints.json").write_text(json.dumps(stated))
+    data = load(here / "recipe.yaml").input
+    names = ("--sdv-metadata", "metadata.json", "--sdv-constraints", "constraints.json", "--force")
+    code, _, err = call("init", data, *names)
+    assert code == 0, err
+    (written,) = json.loads(call("metadata", "schema.yaml", "--constraints")[1])
+    assert written["class_name"] == "Inequality"
+    assert written["parameters"].items() >= parameters.items()
+    code, _, err = call("init", data, "--sdv-constraints", "constraints.json", "--force")
+    assert code == 2
+    assert "add --sdv-metadata" in err

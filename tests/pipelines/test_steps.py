@@ -19,7 +19,10 @@ from pipelines.recipe import load
 from pipelines.steps import STEPS, Outcome, open_run, release, reopen_run
 from pipelines.verify import verify
 from privacy.errors import GateRefused, RecipeError, SchemaError
+from synth.constraints import breaks
+from synth.schema import Schema
 from tests.pipelines.tables import QUICK, Ran, bytes_of, opened, prepare, write_table, write_visits
+from tests.synth.test_constraints import orders
 from validation.exposure import TOLD, share
 
 ALONE = """
@@ -322,3 +325,39 @@ def test_the_ban_on_connections_would_notice_one(tmp_path: Path) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert "a connection was made" in tried.stderr
+
+
+def test_a_release_meets_its_constraints_says_so_and_lacks_what_is_dropped(tmp_path: Path) -> None:
+    table = orders(1200, seed=1).append_column("mail", pa.array([f"p{i}@firm.test" for i in range(1200)]))
+    pq.write_table(table, tmp_path / "orders.parquet")
+    recipe = prepare(tmp_path, tmp_path / "orders.parquet", name="orders", shard_rows=500)
+    path = tmp_path / "schema.yaml"
+    drafted = Schema.parse(path.read_text("utf-8"), source="schema.yaml")
+    # What rows suggest is declared, one constraint needs rejection, and the mail is left out.
+    columns = [
+        c.model_copy(update={"action": "drop", "personal": None}) if c.name == "mail" else c for c in drafted
+    ]
+    columns = [
+        c.model_copy(update={"kind": "numerical", "min": 1, "max": 24_000}) if c.name == "number" else c
+        for c in columns
+    ]
+    suggested = [c.model_dump() for c in drafted.constraints]
+    assert {c["rule"] for c in suggested} == {"order", "sum", "combinations", "missing"}
+    stated = [*suggested, {"rule": "unique", "columns": ["number"]}]
+    schema = Schema.model_validate({"columns": [c.model_dump() for c in columns], "constraints": stated})
+    path.write_text(schema.to_yaml(), "utf-8")
+    run = open_run(recipe, tmp_path)
+    done = release(run)
+    released = Schema.parse((done.release / "schema.json").read_text("utf-8"), source="schema.json")
+    rows = pq.read_table(done.release / "data")
+    assert len(rows) == 1200
+    assert "mail" not in rows.column_names
+    assert "mail" not in pq.read_table(run.workspace.path / "rows.parquet").column_names
+    for constraint in released.constraints:
+        assert not breaks(constraint, rows, released).any(), str(constraint)
+    rejected = run.workspace.records()["sample"].facts["rejected"]
+    # Three shards divide the values of the unique column among themselves.
+    assert rejected > 1200
+    card = (done.release / "README.md").read_text("utf-8")
+    assert f"({rejected:,}) were rejected" in card
+    assert "total = net \\+ tax" in card or "total = net + tax" in card

@@ -6,6 +6,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -437,7 +438,9 @@ def test_the_form_of_few_values_is_not_written_down() -> None:
 
 def test_social_security_numbers_are_made_anew() -> None:
     found = one(codes("[0-9]{3}-[0-9]{2}-[0-9]{4}", 300), name="SSN")
-    assert (found.kind, found.pattern) == ("identifier", "[0-9]{3}-[0-9]{2}-[0-9]{4}")
+    assert (found.kind, found.action, found.pattern) == ("text", "regenerate", None)
+    assert found.personal is not None
+    assert (found.personal.what, found.personal.unique) == ("national_number", True)
 
 
 def test_card_numbers_in_integers_are_identifiers() -> None:
@@ -473,3 +476,101 @@ def test_no_note_shows_a_value() -> None:
 def test_every_type_has_one_that_a_schema_can_name(type: pa.DataType, plain: pa.DataType) -> None:
     assert plain_type(type) == plain
     assert to_plain(pa.nulls(3, type), plain).null_count == 3
+
+
+# ----------------------------------------------------------------------------------------------- constraints
+
+
+def _trips(rows: int = 400, *, seed: int = 0) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    begin = rng.integers(0, 10**8, rows)
+    net, tax = rng.integers(100, 10**6, rows) / 100, rng.integers(100, 10**5, rows) / 100
+    city = rng.integers(0, 4, rows)
+    state = rng.choice(["runs", "done"], rows)
+    return {
+        "begin": pa.array(begin).cast(pa.timestamp("s")),
+        "end": pa.array(begin + rng.integers(0, 10**6, rows), mask=state == "runs").cast(pa.timestamp("s")),
+        "state": state,
+        "total": np.round(net + tax, 2),
+        "net": net,
+        "tax": tax,
+        "city": np.array(["Bern", "Ulm", "Oslo", "Köln"])[city],
+        "land": np.array(["CH", "DE", "NO", "DE"])[city],
+    }
+
+
+def test_what_all_rows_meet_is_suggested_and_says_why() -> None:
+    schema = infer_table(pa.table(_trips()))
+    assert {str(c) for c in schema.constraints} == {
+        "begin <= end",
+        "total = net + tax",
+        "combinations of city, land",
+        "end is missing exactly where state is runs",
+    }
+    assert all(not c.declared and c.note for c in schema.constraints)
+    assert infer_table(pa.table(_trips()), blind=True).constraints == ()
+
+
+@pytest.mark.parametrize("batch_rows", [7, 150, 400])
+def test_one_row_that_breaks_a_constraint_is_enough_wherever_it_stands(batch_rows: int) -> None:
+    columns = _trips()
+    table = pa.table(columns)
+    for name, value in (
+        ("end", columns["begin"][399].as_py().replace(year=1960)),
+        ("tax", -5.0),
+        ("land", "FR"),
+    ):
+        values = table.column(name).to_pylist()
+        at = next(i for i in reversed(range(400)) if values[i] is not None)
+        values[at] = value
+        wrong = table.set_column(table.column_names.index(name), name, pa.array(values, table[name].type))
+        batches = wrong.to_batches(max_chunksize=batch_rows)
+        found = infer(lambda batches=batches: iter(batches)).constraints
+        assert not any(name in c.names and c.rule != "missing" for c in found), name
+        assert len(found) >= (2 if batch_rows > 20 else 1)
+
+
+def test_what_holds_by_chance_or_says_nothing_is_not_suggested() -> None:
+    rng = np.random.default_rng(0)
+    table = pa.table(
+        {
+            "small": rng.integers(0, 100, 500),
+            "large": rng.integers(1000, 2000, 500),
+            "wide": rng.integers(0, 100, 500) + rng.integers(100, 10_000, 500),
+            "word": rng.choice(["a", "b", "c"], 500),
+            "other": rng.choice(["x", "y"], 500),
+            "same": np.zeros(500, np.int64),
+        }
+    )
+    assert infer_table(table).constraints == ()
+
+
+def test_a_gap_that_would_lose_the_digits_of_its_column_is_not_suggested() -> None:
+    rng = np.random.default_rng(0)
+    low = np.round(rng.uniform(0, 1000, 500), 2)
+    whole = pa.table({"low": low, "high": np.ceil(low) + rng.integers(0, 3, 500)})
+    assert infer_table(whole).constraints == ()
+    exact = pa.table({"low": low, "high": np.round(low + rng.integers(0, 300, 500) / 100, 2)})
+    assert [str(c) for c in infer_table(exact).constraints] == ["low <= high"]
+
+
+def test_a_gap_that_would_lose_round_numbers_is_not_suggested() -> None:
+    rng = np.random.default_rng(0)
+    loan = rng.integers(1, 40, 2000) * 1000
+    balance = np.round(loan * rng.uniform(0.6, 1, 2000), 2)
+    assert infer_table(pa.table({"balance": balance, "loan": loan * 1.0})).constraints == ()
+
+
+def test_values_of_few_rows_are_not_written_into_a_constraint() -> None:
+    state = np.array(["open"] * 200 + ["shut"] * 200 + ["odd"] * 3)
+    table = pa.table(
+        {"state": state, "x": pa.array(np.random.default_rng(0).normal(size=403), mask=state == "odd")}
+    )
+    assert infer_table(table).constraints == ()
+
+
+def test_three_terms_are_found_and_the_rest_of_the_sum_is_not_said_again() -> None:
+    rng = np.random.default_rng(0)
+    a, b, c = (rng.integers(1, 1000, 300) for _ in range(3))
+    table = pa.table({"a": a, "b": b, "c": c, "all": a + b + c})
+    assert [str(x) for x in infer_table(table).constraints] == ["all = a + b + c"]

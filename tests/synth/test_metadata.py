@@ -1,3 +1,4 @@
+import json
 import re
 import warnings
 from typing import Any
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from privacy.errors import SchemaError
 from synth.identifier import Pattern
-from synth.metadata import from_sdv, to_sdv
+from synth.metadata import constraints_to_sdv, from_sdv, to_sdv
 from synth.schema import Column, Schema
 
 COLUMNS: dict[str, dict[str, Any]] = {
@@ -45,7 +46,7 @@ def test_every_version_says_the_same(version: str) -> None:
     assert (schema["age"].type, schema["at"].type, schema["mail"].action) == (
         "int8",
         "timestamp[us]",
-        "replace",
+        "regenerate",
     )
 
 
@@ -179,3 +180,101 @@ def test_sdv_reads_what_is_exported() -> None:
         known = sdv.Metadata.load_from_dict(to_sdv(EVERY))
         known.validate()
     assert from_sdv(known.to_dict(), EVERY.arrow) == from_sdv(to_sdv(EVERY), EVERY.arrow)
+
+
+# ----------------------------------------------------------------------------------------------- constraints
+
+NUMBERS = {n: {"sdtype": "numerical", "computer_representation": "Int64"} for n in ("a", "b", "c")}
+WORDS = {n: {"sdtype": "categorical"} for n in ("u", "v")}
+
+
+def sdv_constraint(name: str, **parameters: Any) -> dict[str, Any]:
+    return {"class_name": name, "parameters": parameters}
+
+
+def constrained(*constraints: dict[str, Any]) -> Schema:
+    return from_sdv(metadata("V1", {**NUMBERS, **WORDS}), constraints=constraints)
+
+
+@pytest.mark.parametrize(
+    ("constraint", "meant"),
+    [
+        (sdv_constraint("Inequality", low_column_name="a", high_column_name="b"), "a <= b"),
+        (
+            sdv_constraint("Inequality", low_column_name="a", high_column_name="b", strict_boundaries=True),
+            "a < b",
+        ),
+        (
+            sdv_constraint("Range", low_column_name="a", middle_column_name="b", high_column_name="c"),
+            "a < b < c",
+        ),
+        (sdv_constraint("FixedCombinations", column_names=["u", "v"]), "combinations of u, v"),
+        (sdv_constraint("OneHotEncoding", column_names=["a", "b", "c"]), "combinations of a, b, c"),
+    ],
+)
+def test_constraints_of_sdv_are_read_and_written_the_same(constraint: dict[str, Any], meant: str) -> None:
+    schema = constrained(constraint)
+    assert [str(c) for c in schema.constraints] == [meant]
+    assert schema.constraints[0].declared
+    (written,) = constraints_to_sdv(schema)
+    assert written["class_name"] == constraint["class_name"]
+    assert constrained(written) == schema
+
+
+def test_a_one_hot_encoding_lists_where_the_one_may_stand() -> None:
+    (rule,) = constrained(sdv_constraint("OneHotEncoding", column_names=["a", "b", "c"])).constraints
+    assert rule.values == ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+
+
+def test_increments_become_the_step_of_their_column() -> None:
+    schema = constrained(sdv_constraint("FixedIncrements", column_name="a", increment_value=25))
+    assert (schema["a"].step, schema.constraints) == (25, ())
+    bounded = schema.model_copy(
+        update={"columns": (schema["a"].model_copy(update={"min": 50}), *schema.columns[1:])}
+    )
+    assert constraints_to_sdv(bounded)[0]["parameters"]["increment_value"] == 25
+
+
+@pytest.mark.parametrize(
+    ("constraint", "why"),
+    [
+        (sdv_constraint("PrimaryToPrimaryKeySubset", x=1), "PrimaryToPrimaryKeySubset has no counterpart"),
+        (sdv_constraint("MyOwn"), "MyOwn has no counterpart"),
+        ({"constraint_class": "Inequality"}, "one has none"),
+        (sdv_constraint("Inequality", low_column_name="a"), "Inequality lacks high_column_name"),
+        (sdv_constraint("Inequality", low_column_name="a", high_column_name="z"), "no column 'z'"),
+        (sdv_constraint("FixedCombinations", column_names=["u"]), "at least 2 items"),
+        (sdv_constraint("FixedIncrements", column_name="u", increment_value=5), "'u', which is string"),
+    ],
+)
+def test_constraints_of_sdv_without_a_counterpart_are_refused_by_name(
+    constraint: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(SchemaError) as refused:
+        constrained(constraint)
+    assert why in str(refused.value)
+
+
+def test_what_sdv_has_no_word_for_is_refused_on_the_way_out() -> None:
+    plain = constrained().model_dump()
+    for rule in ({"rule": "sum", "column": "a", "plus": ["b", "c"]}, {"rule": "unique", "columns": ["a"]}):
+        with pytest.raises(SchemaError, match="has none; take it out"):
+            constraints_to_sdv(Schema.model_validate({**plain, "constraints": [rule]}))
+
+
+def test_sdv_reads_what_is_written(tmp_path: Any) -> None:
+    pytest.importorskip("sdv")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from sdv.utils import load_constraints
+    schema = constrained(
+        sdv_constraint("Inequality", low_column_name="a", high_column_name="b"),
+        sdv_constraint("FixedCombinations", column_names=["u", "v"]),
+    )
+    path = tmp_path / "constraints.json"
+    path.write_text(json.dumps(constraints_to_sdv(schema)), "utf-8")
+    with warnings.catch_warnings():
+        # It warns of each that it cannot read.
+        warnings.simplefilter("error")
+        read = load_constraints(path)
+    assert [type(c).__name__ for c in read] == ["Inequality", "FixedCombinations"]

@@ -118,3 +118,19 @@ def test_the_statement_the_findings_and_the_files_are_said():
 
 def test_equal_arguments_give_equal_cards():
     assert card_of(HOSTILE) == card_of(HOSTILE)
+
+
+def test_the_card_lists_constraints_and_says_what_was_rejected_for_them() -> None:
+    columns = [{"name": n, "kind": "numerical", "type": "int64"} for n in ("a|b", "c")]
+    stated = [{"rule": "order", "columns": ["a|b", "c"], "facts": "declared: law"}]
+    schema = Schema.model_validate({"columns": columns, "constraints": stated})
+    fidelity = Fidelity(
+        rows_train=10, rows_holdout=5, rows_synthetic=10, shape=None, trend=None, shape_ceiling=None,
+        trend_ceiling=None, copies=None, copies_holdout=None, pairs=(), columns=(), overlays=(),
+    )  # fmt: skip
+    more = {"name": "x", "certificate": {"rows": 75}, "fidelity": fidelity, "verdict": Verdict(findings=())}
+    text = card.render(schema=schema, files=FILES, rejected=25, **more)
+    assert "- a\\|b &lt;= c (declared: law)" in text
+    assert "25.0 % of the rows that were drawn (25)" in text
+    assert "No row that was drawn" in card.render(schema=schema, files=FILES, **more)
+    assert "## Constraints" not in card_of()

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pytest
 
 from synth.schema import OTHER, REPLACED, Schema
+from tests.synth.tables import schema_for
 from tests.validation.test_fidelity import HALF, HOLDOUT, SCHEMA, TRAIN, changed, people, schema_of, shuffled
-from validation.expectations import Check, ColumnFacts, check, observe
+from validation.expectations import Check, ColumnFacts, check, observe, observe_constraints
 from validation.fidelity import measure
 from validation.gates import GateRules, verdict
 
@@ -219,3 +220,22 @@ def test_our_own_code_warns_of_nothing() -> None:
         warnings.simplefilter("error")
         measure(small, small, small, schema_of(small), at_least=10, seed=0)
         checked(RELEASED.slice(0, 60))
+
+
+def test_each_constraint_is_an_expectation_and_a_broken_one_is_named() -> None:
+    table = pa.table({"a": [1, 2, 3], "b": [1, 5, 2], "word": ["x", "x", "y"]})
+    stated = [
+        {"rule": "order", "columns": ["a", "b"]},
+        {"rule": "unique", "columns": ["word"]},
+        {"rule": "combinations", "columns": ["a", "word"], "values": [[1, "x"], [2, "x"], [3, "y"]]},
+        {"rule": "missing", "column": "b", "where": "word", "values": ["z"]},
+    ]
+    schema = Schema.model_validate({**schema_for(table).model_dump(), "constraints": stated})
+    # A repeated value is found across shards, too.
+    broken = observe_constraints(table.to_batches(max_chunksize=1), schema)
+    assert broken == (1, 1, 0, 0)
+    found = check(table, facts_of(table, schema), None, schema, RULES, broken)
+    failures = [c for c in found if not c.success]
+    assert [(c.columns, c.observed) for c in failures] == [(("a", "b"), 1), (("word",), 1)]
+    assert "a <= b: 1 rows break it" in failures[0].message
+    assert {c.columns for c in found if c.success and c.limit == 0} >= {("a", "word"), ("b", "word")}
