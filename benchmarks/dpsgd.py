@@ -16,8 +16,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from privacy.curator import Batch, Descended, Descent, ExactCurator, Floats, Luck, Reader
-from privacy.dpsgd import steps_of
+from privacy.curator import Batch, Descended, ExactCurator, Floats, Luck, Reader
+from privacy.dpsgd import Drawn, Players, steps_of
 from privacy.mechanisms import SystemNoise
 from synth import ctgan, vae
 from synth.bins import bins_of
@@ -69,11 +69,11 @@ def of_critic(layout: Layout, *, bounded: bool) -> Reader:
 
 def private(reader: Reader, rows: Batch, batch: int, steps: int) -> Iterator[Descended]:
     return steps_of(
-        reader,
-        (),
-        rows,
-        descent=Descent(steps=steps, rate=batch / ROWS),
-        units=float(ROWS),
+        Players(reader, ()),
+        Drawn(rows),
+        steps=steps,
+        rate=batch / ROWS,
+        expected=float(batch),
         multiplier=1.0,
         noise=SystemNoise(),
         luck=Luck.of([1]),
