@@ -391,7 +391,12 @@ def _sniff_files(path: Path, files: tuple[Path, ...]) -> Source:
 def _check_names(file: str, names: Sequence[str]) -> None:
     twice = next((n for n in names if names.count(n) > 1), None)
     if twice is not None:
-        raise InputError(f"column names must differ, however: {file}: {twice!r} stands twice")
+        # Not the name: a file without a header has a person's row there.
+        first, second = [i + 1 for i, n in enumerate(names) if n == twice][:2]
+        raise InputError(
+            f"column names must differ, however: {file}: columns {first} and {second} have the same; rename one, or "
+            "add a header if the first line is none"
+        )
 
 
 def _keys(source: Source, columns: Sequence[str]) -> tuple[str, ...]:
@@ -451,8 +456,8 @@ def _check_columns(file: str, names: Sequence[str], expected: Sequence[str]) -> 
     extra = [n for n in names if n not in set(expected)]
     if extra:
         raise InputError(
-            f"{file} must have the columns of the table and no other, however: it has {extra[0]!r}"
-            f"{_and_more(extra)}; mend the file or the schema"
+            f"{file} must have the columns of the table and no other, however: column {list(names).index(extra[0]) + 1}"
+            f"{_and_more(extra)} is none of them; mend the file or the schema"
         )
 
 

@@ -62,7 +62,7 @@ class Written:
         columns: number of columns.
         kinds: kind → number of columns.
         warnings: what a person must look at.
-        constraints: what all rows meet, and will in every released one unless it is taken out, with the reason.
+        suggestions: constraints that all rows meet, with the reason; none binds before somebody moves it.
         command: what makes a release of it.
     """
 
@@ -71,7 +71,7 @@ class Written:
     columns: int
     kinds: dict[str, int]
     warnings: tuple[str, ...]
-    constraints: tuple[str, ...]
+    suggestions: tuple[str, ...]
     command: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -83,7 +83,11 @@ class Written:
         kinds = ", ".join(f"{n} {kind}" for kind, n in self.kinds.items())
         lines = [f"Wrote {self.schema} and {self.recipe}: {self.columns} columns ({kinds})."]
         lines += [f"  ! {w}" for w in self.warnings]
-        lines += [f"  = {c}" for c in self.constraints]
+        if self.suggestions:
+            lines += [
+                "All rows meet these; move those that must hold in every released row to `constraints:`"
+            ]
+            lines += [f"  = {c}" for c in self.suggestions]
         lines += [f"Review both, then: {self.command}"]
         return "\n".join(lines)
 
@@ -141,7 +145,7 @@ def initialize(
         columns=len(schema),
         kinds=_kinds(schema),
         warnings=(*outside, *_broken(aside), *_nameless(found), *_notes(schema)),
-        constraints=tuple(f"{c}: {c.note}" if c.note else str(c) for c in schema.constraints),
+        suggestions=tuple(f"{c}: {c.note}" if c.note else str(c) for c in schema.suggestions),
         command=f"understudy release recipe.yaml{root}",
     )
 

@@ -434,7 +434,8 @@ class _ColumnCodec:
 
     def released(self, column: Column) -> Column:
         """The column with the facts of its profile."""
-        facts: dict[str, object] = {"nullable": self._profile.missing > 0}
+        # A note was made by looking at rows.
+        facts: dict[str, object] = {"nullable": self._profile.missing > 0, "note": None}
         kind = column.arrow_type
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
         if not column.learned:

@@ -228,7 +228,14 @@ class Constraints:
                 made[name] = made[name].model_copy(update={"nullable": True})
         listed = {joint.rule: joint.listed(profile) for joint in self._joints}
         for constraint in self.schema.constraints:
-            values = {"values": listed[constraint]} if isinstance(constraint, Combinations) else {}
+            values: dict[str, object] = {}
+            if isinstance(constraint, Combinations):
+                values = {"values": listed[constraint]}
+            elif isinstance(constraint, Missing) and not constraint.declared:
+                # A category that is pooled must not be told by a rule about it.
+                known = made[constraint.where].categories
+                if known is not None and any(v is not None and v not in known for v in constraint.values):
+                    continue
             constraints.append(constraint.model_copy(update={**values, "note": None}))
         return coded.model_copy(
             update={
@@ -661,7 +668,8 @@ class _Grid:
         if self.exact and pa.types.is_integer(array.type) and not pa.types.is_uint64(array.type):
             whole = array.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
             return _times(whole, self.factor(name)), missing
-        floats = array.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False)
+        # Unsafe: what lies beyond 2^53 is rounded, as everywhere where floats and integers meet.
+        floats = array.cast(pa.float64(), safe=False).fill_null(0.0).to_numpy(zero_copy_only=False)
         floats = np.where(missing, 0.0, floats)
         if not self.exact:
             return floats, missing

@@ -76,7 +76,7 @@ def infer(
         for watch, values in zip(watches, batch.columns, strict=True):
             watch.add(values)
     columns = _about_people([watch.seen() for watch in watches])
-    return Schema(columns=columns, constraints=suggestions.found(columns))
+    return Schema(columns=columns, suggestions=suggestions.found(columns))
 
 
 def infer_table(table: pa.Table, *, at_least: int = 10, blind: bool = False) -> Schema:

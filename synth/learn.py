@@ -42,6 +42,9 @@ SUPPORT_VALUES = 2000
 CELLS = 256
 """Cells that the spread of a continuous column is learned in."""
 
+ENDS = 3
+"""A number is learned where so many times the units are known that must share each end of its range."""
+
 _WAYS = 64
 _ROUNDS = 10
 _FLOAT_KEYS = float_keys(np.array([-np.finfo(np.float64).max, np.finfo(np.float64).max]))
@@ -222,7 +225,8 @@ def _support(profile: ColumnProfile, shared: Shared, rows: float) -> ColumnProfi
 def _bounds(columns: Sequence[Column], curator: Curator, enough: int) -> dict[str, tuple[int, int]]:
     """For each column the `enough`-th smallest and largest key, by units; declared bounds bind.
 
-    A column with values of fewer units has no bounds.
+    A column with values of fewer units than `ENDS` times that has no bounds: between two ends that so many units share
+    there would be little more than the value of one.
 
     A search that cuts the range into 256 parts at a time: the k-th key lies where the count from the end
     reaches k. Eight rounds reach the key itself.
@@ -239,7 +243,7 @@ def _bounds(columns: Sequence[Column], curator: Curator, enough: int) -> dict[st
             answers = curator.histogram(cells, of=of)  # type: ignore[arg-type]
             for cell, answer in zip(cells, answers, strict=True):
                 counts = answer.value[1:]
-                if counts.sum() < enough:
+                if counts.sum() < (ENDS * enough if enough > 1 else 1):
                     few.add(cell.columns[0])
                 if of == "highest":
                     i = len(counts) - 1 - int(np.searchsorted(np.cumsum(counts[::-1]), enough))

@@ -184,6 +184,12 @@ class Schema(BaseModel):
     constraints: Annotated[
         tuple[Constraint, ...], Field(description="what holds in every row, and so in every released one")
     ] = ()
+    suggestions: Annotated[
+        tuple[Constraint, ...],
+        Field(
+            description="constraints that all rows of the source meet; none binds before it is moved there"
+        ),
+    ] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -199,6 +205,7 @@ class Schema(BaseModel):
                 "write kind: identifier"
             )
         rules.check(self.columns, self.constraints)
+        rules.check(self.columns, self.suggestions)
         return self
 
     def __iter__(self) -> Iterator[Column]:  # type: ignore[override]
@@ -260,14 +267,19 @@ class Schema(BaseModel):
         """The schema without the columns that are dropped: nothing of these is stored, learned or released.
 
         Raises:
-            SchemaError: all of them are, or a constraint is about one.
+            SchemaError: all of them are, or the unit's is.
         """
         kept = tuple(c for c in self.columns if c.action != "drop")
-        if len(kept) == len(self.columns):
+        if len(kept) == len(self.columns) and not self.suggestions:
             return self
         if not kept:
             raise SchemaError("a schema must keep a column, however: all have `action: drop`; keep one")
-        return self.model_copy(update={"columns": kept})
+        if self.unit is not None and self[self.unit].action == "drop":
+            raise SchemaError(
+                f"the unit's column must not be dropped, however: {self.unit!r} has `action: drop`; write kind: "
+                "identifier, whose values are made anew"
+            )
+        return self.model_copy(update={"columns": kept, "suggestions": ()})
 
     @property
     def arrow(self) -> pa.Schema:
@@ -292,13 +304,15 @@ class Schema(BaseModel):
 
     def _data(self) -> dict[str, Any]:
         """As plain data, without what nobody said."""
-        data = self.model_dump(mode="json", exclude_none=True, exclude={"constraints"})
-        if self.constraints:
+        data = self.model_dump(mode="json", exclude_none=True, exclude={"constraints", "suggestions"})
+        for name, constraints in (("constraints", self.constraints), ("suggestions", self.suggestions)):
             # A None among values means missing, and stays.
-            stated = [(c, c.model_dump(mode="json")) for c in self.constraints]
-            data["constraints"] = [
-                {k: d[k] for k in sorted(d, key=_LAST.__contains__) if _said(c, k, d[k])} for c, d in stated
-            ]
+            stated = [(c, c.model_dump(mode="json")) for c in constraints]
+            if stated:
+                data[name] = [
+                    {k: d[k] for k in sorted(d, key=_LAST.__contains__) if _said(c, k, d[k])}
+                    for c, d in stated
+                ]
         return data
 
     @classmethod

@@ -43,7 +43,7 @@ def _composition(rows: int, schema: Schema) -> str:
         else "Rows with the same value of the unit's column stand for one made-up person or thing."
     )
     return (
-        f"{rows:,} rows of {len(schema)} columns ({counted}). {unit} No row is that of a real person. Missing values "
+        f"{rows:,} rows of {len(schema)} columns ({counted}). {unit} Every row is drawn from a model. Missing values "
         "are part of what was learned. There is no recommended split: rows are drawn independently, so any part is as "
         "good as any. Errors and biases of the private table are in this one, too."
     )

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from privacy.estimate import Estimate, auc
-from validation.features import Features, draw, one_thread, weighted_auc
+from validation.features import Features, draw, one_thread, teachable, weighted_auc
 from validation.fidelity import Floats
 from validation.markup import Html, element, join, paragraph, percent, scrolling, section, shown_name
 
@@ -113,7 +113,7 @@ def _told_apart(features: Features, side: str, *, most: int, seed: int) -> _Told
     state = seed % 2**32
     for learned, asked in StratifiedKFold(FOLDS, shuffle=True, random_state=state).split(x, made):
         model = HistGradientBoostingClassifier(categorical_features=features.nominal, random_state=state)
-        models.append(model.fit(x[learned], made[learned]))
+        models.append(model.fit(teachable(x[learned]), made[learned]))
         scores[asked] = model.predict_proba(x[asked])[:, 1]
         folds.append(asked)
     return _Told(x=x, made=made, scores=scores, model=models[0], fold=folds[0])

@@ -79,9 +79,12 @@ class Features:
                 yield (values[:, None] == np.arange(top)[None, :]).astype(np.float64)
                 continue
             gone = np.isnan(own).any()
-            present = own[~np.isnan(own)]
+            present = own[np.isfinite(own)]
             if not len(present):
                 continue
+            # Squares of the largest floats overflow, and a scale is taken out below anyway.
+            size = scale_of(present)
+            present, values = present / size, values / size
             low, high = np.quantile(present, [0.001, 0.999])
             spread = np.clip(present, low, high).std() or 1.0
             yield (np.nan_to_num((np.clip(values, low, high) - np.clip(present, low, high).mean()) / spread))[
@@ -108,6 +111,21 @@ def _coded(cells: Cells, order: npt.NDArray[np.int64] | None, side: str) -> Floa
     codes = cells.codes[side]
     ranks = np.append(order, 0)[codes].astype(np.float64)
     return np.where(codes < 0, np.nan, ranks)
+
+
+LARGEST = 1e100
+"""A number whose square is one as well."""
+
+
+def scale_of(values: Floats) -> float:
+    """What numbers are divided by so that their squares do not overflow; 1 unless they are huge."""
+    most = float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
+    return most if most > LARGEST else 1.0
+
+
+def teachable(x: Floats) -> Floats:
+    """Features with 0 in those columns of which no row knows anything: scikit-learn's trees cannot cut nothing."""
+    return np.where(np.isnan(x).all(axis=0), 0.0, x)
 
 
 @contextmanager

@@ -429,9 +429,10 @@ def _shape(
     for level, most in levels:
         yield Measure(
             rule="shape", level=level, columns=(column.name,), value=value, limit=most / 100 + noise,
-            message=f"a column's shape should come within {most:g} points of its ceiling, "
-            f"however: {column.name!r} scores {100 * shape:.1f} of {100 * ceiling:.1f}; "
-            f"look at its overlay, or declare its kind",
+            message=f"a column's shape should lie at most {most:g} points, and chance, below what real rows would "
+            f"score, however: {column.name!r} lies {100 * value:.1f} below, of {most + 100 * noise:.1f} that are "
+            f"allowed (it scores {100 * shape:.1f}, held-out rows {100 * ceiling:.1f}); look at its overlay, declare "
+            "its kind, or leave out a column that is rarely filled",
         )  # fmt: skip
 
 

@@ -15,12 +15,15 @@ from scipy import stats
 
 from privacy.estimate import Estimate
 from validation.features import (
+    LARGEST,
     Features,
     Weights,
     draw,
     from_resamples,
     one_thread,
     resampled,
+    scale_of,
+    teachable,
     weighted_auc,
     weighted_r2,
 )
@@ -200,7 +203,7 @@ def _why_not(cells: Cells) -> str | None:
     """Why a column cannot be a target; None if it can."""
     if cells.numbers is not None:
         real = [cells.numbers[side] for side in ("train", "holdout")]
-        if any(len(np.unique(v[~np.isnan(v)])) < 2 for v in real):
+        if any(len(np.unique(v[np.isfinite(v)])) < 2 for v in real):
             return "is constant in the training or the held-out rows"
         few = len(np.unique(real[0][~np.isnan(real[0])])) <= VALUES
         return f"has {VALUES} values at most, so no regression; declare it categorical" if few else None
@@ -244,14 +247,18 @@ class _Trial:
         rng = np.random.default_rng(seed)
         known = {side: np.flatnonzero(cells.codes[side] >= 0) for side in SIDES}
         if cells.numbers is not None:
-            known = {side: np.flatnonzero(~np.isnan(cells.numbers[side])) for side in SIDES}
+            known = {side: np.flatnonzero(np.isfinite(cells.numbers[side])) for side in SIDES}
         most = min(len(known["train"]), len(known["synthetic"]), TRAIN_ROWS)
         chosen = {
             side: rows[draw(len(rows), TEST_ROWS if side == "holdout" else most, rng)]
             for side, rows in known.items()
         }
         linear = features.linear()
-        truth = cells.numbers if cells.numbers is not None else cells.codes
+        truth: Mapping[str, npt.NDArray[Any]] = cells.codes
+        if cells.numbers is not None:
+            # R² does not depend on the scale.
+            size = scale_of(cells.numbers["train"])
+            truth = {s: np.clip(v / size, -LARGEST, LARGEST) for s, v in cells.numbers.items()}
         return cls(
             target=cells.column.name,
             names=features.names,
@@ -310,7 +317,7 @@ class _Trial:
                 HistGradientBoostingRegressor(categorical_features=self.nominal, random_state=state)
                 if kind == "trees"
                 else Ridge()
-            ).fit(x, y)
+            ).fit(teachable(x), y)
             return lambda rows: np.asarray(regressor.predict(rows), np.float64)
         classes = self.classes
         known = np.isin(y, classes)
@@ -323,7 +330,7 @@ class _Trial:
             HistGradientBoostingClassifier(categorical_features=self.nominal, random_state=state)
             if kind == "trees"
             else LogisticRegression(max_iter=1_000, tol=1e-3)
-        ).fit(x, y)
+        ).fit(teachable(x), y)
         place = np.searchsorted(classes, seen)
 
         def guess(rows: Floats) -> Floats:

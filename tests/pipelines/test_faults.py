@@ -349,6 +349,8 @@ def test_a_run_that_is_stopped_keeps_what_is_finished(
     process = subprocess.Popen(
         [str(Path(sys.executable).with_name("understudy")), "release", "recipe.yaml"],
         cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        # A suite that runs in the background ignores ctrl-C, and what it starts would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert process.stderr is not None
     first = process.stderr.readline()

@@ -236,12 +236,12 @@ REFUSED = {
     "packed parquet": ({"t.parquet": gzip.compress(b"PAR1abcdPAR1")}, "unpack it first"),
     "binary": ({"t.csv": b"a,b\n\0\0,1\n"}, "NUL"),
     "mixed formats": ({"a.csv": b"a\n1\n", "b.parquet": None}, "one format"),
-    "name twice": ({"t.csv": b"a,b,a\n1,2,3\n"}, "'a' stands twice"),
+    "name twice": ({"t.csv": b"a,b,a\n1,2,3\n"}, "columns 1 and 3 have the same"),
     "column missing in one": (
         {"a.csv": b"a,b\n1,2\n", "b.csv": b"a,c\n1,2\n"},
         "b.csv must have every column",
     ),
-    "column too many in one": ({"a.csv": b"a,b\n1,2\n", "b.csv": b"a,b,c\n1,2,3\n"}, "'c'"),
+    "column too many in one": ({"a.csv": b"a,b\n1,2\n", "b.csv": b"a,b,c\n1,2,3\n"}, "column 3"),
     "two delimiters": ({"a.csv": b"a,b\n1,2\n", "b.csv": b"a;b\n1;2\n"}, "one delimiter"),
     "two encodings": (
         {"a.csv": "a,b\né,2\n".encode(), "b.csv": "a,b\né,2\n".encode("cp1252")},

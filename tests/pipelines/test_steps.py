@@ -341,7 +341,7 @@ def test_a_release_meets_its_constraints_says_so_and_lacks_what_is_dropped(tmp_p
         c.model_copy(update={"kind": "numerical", "min": 1, "max": 24_000}) if c.name == "number" else c
         for c in columns
     ]
-    suggested = [c.model_dump() for c in drafted.constraints]
+    suggested = [c.model_dump() for c in drafted.suggestions]
     assert {c["rule"] for c in suggested} == {"order", "sum", "combinations", "missing"}
     stated = [*suggested, {"rule": "unique", "columns": ["number"]}]
     schema = Schema.model_validate({"columns": [c.model_dump() for c in columns], "constraints": stated})

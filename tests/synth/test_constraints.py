@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import synth
 from privacy.errors import ConditionError, InputError, SchemaError, UsageError
+from synth.codec import Codec
 from synth.constraints import Constraints, breaks
 from synth.schema import OTHER, Schema
 from synth.table import REJECTED, TableModel
@@ -553,3 +554,35 @@ def test_columns_that_are_missing_together_follow_the_one_that_a_rule_is_about()
     assert 0.7 < alone.mean() < 0.9
     for name in ("income", "checked"):
         assert (drawn[name].is_null().to_numpy() == alone).all()
+
+
+def test_a_rule_about_a_pooled_category_is_not_released() -> None:
+    state = ["open"] * 60 + ["closed"] * 60 + ["rare"] * 3
+    end = pa.array([None if s != "closed" else 5 for s in state], pa.int64())
+    table = pa.table({"state": state, "end": end})
+    schema = constrained(
+        table, {"rule": "missing", "column": "end", "where": "state", "values": ["open", "rare"]}
+    )
+    constraints = Constraints(schema)
+    profile = learned(constraints.encode(table), constraints.coded, at_least=10).profile
+    released = constraints.released(Codec(constraints.coded, profile).released_schema(), profile)
+    assert "rare" not in released.to_json()
+    assert released.constraints == ()
+
+
+def test_integers_that_no_float_can_tell_apart_are_compared_with_floats_all_the_same() -> None:
+    table = pa.table(
+        {"low": pa.array([2**60 + 1, 3], pa.int64()), "high": pa.array([2.0**61, 1e15 / 3], pa.float64())}
+    )
+    schema = constrained(table, {"rule": "order", "columns": ["low", "high"]})
+    assert len(Constraints(schema).encode(table)) == 2
+
+
+def test_the_units_column_cannot_be_dropped() -> None:
+    columns = [
+        {"name": "mail", "kind": "text", "type": "string", "action": "drop"},
+        {"name": "age", "kind": "numerical", "type": "int64"},
+    ]
+    schema = Schema.model_validate({"columns": columns, "unit": "mail"})
+    with pytest.raises(SchemaError, match="unit's column must not be dropped"):
+        _ = schema.kept

@@ -501,14 +501,14 @@ def _trips(rows: int = 400, *, seed: int = 0) -> dict[str, Any]:
 
 def test_what_all_rows_meet_is_suggested_and_says_why() -> None:
     schema = infer_table(pa.table(_trips()))
-    assert {str(c) for c in schema.constraints} == {
+    assert {str(c) for c in schema.suggestions} == {
         "begin <= end",
         "total = net + tax",
         "combinations of city, land",
         "end is missing exactly where state is runs",
     }
-    assert all(not c.declared and c.note for c in schema.constraints)
-    assert infer_table(pa.table(_trips()), blind=True).constraints == ()
+    assert all(not c.declared and c.note for c in schema.suggestions)
+    assert infer_table(pa.table(_trips()), blind=True).suggestions == ()
 
 
 @pytest.mark.parametrize("batch_rows", [7, 150, 400])
@@ -525,7 +525,7 @@ def test_one_row_that_breaks_a_constraint_is_enough_wherever_it_stands(batch_row
         values[at] = value
         wrong = table.set_column(table.column_names.index(name), name, pa.array(values, table[name].type))
         batches = wrong.to_batches(max_chunksize=batch_rows)
-        found = infer(lambda batches=batches: iter(batches)).constraints
+        found = infer(lambda batches=batches: iter(batches)).suggestions
         assert not any(name in c.names and c.rule != "missing" for c in found), name
         assert len(found) >= (2 if batch_rows > 20 else 1)
 
@@ -542,23 +542,23 @@ def test_what_holds_by_chance_or_says_nothing_is_not_suggested() -> None:
             "same": np.zeros(500, np.int64),
         }
     )
-    assert infer_table(table).constraints == ()
+    assert infer_table(table).suggestions == ()
 
 
 def test_a_gap_that_would_lose_the_digits_of_its_column_is_not_suggested() -> None:
     rng = np.random.default_rng(0)
     low = np.round(rng.uniform(0, 1000, 500), 2)
     whole = pa.table({"low": low, "high": np.ceil(low) + rng.integers(0, 3, 500)})
-    assert infer_table(whole).constraints == ()
+    assert infer_table(whole).suggestions == ()
     exact = pa.table({"low": low, "high": np.round(low + rng.integers(0, 300, 500) / 100, 2)})
-    assert [str(c) for c in infer_table(exact).constraints] == ["low <= high"]
+    assert [str(c) for c in infer_table(exact).suggestions] == ["low <= high"]
 
 
 def test_a_gap_that_would_lose_round_numbers_is_not_suggested() -> None:
     rng = np.random.default_rng(0)
     loan = rng.integers(1, 40, 2000) * 1000
     balance = np.round(loan * rng.uniform(0.6, 1, 2000), 2)
-    assert infer_table(pa.table({"balance": balance, "loan": loan * 1.0})).constraints == ()
+    assert infer_table(pa.table({"balance": balance, "loan": loan * 1.0})).suggestions == ()
 
 
 def test_values_of_few_rows_are_not_written_into_a_constraint() -> None:
@@ -566,11 +566,11 @@ def test_values_of_few_rows_are_not_written_into_a_constraint() -> None:
     table = pa.table(
         {"state": state, "x": pa.array(np.random.default_rng(0).normal(size=403), mask=state == "odd")}
     )
-    assert infer_table(table).constraints == ()
+    assert infer_table(table).suggestions == ()
 
 
 def test_three_terms_are_found_and_the_rest_of_the_sum_is_not_said_again() -> None:
     rng = np.random.default_rng(0)
     a, b, c = (rng.integers(1, 1000, 300) for _ in range(3))
     table = pa.table({"a": a, "b": b, "c": c, "all": a + b + c})
-    assert [str(x) for x in infer_table(table).constraints] == ["all = a + b + c"]
+    assert [str(x) for x in infer_table(table).suggestions] == ["all = a + b + c"]

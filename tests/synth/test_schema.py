@@ -168,7 +168,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one() -> None:
 
 
 def test_an_unknown_key_that_is_near_to_none_is_refused_with_all_known_ones() -> None:
-    assert "known are columns, constraints, unit, units_about" in refusal(SIMPLE + "zzz: 3\n")
+    assert "known are columns, constraints, suggestions, unit, units_about" in refusal(SIMPLE + "zzz: 3\n")
 
 
 def test_a_key_that_stands_twice_is_refused_with_its_line() -> None:

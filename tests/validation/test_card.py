@@ -128,7 +128,12 @@ def test_the_card_lists_constraints_and_says_what_was_rejected_for_them() -> Non
         rows_train=10, rows_holdout=5, rows_synthetic=10, shape=None, trend=None, shape_ceiling=None,
         trend_ceiling=None, copies=None, copies_holdout=None, pairs=(), columns=(), overlays=(),
     )  # fmt: skip
-    more = {"name": "x", "certificate": {"rows": 75}, "fidelity": fidelity, "verdict": Verdict(findings=())}
+    more = {
+        "name": "x",
+        "certificate": {"rows": 75},
+        "evidence": Evidence(fidelity=fidelity),
+        "verdict": Verdict(findings=()),
+    }
     text = card.render(schema=schema, files=FILES, rejected=25, **more)
     assert "- a\\|b &lt;= c (declared: law)" in text
     assert "25.0 % of the rows that were drawn (25)" in text
