@@ -20,7 +20,7 @@ from synth.rows import HELD_OUT, RawRows
 from synth.schema import Schema
 from validation import report
 from validation.evidence import Evidence, gather
-from validation.expectations import check, observe
+from validation.expectations import check, observe, observe_constraints
 from validation.gates import GateRules, Verdict, verdict
 from validation.markup import points
 
@@ -300,9 +300,12 @@ def _checks(
     """What a given schema demands of all rows; an inferred one demands nothing. Texts may be any here."""
     if asked.schema is None:
         return ()
-    kept = Schema(columns=tuple(c for c in schema if c.kind != "text"), unit=schema.unit)
+    columns = tuple(c for c in schema if c.kind != "text")
+    unit = schema.unit if schema.unit in {c.name for c in columns} else None
+    kept = schema.model_copy(update={"columns": columns, "unit": unit, "suggestions": ()})
     facts = observe((b.select(kept.names) for b in _batches(source, schema)), kept)
-    return check(synthetic.select(kept.names), facts, evidence.fidelity, kept, rules)
+    broken = observe_constraints(_batches(source, schema), schema) if schema.constraints else ()
+    return check(synthetic.select(kept.names), facts, evidence.fidelity, kept, rules, broken)
 
 
 def _of_models(evidence: Evidence) -> Iterator[str]:

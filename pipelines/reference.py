@@ -64,7 +64,8 @@ def resolve(text: str) -> tuple[URL, tuple[str, ...]]:
     secrets = tuple(values.values())
     if _REFERENCE.fullmatch(text):
         url = _parsed(secrets[0])
-        return url, (*secrets, *([] if url.password is None else [str(url.password)]))
+        parts = (url.password, url.username, url.host, url.database)
+        return url, (*secrets, *(str(p) for p in parts if p is not None))
 
     def real(part: str | None) -> str | None:
         return None if part is None else _unmasked(part, values)

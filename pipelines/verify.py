@@ -26,7 +26,7 @@ def verify(release: Path, *, public_key: Path | None = None) -> Verified:
             of this release by this key.
         UsageError: the key is none.
     """
-    from validation.expectations import check, observe
+    from validation.expectations import check, observe, observe_constraints
     from validation.gates import GateRules
 
     files = check_sums(release)
@@ -39,7 +39,8 @@ def verify(release: Path, *, public_key: Path | None = None) -> Verified:
         _check_columns(shard, schema)
     facts = observe(_batches(shards), schema)
     head = pq.ParquetFile(shards[0]).read_row_group(0)
-    failed = [c for c in check(head, facts, None, schema, GateRules()) if not c.success]
+    broken = observe_constraints(_batches(shards), schema) if schema.constraints else ()
+    failed = [c for c in check(head, facts, None, schema, GateRules(), broken) if not c.success]
     if failed:
         raise ReleaseError(f"data must be what schema.json says, however: {failed[0].message}")
     _check_certificate(release, facts[0].rows)

@@ -130,6 +130,16 @@ def fairness(
     )
 
 
+def _coarse(quartiles: Floats, cells: Cells) -> tuple[Floats, list[str]]:
+    """Quartiles so coarse that they tell of no row: two digits of a number, the first of a year of a time."""
+    if cells.column.kind == "datetime":
+        years = quartiles.astype("datetime64[s]").astype("datetime64[Y]")
+        cuts = np.unique(years.astype("datetime64[s]").astype(np.float64))
+        return cuts, [str(y) for y in np.unique(years)]
+    cuts = np.unique([float(f"{q:.2g}") for q in quartiles])
+    return cuts, [f"{c:.12g}" for c in cuts]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Groups:
     """The groups of one column, or of two: names, and each row's number by side, also of one row for each unit."""
@@ -144,10 +154,10 @@ class _Groups:
         if cells.numbers is not None:
             train = cells.numbers["train"]
             present = train[~np.isnan(train)]
-            cuts = (
-                np.unique(np.round(np.quantile(present, [0.25, 0.5, 0.75]))) if len(present) else np.zeros(0)
+            cuts, told = (
+                _coarse(np.quantile(present, [0.25, 0.5, 0.75]), cells) if len(present) else (present, [])
             )
-            ends = ["", *(f"{c:g}" for c in cuts), ""]
+            ends = ["", *told, ""]
             names = [f"{low} to {high}".strip() for low, high in itertools.pairwise(ends)]
             of_row = {
                 s: np.where(np.isnan(v), len(names), np.searchsorted(cuts, v, side="right"))

@@ -12,6 +12,7 @@ import pytest
 from pipelines.cli import run
 from pipelines.evaluate import Asked, Evaluated, evaluate
 from privacy.errors import InputError, UsageError
+from synth.schema import Schema
 from validation.report import head
 
 
@@ -144,3 +145,24 @@ def test_protected_groups_are_compared(folder: Path) -> None:
     assert {g.values[0] for g in found.evidence.fairness.groups} == {"Ulm", "Rom", "Oslo", "Köln"}
     assert {g.rate for g in found.evidence.fairness.gaps} >= {"errors"}
     assert "For whom it is good" in found.page()
+
+
+def test_a_given_schema_is_held_against_every_row_with_its_constraints(folder: Path) -> None:
+    schema = Schema.model_validate(
+        {
+            "columns": [
+                {"name": "age", "kind": "numerical", "type": "int64"},
+                {"name": "income", "kind": "numerical", "type": "double"},
+                {"name": "city", "kind": "categorical", "type": "string"},
+                {"name": "sick", "kind": "boolean", "type": "bool"},
+            ],
+            "constraints": [{"rule": "order", "columns": ["age", "income"]}],
+        }
+    )
+    (folder / "schema.yaml").write_text(schema.to_yaml(), "utf-8")
+    good = judged(folder, table(1500, 3), schema=folder / "schema.yaml")
+    assert not [f for f in good.verdict.findings if "age <= income" in f.message]
+    made = table(1500, 3)
+    wrong = made.set_column(1, "income", pa.array([-1.0, *made["income"].to_pylist()[1:]]))
+    found = judged(folder, wrong, schema=folder / "schema.yaml").verdict.findings
+    assert [f for f in found if "age <= income" in f.message]

@@ -81,6 +81,26 @@ def test_numbers_are_grouped_by_quarters() -> None:
     assert [g.real for g in found(LIKE, "age").groups] == pytest.approx([0.25] * 4, abs=0.03)
 
 
+def test_where_numbers_and_times_are_cut_tells_of_no_row() -> None:
+    rng = np.random.default_rng(5)
+    seconds = rng.integers(1_400_000_000, 1_700_000_000, 900)
+    rows = pa.table({"income": rng.normal(51_234, 9_876, 900), "seen": pa.array(seconds, pa.timestamp("s"))})
+    schema = Schema.model_validate(
+        {
+            "columns": [
+                {"name": "income", "kind": "numerical", "type": "double"},
+                {"name": "seen", "kind": "datetime", "type": "timestamp[s]"},
+            ]
+        }
+    )
+    cells = [cells_of(c, (rows, rows, rows)) for c in schema]
+    seen = fairness(cells, ("income", "seen"), (), at_least=10, seed=0)
+    names = {g.values[0] for g in seen.groups if len(g.values) == 1}
+    assert "51000 to 58000" in names or "to 45000" in names
+    assert any(n.startswith("to 20") for n in names)
+    assert not any("e+" in n or n.strip("to ").count(".") for n in names)
+
+
 def test_a_group_that_loses_a_fifth_of_its_share_is_warned_of_and_rows_alike_are_not() -> None:
     assert warned(found(LIKE, "sex", "origin")) == set()
     assert ("representation", ("sex",)) in warned(found(table(4000, 3, women=0.25), "sex"))
