@@ -69,6 +69,9 @@ CHAIN_CELLS, CHAIN_WORK, CHAIN_ROWS = 40_000_000, 12_000_000_000, 8000
 """Rows times cells of all columns that a chain holds; rows times their square, which its time goes with, as far as so
 many rows remain."""
 
+DRAWN_ROWS = 10
+"""Rows that a chain draws for each that was learned from: they are free but for the time."""
+
 MIXTURE_CELLS = 500_000
 """Components times cells of all columns at most."""
 
@@ -452,7 +455,7 @@ def _chained(
                 shared[group] = max(shared[group], shared[c] + 1e-9)
         size = sum(t.shape[1] for t in tables)
         most = min(CHAIN_CELLS // size, max(CHAIN_ROWS, CHAIN_WORK // size**2))
-        rows = int(min(options.rows, most))
+        rows = int(min(options.rows, most, max(5000, DRAWN_ROWS * layout.rows)))
         noise = HOLD * max(measured.noise, 1 / max(layout.rows, 1.0))
         cells = drawn(
             variables,
