@@ -4,7 +4,8 @@ Every atom is shared by at least `at_least` units, and cells end at midpoints of
 the `at_least`-th smallest and largest value: each the value of some unit, with at least as many units beyond or at it.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from privacy.curator import MISSING, Answer, Cells, Curator, Keys, Shared
 from privacy.errors import InputError
 from synth.absence import learn_absences
-from synth.keys import float_keys, is_real, is_text
+from synth.keys import float_keys, is_real, is_text, key_floats
 from synth.noised import learn_noised
 from synth.profile import (
     LARGEST_KEY,
@@ -42,8 +43,11 @@ SUPPORT_VALUES = 2000
 CELLS = 256
 """Cells that the spread of a continuous column is learned in."""
 
+MOST_ROUNDED = 1e100
+"""Numbers beyond are not rounded: what is next to them may be none."""
+
 ENDS = 3
-"""A number is learned where so many times the units are known that must share each end of its range."""
+"""Times the units that must share each end of a range; with fewer the ends are rounded."""
 
 _WAYS = 64
 _ROUNDS = 10
@@ -225,8 +229,8 @@ def _support(profile: ColumnProfile, shared: Shared, rows: float) -> ColumnProfi
 def _bounds(columns: Sequence[Column], curator: Curator, enough: int) -> dict[str, tuple[int, int]]:
     """For each column the `enough`-th smallest and largest key, by units; declared bounds bind.
 
-    A column with values of fewer units than `ENDS` times that has no bounds: between two ends that so many units share
-    there would be little more than the value of one.
+    A column with values of fewer units has no bounds. With fewer than `ENDS` times as many there would be little more
+    than the value of one unit between the two, so they are rounded outward to one digit.
 
     A search that cuts the range into 256 parts at a time: the k-th key lies where the count from the end
     reaches k. Eight rounds reach the key itself.
@@ -237,14 +241,17 @@ def _bounds(columns: Sequence[Column], curator: Curator, enough: int) -> dict[st
             low[column.name] = (int(_FLOAT_KEYS[0]), int(_FLOAT_KEYS[1]))
     high = dict(low)
     few: set[str] = set()
+    thin: set[str] = set()
     for _ in range(8):
         for ends, of in ((low, "lowest"), (high, "highest")):
             cells = [Cells(columns=(n,), edges=(cuts_between(a, b, 256),)) for n, (a, b) in ends.items()]
             answers = curator.histogram(cells, of=of)  # type: ignore[arg-type]
             for cell, answer in zip(cells, answers, strict=True):
                 counts = answer.value[1:]
-                if counts.sum() < (ENDS * enough if enough > 1 else 1):
+                if counts.sum() < enough:
                     few.add(cell.columns[0])
+                elif enough > 1 and counts.sum() < ENDS * enough:
+                    thin.add(cell.columns[0])
                 if of == "highest":
                     i = len(counts) - 1 - int(np.searchsorted(np.cumsum(counts[::-1]), enough))
                 else:
@@ -258,12 +265,38 @@ def _bounds(columns: Sequence[Column], curator: Curator, enough: int) -> dict[st
             continue
         first, last = low[column.name][0], high[column.name][0]
         least, most = declared_bounds(column)
+        if column.name in thin:
+            first, last = _rounded(column, min(first, last), max(first, last))
         first = least if column.declared and column.min is not None else first
         last = most if column.declared and column.max is not None else last
         # The edge above the last key must be a key as well.
         last = min(max(first, last), LARGEST_KEY - 1)
         bounds[column.name] = (min(first, last), last)
     return bounds
+
+
+def _rounded(column: Column, first: int, last: int) -> tuple[int, int]:
+    """Keys of the value at or below the first, and at or above the last, that have one digit that is not 0."""
+    real = is_real(column.arrow_type)
+    low, high = key_floats(np.array([first, last], np.int64)).tolist() if real else (first, last)
+    if not max(abs(low), abs(high)) < MOST_ROUNDED:
+        return first, last
+
+    def outward(value: float, towards: Callable[[float], int]) -> float:
+        if value == 0:
+            return value
+        size = 10.0 ** math.floor(math.log10(abs(value)))
+        return float(towards(value / size) * size)
+
+    ends = outward(low, math.floor), outward(high, math.ceil)
+    if real:
+        keys = float_keys(np.array(ends, np.float64))
+        return int(keys[0]), int(keys[1])
+    # Bounds of a column with a step stay on its grid.
+    step = max(1, column.step or 1)
+    low = first - math.ceil((first - int(ends[0])) / step) * step
+    high = last + math.ceil((int(ends[1]) - last) / step) * step
+    return max(low, int(MISSING) + 1), min(high, LARGEST_KEY - 1)
 
 
 def _cells(

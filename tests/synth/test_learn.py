@@ -392,3 +392,19 @@ def test_of_identifiers_and_texts_a_profile_tells_nothing_but_how_often_they_are
     text = known_mixed().profile.to_json()
     assert "note 1" not in text
     assert "P00" not in text
+
+
+@pytest.mark.parametrize("known", [10, 15, 22, 29])
+@pytest.mark.parametrize("kind", [pa.float64(), pa.int64()])
+def test_few_values_are_spread_between_round_ends_and_not_squeezed_onto_one(
+    known: int, kind: pa.DataType
+) -> None:
+    rng = np.random.default_rng(known)
+    values = rng.uniform(12_000, 88_000, known).round(0 if kind == pa.int64() else 2)
+    column = pa.array([*values, *[None] * (500 - known)], pa.float64()).cast(kind)
+    table = pa.table({"payout": column})
+    profile = learned(table, schema_for(table), at_least=10).profile.columns[0]
+    assert profile.missing == pytest.approx(1 - known / 500)
+    ends = from_keys(np.array(profile.edges, np.int64)[[0, -1]] - np.array([0, 1]), kind).to_pylist()
+    assert ends[1] - ends[0] > 5_000
+    assert not {float(e) for e in ends} & set(values)
