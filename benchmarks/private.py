@@ -21,17 +21,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from synthesizers import TABLES as COMMON
+from synthesizers import split
+
 HERE = Path(__file__).parent
 DELTA = 1e-6
 BINS = 32
 
-TABLES: dict[str, dict[str, Any]] = {
-    "adult": {"file": "adult_train.parquet", "holdout": "adult_test.parquet", "target": "income"},
-    "nist_acs_ma2019": {"target": "OWN_RENT"},
-    "bank_marketing": {"target": "y"},
-    "diabetes_130": {"drop": ["encounter_id", "patient_nbr"], "target": "readmitted"},
-    "credit_default": {"drop": ["ID"], "target": "default.payment.next.month"},
-}
+TABLES: dict[str, dict[str, Any]] = {**COMMON, "nist_acs_ma2019": {"target": "OWN_RENT"}}
 
 DPMM = {"dpmm-aim": "AIMPipeline", "dpmm-mst": "MSTPipeline", "dpmm-priv-bayes": "PrivBayesPipeline"}
 
@@ -40,26 +37,6 @@ SMARTNOISE = {"smartnoise-dpctgan": "dpctgan"}
 
 KEEPS_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**35), "MALLOC_TOP_PAD_": str(2**29)}
 """For smartnoise: gradients of rows are given back to the system after each step otherwise, at twice its seconds."""
-
-
-def split(data: Path, name: str, seed: int, work: Path) -> tuple[Path, Path]:
-    """Writes the training and the held-out rows of a table."""
-    import numpy as np
-    import pandas as pd
-
-    about = TABLES[name]
-    folder = data / "tabular" / name
-    whole = pd.read_parquet(folder / about.get("file", f"{name}.parquet")).drop(columns=about.get("drop", []))
-    if "holdout" in about:
-        train, held = whole, pd.read_parquet(folder / about["holdout"])
-    else:
-        order = np.random.default_rng(seed).permutation(len(whole))
-        cut = int(0.8 * len(whole))
-        train, held = whole.iloc[order[:cut]], whole.iloc[order[cut:]]
-    paths = work / f"{name}-{seed}-train.parquet", work / f"{name}-{seed}-held.parquet"
-    train.to_parquet(paths[0], index=False)
-    held.to_parquet(paths[1], index=False)
-    return paths
 
 
 def ours(name: str, train: Path, held: Path, out: Path, epsilon: float, seed: int) -> dict[str, Any]:
@@ -200,7 +177,7 @@ def main() -> None:
     for table in given.tables.split(","):
         for epsilon in given.epsilons.split(","):
             for seed in range(given.seeds):
-                train, held = split(given.data, table, seed, work)
+                train, held = split(given.data, table, seed, work, TABLES[table])
                 for name in given.names:
                     print(
                         json.dumps(_line(given, pythons, table, epsilon, seed, train, held, name)), flush=True

@@ -42,12 +42,14 @@ SDV = {
 }
 
 
-def split(data: Path, name: str, seed: int, work: Path) -> tuple[Path, Path]:
-    """Writes the training and the held-out rows of a table."""
+def split(
+    data: Path, name: str, seed: int, work: Path, about: dict[str, Any] | None = None
+) -> tuple[Path, Path]:
+    """Writes the training and the held-out rows of a table, of which `about` says what `TABLES` says of others."""
     import numpy as np
     import pandas as pd
 
-    about = TABLES[name]
+    about = about or TABLES[name]
     folder = data / "tabular" / name
     whole = pd.read_parquet(folder / about.get("file", f"{name}.parquet")).drop(columns=about.get("drop", []))
     if "holdout" in about:

@@ -304,7 +304,7 @@ def _checks(
     unit = schema.unit if schema.unit in {c.name for c in columns} else None
     kept = schema.model_copy(update={"columns": columns, "unit": unit, "suggestions": ()})
     facts = observe((b.select(kept.names) for b in _batches(source, schema)), kept)
-    broken = observe_constraints(_batches(source, schema), schema) if schema.constraints else ()
+    broken = observe_constraints(_batches(source, schema), schema)
     return check(synthetic.select(kept.names), facts, evidence.fidelity, kept, rules, broken)
 
 

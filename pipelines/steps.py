@@ -774,7 +774,7 @@ def _validate(run: Run) -> tuple[list[Path], dict[str, Any]]:
     run.watch.wrote("validate", evidence_path)
     facts = observe(released_batches(run), released)
     head = _head(run, 20_000)
-    broken = observe_constraints(released_batches(run), released) if released.constraints else ()
+    broken = observe_constraints(released_batches(run), released)
     checks = check(head, facts, evidence.fidelity, released, run.recipe.gate, broken)
     checks_path = run.workspace.path / CHECKS
     write_atomic(checks_path, json.dumps([asdict(c) for c in checks], ensure_ascii=False).encode())

@@ -165,6 +165,13 @@ def rho_for(epsilon: float, delta: float) -> float:
     return low
 
 
+def gaussian_epsilon(apart: float, delta: float) -> float:
+    """The epsilon at delta of two normal densities of variance one that lie so far apart, exactly."""
+    from dp_accounting import get_epsilon_gaussian
+
+    return float(get_epsilon_gaussian(1 / apart, delta)) if apart > 0 else 0.0
+
+
 @lru_cache(maxsize=64)
 def multiplier_for(epsilon: float, delta: float, *, others: Loss, rate: float, steps: int) -> float:
     """The smallest noise multiplier whose curve, with all else that is spent, is (epsilon, delta), to 0.1 % from below.

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 from scipy.stats import binom
 
+from privacy.accounting import gaussian_epsilon
 from privacy.curator import Floats
 
 GUESSED = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -137,7 +137,7 @@ def _contradicted_gaussian(canaries: int, guesses: int, correct: int, delta: flo
             low = middle
         else:
             high = middle
-    return epsilon_of(low, delta)
+    return gaussian_epsilon(low, delta)
 
 
 def _gaussian_rejected(canaries: int, guesses: int, correct: int, apart: float, risk: float) -> bool:
@@ -156,15 +156,3 @@ def _gaussian_rejected(canaries: int, guesses: int, correct: int, apart: float, 
         if right + wrong > share:
             return True
     return False
-
-
-def epsilon_of(apart: float, delta: float) -> float:
-    """The epsilon at delta of normal densities of variance one that lie so far apart (Balle & Wang 2018, theorem 5)."""
-
-    def excess(epsilon: float) -> float:
-        half = apart / 2
-        return float(ndtr(half - epsilon / apart) - math.exp(epsilon) * ndtr(-half - epsilon / apart)) - delta
-
-    if apart <= 0 or excess(0.0) <= 0:
-        return 0.0
-    return float(brentq(excess, 0.0, _LARGEST * 4))

@@ -154,7 +154,7 @@ def cuts(field: Field, most: int) -> Floats:
 
 def cuts_along(field: Field, most: int) -> Floats:
     """Scores that cut a column into at most `most` bins between cells, of which the smallest are joined first."""
-    places = np.clip(ndtr(np.array(field.borders, np.float64)), 0.0, 1.0)
+    places = ndtr(np.array(field.borders, np.float64))
     places = np.unique(np.concatenate([[0.0], places[(places > _EDGE) & (places < 1 - _EDGE)], [1.0]]))
     rates = list(np.diff(places))
     kept = list(places[1:-1])

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from privacy.curator import MISSING, Batch, Keys
-from privacy.errors import ConditionError, InputError
+from privacy.errors import ConditionError
 from synth import people
 from synth.absence import UNKNOWN as UNKNOWN
 from synth.absence import folded, rates_where_present, unfolded
 from synth.identifier import Pattern, permuted
 from synth.keys import (
-    NOT_CONVERTED,
+    NOT_A_VALUE,
     Dictionary,
     float_keys,
     from_keys,
@@ -35,7 +35,7 @@ from synth.keys import (
     to_keys,
 )
 from synth.profile import ColumnProfile, Profile, declared_bounds
-from synth.schema import OTHER, REPLACED, Column, Schema, nearest
+from synth.schema import OTHER, REPLACED, Column, Schema, nearest, typed
 
 _EDGE = 1e-6
 
@@ -228,13 +228,7 @@ class Codec:
                 continue
             array = table.column(column.name)
             array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-            try:
-                array = array if array.type == column.arrow_type else array.cast(column.arrow_type)
-            except NOT_CONVERTED:
-                raise InputError(
-                    f"column {column.name!r} must be {column.type}, however: it is {array.type}; convert it"
-                ) from None
-            keys[column.name] = codec.keys(array)
+            keys[column.name] = codec.keys(typed(column, array))
         return keys
 
     def condition(self, values: Mapping[str, object]) -> Encoded:
@@ -403,7 +397,7 @@ class _ColumnCodec:
         """The key of one value."""
         try:
             return self.keys(one(value, self._column.arrow_type))
-        except (ValueError, TypeError, NotImplementedError, OverflowError):
+        except NOT_A_VALUE:
             raise ConditionError(
                 f"a condition on {self._column.name!r} must be one value of type {self._column.type}, "
                 f"however: it is {type(value).__name__}; draw for each of several values, None means missing"

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from privacy.curator import MISSING
 from privacy.errors import ConditionError, InputError
-from synth.keys import from_keys, is_real, is_text, one
+from synth.keys import NOT_A_VALUE, from_keys, is_real, is_text, one
 from synth.profile import ColumnProfile, Profile, key_of
 from synth.rules import (
     Combinations,
@@ -35,7 +35,7 @@ from synth.rules import (
     goes_round,
     grid_step,
 )
-from synth.schema import OTHER, Column, Schema, nearest
+from synth.schema import OTHER, Column, Schema, nearest, typed
 
 Source = Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
 Known = Mapping[str, pa.Array]
@@ -141,14 +141,7 @@ class Constraints:
         return pa.table({n: self._typed(n, _one(table.column(n))) for n in names})
 
     def _typed(self, name: str, array: pa.Array) -> pa.Array:
-        if name not in self.schema.names or array.type == self.schema[name].arrow_type:
-            return array
-        try:
-            return array.cast(self.schema[name].arrow_type)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
-            raise InputError(
-                f"column {name!r} must be {self.schema[name].type}, however: it is {array.type}; convert it"
-            ) from None
+        return typed(self.schema[name], array) if name in self.schema.names else array
 
     def _check_whole(self, there: Known) -> None:
         tied = [(j.rule.columns, j.rule.columns) for j in self._joints]
@@ -336,7 +329,7 @@ class Constraints:
         kind = self.schema[name].arrow_type
         try:
             return one(value, kind)
-        except (ValueError, TypeError, NotImplementedError, OverflowError):
+        except NOT_A_VALUE:
             raise ConditionError(
                 f"a condition on {name!r} must be one value of type {kind}, however: it is "
                 f"{type(value).__name__}; draw for each of several values, None means missing"
@@ -882,7 +875,7 @@ class _Joint:
             plain = kind.value_type if pa.types.is_dictionary(kind) else kind
             try:
                 values.append(one(value, plain).cast(pa.string())[0].as_py())
-            except (ValueError, TypeError, NotImplementedError, OverflowError):
+            except NOT_A_VALUE:
                 raise InputError(
                     f"combinations must list values of their columns' types, however: {self.rule}: {column.name!r} is "
                     f"{column.type} and has {value!r}; correct the list"
@@ -928,7 +921,7 @@ def _says(rule: Missing, whole: Known) -> NDArray[np.bool_]:
         if value is not None:
             try:
                 listed.append(one(value, plain.type)[0].as_py())
-            except (ValueError, TypeError, NotImplementedError, OverflowError):
+            except NOT_A_VALUE:
                 raise InputError(
                     f"a constraint must name values of the column's type, however: {rule.where!r} is {plain.type} "
                     f"and {value!r} is not; correct the constraint"

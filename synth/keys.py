@@ -19,6 +19,9 @@ from privacy.errors import InputError
 NOT_CONVERTED = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError)
 """What Arrow raises where values cannot be had in another type."""
 
+NOT_A_VALUE = (ValueError, TypeError, NotImplementedError, OverflowError)
+"""What `one` raises where an object is no value of a type; Arrow's errors are of these."""
+
 _LARGEST = np.iinfo(np.int64).max
 _UINT64_OFFSET = np.uint64((1 << 63) - 1)
 """Maps 0 to the smallest key that is not `MISSING`; the largest two of the 2^64 share a key."""
@@ -71,7 +74,7 @@ def one(value: object, kind: pa.DataType) -> pa.Array:
     """An array of this one value, or of one null, converted to a type.
 
     Raises:
-        ValueError, TypeError, NotImplementedError, OverflowError: it does not convert; Arrow's errors are of these.
+        Exception: one of `NOT_A_VALUE`: it does not convert.
     """
     # Without the type Arrow takes a large number for a signed one, and a time of pandas for microseconds.
     large = pa.types.is_uint64(kind) and isinstance(value, int)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from privacy.curator import MISSING, Keys
 from privacy.errors import SchemaError
 from synth.absence import Absence
-from synth.keys import is_text, one, to_keys
+from synth.keys import NOT_A_VALUE, is_text, one, to_keys
 from synth.schema import Column, Scalar
 
 Labels = Callable[[str, Keys], list[str]]
@@ -123,7 +123,7 @@ def key_of(column: Column, value: Scalar) -> int:
             # A time without a zone is meant in UTC.
             kind = pa.timestamp(kind.unit, "UTC" if zoned else None)
         return int(to_keys(one(value, kind))[0])
-    except (ValueError, TypeError, NotImplementedError, OverflowError):
+    except NOT_A_VALUE:
         raise SchemaError(
             f"facts of a column must be of its type, however: column {column.name!r} is {column.type} and has "
             f"{value!r}; correct the schema"

@@ -17,8 +17,9 @@ import pyarrow as pa
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from privacy.errors import SchemaError, UsageError
+from privacy.errors import InputError, SchemaError, UsageError
 from synth import rules
+from synth.keys import NOT_CONVERTED
 from synth.people import Personal
 from synth.rules import Combinations, Constraint
 
@@ -35,6 +36,7 @@ Kind = Literal[
 ]
 Scalar = bool | int | float | str
 M = TypeVar("M", bound=BaseModel)
+Values = TypeVar("Values", pa.Array, pa.ChunkedArray)
 
 LEARNED: frozenset[Kind] = frozenset(
     {"numerical", "categorical", "boolean", "datetime", "duration", "constant"}
@@ -171,6 +173,20 @@ def _forgotten(column: Column) -> Column:
     if personal is not None:
         personal = Personal(what=personal.what, of=personal.of)
     return column.model_copy(update={**_FORGOTTEN, "personal": personal})
+
+
+def typed(column: Column, array: Values, *, remedy: str = "convert it") -> Values:
+    """Values in a column's type.
+
+    Raises:
+        InputError: they are of another and do not convert.
+    """
+    try:
+        return array if array.type == column.arrow_type else array.cast(column.arrow_type)
+    except NOT_CONVERTED:
+        raise InputError(
+            f"column {column.name!r} must be {column.type}, however: it is {array.type}; {remedy}"
+        ) from None
 
 
 class Schema(BaseModel):

@@ -30,7 +30,7 @@ from synth.profile import Labels, Profile
 from synth.registry import Coded, Dense, Model, check_options, synthesizer
 from synth.rows import EncodedStore, RawRows, table_source
 from synth.rules import Unique
-from synth.schema import Schema
+from synth.schema import Schema, typed
 
 Frame = TypeVar("Frame", pd.DataFrame, pa.Table)
 
@@ -745,14 +745,8 @@ def _converts(column: pd.Series) -> bool:
 
 def _typed(table: pa.Table, schema: Schema) -> pa.Table:
     """The columns of the schema in its order and types."""
-    arrays = []
-    for column in schema:
-        array = table.column(column.name)
-        try:
-            arrays.append(array if array.type == column.arrow_type else array.cast(column.arrow_type))
-        except NOT_CONVERTED:
-            raise InputError(
-                f"column {column.name!r} must be {column.type}, however: it is {array.type}; "
-                "correct the schema or the column"
-            ) from None
+    arrays = [
+        typed(column, table.column(column.name), remedy="correct the schema or the column")
+        for column in schema
+    ]
     return pa.Table.from_arrays(arrays, names=list(schema.names))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from privacy.accounting import rho_for
-from privacy.audit import audit, epsilon_of, likely
+from privacy.accounting import gaussian_epsilon, rho_for
+from privacy.audit import audit, likely
 from privacy.curator import Cells, Floats
 from privacy.mechanisms import SystemNoise
 from privacy.private import Account, PrivateCurator
@@ -50,18 +50,18 @@ def test_the_gaussian_bound_is_above_the_truth_no_more_often_than_it_says() -> N
     for _ in range(60):
         included = rng.random(400) < 0.5
         found = audit(rng.normal(size=400) + 2.0 * included, included, delta=DELTA)
-        above += found.gaussian > epsilon_of(2.0, DELTA)
+        above += found.gaussian > gaussian_epsilon(2.0, DELTA)
     # 95 % confidence: more than eight of sixty would be a fault (p < 0.005).
     assert above <= 8
 
 
 def test_the_epsilon_of_two_normal_densities() -> None:
-    assert epsilon_of(0.0, 1e-5) == 0
-    found = epsilon_of(1.0, 1e-5)
+    assert gaussian_epsilon(0.0, 1e-5) == 0
+    found = gaussian_epsilon(1.0, 1e-5)
     draws = np.random.default_rng(0).normal(size=2_000_000) + 1.0
     loss = draws - 0.5
     excess = np.maximum(0, 1 - np.exp(2.0 - loss)).mean()
-    assert epsilon_of(1.0, float(excess)) == pytest.approx(2.0, abs=0.01)
+    assert gaussian_epsilon(1.0, float(excess)) == pytest.approx(2.0, abs=0.01)
     assert 4.3 < found < 4.5
 
 
