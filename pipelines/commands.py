@@ -309,6 +309,62 @@ def evaluate(
     found.raise_if_refused()
 
 
+def report(
+    run: Path, /, *, open_: Annotated[Flag, Parameter(name="--open")] = False, json: Flag = False
+) -> None:
+    """Write the report of a run, passed or refused, into its workspace, or find that of a release; say where it is.
+
+    Args:
+        run: the folder of a run, as `release` printed it, or of a release.
+        open_: open it in the browser.
+        json: print one JSON object.
+    """
+    from pipelines.report import page_of, show
+
+    page = page_of(run)
+    if json:
+        console.say_json({"report": str(page)})
+    else:
+        console.say(str(page))
+    if open_:
+        show(page)
+
+
+def compare(before: Path, after: Path, /, *, json: Flag = False) -> None:
+    """Say what changed between two releases of one dataset; reads what is published, and nothing else.
+
+    Args:
+        before: the folder of the earlier release.
+        after: the folder of the later one.
+        json: print one JSON object.
+    """
+    from pipelines.compare import compare as hold
+
+    found = hold(before, after)
+    if json:
+        console.say_json(found.to_dict())
+    else:
+        console.say(found.describe())
+
+
+def catalog(root: Path = Path("releases"), /, *, json: Flag = False) -> None:
+    """Write catalog.json and index.html of all releases below a root anew.
+
+    Args:
+        root: the root of the releases.
+        json: print one JSON object.
+    """
+    from pipelines.catalog import rebuild
+
+    found = rebuild(root)
+    if json:
+        console.say_json({**asdict(found), "page": str(found.page), "catalog": str(found.catalog)})
+        return
+    for what in found.left_out:
+        console.note(f"a release is left out: {what}")
+    console.say(f"{found.releases:,} releases\n  page     {found.page}\n  catalog  {found.catalog}")
+
+
 def export(release: Path, out: Path, /, *, force: Flag = False, json: Flag = False) -> None:
     """Write the rows of a release as CSV; texts that a spreadsheet would take for formulas get an apostrophe.
 

@@ -109,6 +109,7 @@ class Evaluated:
                 "versions": versions(),
             },
             schema=self.schema,
+            zone="inside",
         )
 
     def raise_if_refused(self) -> None:

@@ -5,6 +5,7 @@ it depended on; `perform` runs it only if that changed. No step looks back. The 
 Prefect flow, only decides the order.
 """
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -24,6 +25,7 @@ import pyarrow.parquet as pq
 
 from pipelines import ingest as reading
 from pipelines import private
+from pipelines.catalog import rebuild
 from pipelines.croissant import croissant, provenance
 from pipelines.delimited import Aside
 from pipelines.machine import available_memory, check_disk, check_memory, room
@@ -32,7 +34,7 @@ from pipelines.recipe import Recipe, canonical, resolve_input
 from pipelines.source import Source
 from pipelines.workspace import Record, Workspace, digest_of, sha256, write_atomic
 from privacy.certificate import Certificate, with_guarantee, without_guarantee
-from privacy.errors import GateRefused, InputError, RowError, SchemaError, UnderstudyError
+from privacy.errors import GateRefused, InputError, ReleaseError, RowError, SchemaError, UnderstudyError
 from synth.constraints import Constraints
 from synth.keys import is_text
 from synth.schema import REPLACED, Schema
@@ -60,6 +62,7 @@ CHECKS = "checks.json"
 VERDICT = "verdict.json"
 SCHEMA = "schema.json"
 RELEASE = "release.json"
+REPORT = "report.html"
 
 ENCODED_BYTES = 400_000_000
 """What the encoded rows may take at most; wider tables learn from fewer rows."""
@@ -855,7 +858,7 @@ def _gate(run: Run) -> tuple[list[Path], dict[str, Any]]:
     write_atomic(path, json.dumps(found.to_dict(), ensure_ascii=False).encode())
     run.watch.wrote("gate", path)
     if not found.passed:
-        raise GateRefused(_refusal(run, found))
+        raise GateRefused(_refusal(run, found, write_report(run)))
     return [path], {"summary": found.summary, "warnings": len(found.findings)}
 
 
@@ -879,12 +882,49 @@ def _personal(schema: Schema) -> Iterator["Finding"]:
             )
 
 
-def _refusal(run: Run, verdict: "Verdict") -> str:
-    critical = [f"{f.rule}: {f.message}" for f in verdict.findings if f.level == "critical"]
-    more = f"\n  … and {len(critical) - 10} more" if len(critical) > 10 else ""
-    listed = "".join(f"\n  {message}" for message in critical[:10])
-    kept = f"Nothing was published; the run is kept in {run.workspace.path}"
-    return f"the gate refused this release:{listed}{more}\n{kept}"
+def _refusal(run: Run, verdict: "Verdict", report: Path) -> str:
+    return (
+        f"the gate refused this release:{_listed(verdict.critical)}{_listed(verdict.warnings, before='warning: ')}\n"
+        f"Nothing was published; the run is kept in {run.workspace.path}\n"
+        f"Its report: {report}"
+    )
+
+
+def _listed(findings: Sequence["Finding"], before: str = "") -> str:
+    listed = "".join(f"\n  {before}{f.rule}: {f.message}" for f in findings[:10])
+    return listed + (f"\n  … and {len(findings) - 10} more" if len(findings) > 10 else "")
+
+
+def write_report(run: Run) -> Path:
+    """Writes the page of a judged run into its workspace; its figures are exact unless the run is private.
+
+    Raises:
+        ReleaseError: the run was not judged.
+    """
+    from validation import report
+
+    for name in (EVIDENCE, VERDICT, SCHEMA):
+        if not (run.workspace.path / name).is_file():
+            raise ReleaseError(
+                f"a report needs a run that the gate has judged, however: {run.workspace.path} has no {name}; "
+                "`understudy resume` goes on with it"
+            )
+    verdict = verdict_of(run)
+    page = report.render(
+        title=run.recipe.name,
+        evidence=evidence_of(run),
+        verdict=verdict,
+        certificate=certificate(run, warnings=len(verdict.warnings)).to_dict(),
+        schema=_released_schema(run),
+        zone="inside" if run.recipe.privacy is None else "outside",
+    )
+    path = run.workspace.path / REPORT
+    write_atomic(path, page.encode())
+    return path
+
+
+def _released_schema(run: Run) -> Schema:
+    return Schema.parse((run.workspace.path / SCHEMA).read_text("utf-8"), source=SCHEMA)
 
 
 def evidence_of(run: Run) -> "Evidence":
@@ -931,6 +971,9 @@ def _publish(run: Run) -> tuple[list[Path], dict[str, Any]]:
     """Makes the release visible in one atomic move."""
     files = release_files(run)
     folder = publish_files(run.release_root, run.recipe.name, files)
+    # A root that somebody else looks after keeps its own catalogue.
+    with contextlib.suppress(PermissionError):
+        rebuild(run.release_root)
     path = run.workspace.path / RELEASE
     write_atomic(path, json.dumps({"release": str(folder)}).encode())
     run.watch.wrote("publish", path)
@@ -939,13 +982,13 @@ def _publish(run: Run) -> tuple[list[Path], dict[str, Any]]:
 
 def release_files(run: Run) -> dict[str, bytes | Path]:
     """Everything that a release holds, by its path in it."""
-    from validation import card, report
+    from validation import card, public, report
+    from validation.figures import figures
 
     shards = {f"{DATA}/{shard_path(run, n).name}": shard_path(run, n) for n, _ in shards_of(run)}
-    schema_path = run.workspace.path / SCHEMA
-    schema = Schema.parse(schema_path.read_text("utf-8"), source=SCHEMA)
-    verdict = verdict_of(run)
-    promised = certificate(run, warnings=len(verdict.findings))
+    schema_path, schema = run.workspace.path / SCHEMA, _released_schema(run)
+    verdict = verdict_of(run) if run.recipe.privacy is not None else public.said(verdict_of(run))
+    promised = certificate(run, warnings=len(verdict.warnings))
     evidence = published_evidence(run)
     page = report.render(
         title=run.recipe.name,
@@ -955,6 +998,7 @@ def release_files(run: Run) -> dict[str, bytes | Path]:
         schema=schema,
     )
     about = {
+        "figures.json": figures(evidence, verdict, promised.to_dict()),
         "croissant.json": croissant(run.recipe.name, schema, promised.to_dict(), _digests(run)),
         "provenance.json": provenance(run.recipe.name, promised.to_dict()),
     }
@@ -988,12 +1032,14 @@ def _digests(run: Run) -> dict[str, str]:
 
 
 def published_evidence(run: Run) -> "Evidence":
-    """The figures that a release shows: exact ones, or under privacy those that follow from noised answers."""
+    """The figures that a release shows: coarse ones, or under privacy those that follow from noised answers."""
     from privacy.inside import Exact
+    from validation import public
 
     evidence = evidence_of(run)
-    private_run = run.recipe.privacy is not None
-    return evidence if private_run else Exact(evidence).open(formal_guarantee=False)
+    if run.recipe.privacy is not None:
+        return evidence
+    return public.outside(Exact(evidence).open(formal_guarantee=False), at_least=run.recipe.at_least)
 
 
 def certificate(run: Run, *, warnings: int) -> Certificate:

@@ -18,8 +18,8 @@ from validation.evidence import Evidence
 from validation.exposure import TOLD, ends, share
 from validation.fidelity import ColumnFidelity, Fidelity
 from validation.gates import Verdict
+from validation.making import citation
 from validation.markup import cut
-from validation.report import citation
 
 NAME_WIDTH = 80
 """Width at which a name is cut."""

@@ -17,10 +17,9 @@ from validation.markup import (
     px,
     scrolling,
     section,
-    shown_name,
 )
+from validation.page import document
 from validation.plots import Place
-from validation.report import head
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 640, 300, 52, 120, 16, 40
 
@@ -111,20 +110,16 @@ def render(comparison: Comparison) -> str:
         section("scores", "On the same split", _table(comparison)),
         section("chart", "Pair trends against seconds to fit", _chart(comparison)),
     )
-    masthead = element(
-        "header",
-        {"class": "masthead"},
-        element("p", {"class": "eyebrow"}, "Synthesizers compared, inside"),
-        element("h1", {}, shown_name(comparison.title)),
-        element(
-            "p",
-            {"class": "facts"},
-            f"{count}. Every figure is exact: this page belongs to the inside and must not be published. "
-            "Shapes and trends are SDMetrics\u2019 scores of 100.",
-        ),
+    return document(
+        title=title,
+        heading=comparison.title,
+        eyebrow="Synthesizers compared on one split",
+        facts=f"{count}. Shapes and trends are SDMetrics\u2019 scores of 100.",
+        links=(("scores", "Scores"), ("chart", "Chart")),
+        main=main,
+        footer=element("footer", {}, element("p", {}, "Nothing was published.")),
+        zone="inside",
     )
-    page = element("html", {"lang": "en"}, head(title), element("body", {}, masthead, main))
-    return f"<!doctype html>\n{page}\n"
 
 
 def _table(comparison: Comparison) -> Html:

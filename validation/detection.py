@@ -15,7 +15,8 @@ import numpy.typing as npt
 from privacy.estimate import Estimate, auc
 from validation.features import Features, draw, one_thread, teachable, weighted_auc
 from validation.fidelity import Floats
-from validation.markup import Html, element, join, paragraph, percent, scrolling, section, shown_name
+from validation.gauges import gauge
+from validation.markup import Html, element, paragraph, percent, scrolling, section, shown_name
 
 ROWS, CEILING_ROWS, GIVEAWAY_ROWS = 20_000, 5_000, 4_000
 """Rows of each side at most: of the test, of its ceiling, and for finding the columns that gave rows away."""
@@ -140,6 +141,9 @@ def _giveaways(features: Features, found: _Told, *, seed: int) -> tuple[tuple[st
 # ── in words ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+_HEADS = ("Rows", "AUC", "From guessing to certainty")
+
+
 def render(found: Detection | None) -> Html:
     """The section of the report."""
     if found is None:
@@ -152,13 +156,7 @@ def render(found: Detection | None) -> Html:
         "table",
         {"class": "plain"},
         element("caption", {}, f"Told from training rows, {found.rows:,} of each"),
-        element(
-            "thead",
-            {},
-            element(
-                "tr", {}, element("th", {"scope": "col"}, "Rows"), element("th", {"scope": "col"}, "AUC")
-            ),
-        ),
+        element("thead", {}, element("tr", {}, *(element("th", {"scope": "col"}, h) for h in _HEADS))),
         element("tbody", {}, *(_row(name, figure) for name, figure in figures)),
     )
     return section(
@@ -185,13 +183,32 @@ def _row(name: str, figure: Estimate) -> Html:
             element("strong", {}, f"{figure.value:.3f}"),
             element("span", {"class": "kind"}, f"{figure.low:.3f} to {figure.high:.3f}"),
         ),
+        # From guessing to certainty.
+        element("td", {"class": "drawn"}, gauge(2 * figure.value - 1, None, "meter")),
     )
 
 
 def _told(found: Detection) -> list[Html]:
-    said = [f"The trees are sure of {percent(found.told)} of the synthetic rows."]
+    sure = paragraph(f"The trees are sure of {percent(found.told)} of the synthetic rows.")
     if not found.giveaways:
-        return [element("p", {"class": "kind"}, *said, " No column gives them away by itself.")]
-    named = [element("span", {}, shown_name(n, 28), f" ({v:.3f})") for n, v in found.giveaways]
-    said.append(" What gives them away, by what the AUC loses where the column is shuffled: ")
-    return [element("p", {"class": "kind"}, *said, join(named, ", "))]
+        return [sure, paragraph("No column gives them away by itself.")]
+    top = max(value for _, value in found.giveaways)
+    rows = (
+        element(
+            "tr",
+            {},
+            element("th", {"scope": "row"}, shown_name(name, 36)),
+            element("td", {}, f"{value:.3f}"),
+            element("td", {"class": "drawn"}, gauge(value / top, None, "meter")),
+        )
+        for name, value in found.giveaways
+    )
+    heads = ("Column", "AUC lost", "Beside the worst")
+    table = element(
+        "table",
+        {"class": "plain"},
+        element("caption", {}, "What gives them away: what the AUC loses where a column is shuffled"),
+        element("thead", {}, element("tr", {}, *(element("th", {"scope": "col"}, h) for h in heads))),
+        element("tbody", {}, *rows),
+    )
+    return [sure, scrolling("Columns that give rows away", table)]

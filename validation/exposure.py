@@ -14,6 +14,7 @@ from privacy.estimate import Estimate
 from privacy.metric import Records
 from synth.schema import Schema
 from validation.fidelity import SIDES, Cells, cells_of
+from validation.gauges import whiskers
 from validation.markup import Html, counted, element, paragraph, scrolling, section
 
 
@@ -100,7 +101,7 @@ def render(attacks: Attacks) -> Html:
     if not attacks.done:
         why = next(iter(attacks.skipped.values()), "there are no figures")
         return section("attacks", "What attackers learn", paragraph(f"No attack was tried: {why}."))
-    heads = ("Attack", "Right about training rows", "Right about others", "Beyond chance")
+    heads = ("Attack", "Right about training rows", "Right about others", "Beyond chance", "From none to all")
     table = element(
         "table",
         {"class": "plain"},
@@ -142,6 +143,9 @@ def _row(attack: Attack) -> Html:
             {},
             element("strong", {}, share(attack.risk.value)),
             element("span", {"class": "kind"}, ends(attack.risk)),
+        ),
+        element(
+            "td", {"class": "drawn"}, whiskers([("synthetic", attack.risk)], low=-0.1, high=1.0, mark=0.0)
         ),
     )
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from privacy.estimate import Estimate
 from validation.features import from_resamples, resampled
 from validation.fidelity import DRAWN, SIDES, Cells, Codes, Floats
+from validation.gauges import bars, whiskers
 from validation.markup import Html, element, join, paragraph, percent, scrolling, section, shown_name
 from validation.utility import Guesses
 
@@ -268,16 +269,19 @@ def _table(label: str, heads: Sequence[str], rows: Sequence[Html]) -> Html:
 
 
 def _groups(found: Fairness) -> Html:
+    top = max((max(g.real, g.synthetic) for g in found.groups), default=1.0)
     rows = [
         element(
             "tr",
             {},
             element("th", {"scope": "row"}, _people(g)),
             *(element("td", {}, percent(v)) for v in (g.real, g.holdout, g.synthetic)),
+            element("td", {"class": "drawn"}, bars(g.synthetic, g.real, top)),
         )
         for g in found.groups
     ]
-    return _table("Shares of groups", ("Group", "Training rows", "Held-out rows", "Synthetic rows"), rows)
+    heads = ("Group", "Training rows", "Held-out rows", "Synthetic rows", "Real above synthetic")
+    return _table("Shares of groups", heads, rows)
 
 
 def _people(group: Group) -> Html:
@@ -293,6 +297,7 @@ def _errors(found: Fairness) -> Html:
         return paragraph(
             "No model's errors could be compared: too few held-out rows of each group, or no target."
         )
+    wide = max(0.1, *(abs(v) for g in found.gaps for v in (g.wider.low, g.wider.high)))
     rows = [
         element(
             "tr",
@@ -308,9 +313,14 @@ def _errors(found: Fairness) -> Html:
             ),
             *(element("td", {}, f"{v:.3f}") for v in (g.real, g.synthetic)),
             element("td", {}, f"{g.wider.low:.3f} to {g.wider.high:.3f}".replace("-", "−")),
+            element(
+                "td", {"class": "drawn"}, whiskers([("synthetic", g.wider)], low=-wide, high=wide, mark=0.0)
+            ),
         )
         for g in found.gaps
     ]
     return _table(
-        "Gaps in error rates", ("Rate", "After real rows", "After synthetic rows", "Wider by"), rows
+        "Gaps in error rates",
+        ("Rate", "After real rows", "After synthetic rows", "Wider by", "Narrower, or wider to the right"),
+        rows,
     )

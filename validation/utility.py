@@ -28,6 +28,7 @@ from validation.features import (
     weighted_r2,
 )
 from validation.fidelity import SIDES, Cells, Floats
+from validation.gauges import whiskers
 from validation.markup import Html, element, join, paragraph, scrolling, section, shown_name, strength
 
 CLASSES = 20
@@ -398,7 +399,7 @@ def _alike(first: Floats, second: Floats) -> float | None:
 
 # ── in words ────────────────────────────────────────────────────────────────────────────────────────────────
 
-_MODELS: Mapping[Kind, str] = {"trees": "Gradient-boosted trees", "linear": "Linear model"}
+MODELS: Mapping[Kind, str] = {"trees": "Gradient-boosted trees", "linear": "Linear model"}
 
 
 def render(found: Utility) -> Html:
@@ -422,7 +423,7 @@ def render(found: Utility) -> Html:
 
 
 def _shown(task: Task) -> Html:
-    heads = ("Model", "Learned from synthetic rows", "Learned from real rows", "Lost")
+    heads = ("Model", "Learned from synthetic rows", "Learned from real rows", "Lost", _drawn(task))
     table = element(
         "table",
         {"class": "plain"},
@@ -431,14 +432,20 @@ def _shown(task: Task) -> Html:
             f"{task.measure} of ", shown_name(task.target, 36), f" on held-out rows, after {task.rows:,} rows",
         ),
         element("thead", {}, element("tr", {}, *(element("th", {"scope": "col"}, h) for h in heads))),
-        element("tbody", {}, *(_score_row(s) for s in task.scores)),
+        element("tbody", {}, *(_score_row(task, s) for s in task.scores)),
     )  # fmt: skip
     return join([scrolling(f"Models of {task.measure}", table), _ranking(task)])
 
 
-def _score_row(score: Score) -> Html:
+def _drawn(task: Task) -> str:
+    return f"From guessing ({task.guess:g}) to 1"
+
+
+def _score_row(task: Task, score: Score) -> Html:
     cells = (_cell(e) for e in (score.synthetic, score.real, score.gap))
-    return element("tr", {}, element("th", {"scope": "row"}, _MODELS[score.model]), *cells)
+    figures = (("real", score.real), ("synthetic", score.synthetic))
+    drawn = element("td", {"class": "drawn"}, whiskers(figures, low=task.guess, high=1.0, mark=None))
+    return element("tr", {}, element("th", {"scope": "row"}, MODELS[score.model]), *cells, drawn)
 
 
 def _cell(figure: Estimate) -> Html:

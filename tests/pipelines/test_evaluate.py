@@ -13,7 +13,7 @@ from pipelines.cli import run
 from pipelines.evaluate import Asked, Evaluated, evaluate
 from privacy.errors import InputError, UsageError
 from synth.schema import Schema
-from validation.report import head
+from validation.page import head
 
 
 def table(rows: int, seed: int) -> pa.Table:

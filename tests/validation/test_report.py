@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from privacy.estimate import Estimate
 from synth.schema import Column, Schema
-from validation import markup, plots, report
+from validation import markup, pairs, plots, report
 from validation.detection import Detection
 from validation.evidence import Evidence
 from validation.fidelity import MISSING, OTHERS, ColumnFidelity, Fidelity, Overlay, PairFidelity
@@ -195,7 +195,7 @@ def test_a_hundred_columns_stay_under_three_megabytes_and_all_are_there():
     assert len(page.encode()) < 3_000_000
     ids = [a["id"] for t, a in outline(page).tags if t == "tr" and a.get("id")]
     assert ids == [f"column-{i}" for i in range(100)]
-    assert f"the {report.HEAT_COLUMNS} with the lowest mean trend" in page
+    assert f"the {pairs.COLUMNS} whose pairs differ most" in page
 
 
 def test_columns_that_are_not_learned_have_a_row_too():

@@ -1,0 +1,80 @@
+"""Figures: what the first screen of a report says, for machines: a catalogue, a comparison, a monitor.
+
+A release carries them as `figures.json`. They are made of the same coarse evidence as its report.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from privacy.attacks import Attack, Attacks
+from validation.evidence import Evidence
+from validation.gates import ATTACKS, Verdict
+from validation.utility import Task
+
+FORMAT = 1
+
+
+def figures(evidence: Evidence, verdict: Verdict, certificate: Mapping[str, Any]) -> dict[str, Any]:
+    """Faithful, useful, private, and the verdict; None where a thing is not known.
+
+    Args:
+        evidence: as coarse as the release shows it.
+        verdict: what the gate made of it.
+        certificate: what is promised.
+    """
+    fidelity, detection = evidence.fidelity, evidence.detection
+    return {
+        "format": FORMAT,
+        "verdict": {
+            "passed": verdict.passed,
+            "critical": len(verdict.critical),
+            "warnings": len(verdict.warnings),
+            "rules": list(dict.fromkeys(f.rule for f in verdict.findings)),
+        },
+        "faithful": {
+            "columns": {"score": fidelity.shape, "ceiling": fidelity.shape_ceiling},
+            "pairs": {"score": fidelity.trend, "ceiling": fidelity.trend_ceiling},
+            "beside": "noised counts" if fidelity.noised else "training rows",
+            "told_apart_auc": None if detection is None else detection.auc.value,
+        },
+        "useful": [_task(t) for t in evidence.utility.tasks] if evidence.utility is not None else [],
+        "private": {**_promised(certificate), "copies": _copies(evidence), "worst_attack": _worst(evidence)},
+        "column_shapes": {c.name: c.shape for c in fidelity.columns if c.shape is not None},
+    }
+
+
+def _task(task: Task) -> dict[str, Any]:
+    best = max(task.scores, key=lambda s: s.real.value)
+    return {
+        "target": task.target,
+        "measure": task.measure,
+        "guess": task.guess,
+        "synthetic": best.synthetic.value,
+        "real": best.real.value,
+    }
+
+
+def _promised(certificate: Mapping[str, Any]) -> dict[str, Any]:
+    guarantee = certificate.get("formal_guarantee")
+    promised = guarantee if isinstance(guarantee, Mapping) else {}
+    return {"epsilon": promised.get("epsilon"), "delta": promised.get("delta")}
+
+
+def _copies(evidence: Evidence) -> dict[str, float | None] | None:
+    fidelity = evidence.fidelity
+    return (
+        None if fidelity.copies is None else {"share": fidelity.copies, "by_chance": fidelity.copies_holdout}
+    )
+
+
+def strongest(attacks: Attacks | None) -> Attack | None:
+    """Of the attacks that the gate goes by, the one that wins most beyond chance; copies are counted by themselves."""
+    done = () if attacks is None else attacks.done
+    return max((a for a in done if a.name in ATTACKS), key=lambda a: a.risk.value, default=None)
+
+
+def _worst(evidence: Evidence) -> dict[str, Any] | None:
+    worst = strongest(evidence.attacks)
+    if worst is None:
+        return None
+    return {"attack": worst.name, "risk": worst.risk.value, "low": worst.risk.low, "high": worst.risk.high}

@@ -1,0 +1,128 @@
+"""Public: the figures of the evidence as coarse as a release may show them.
+
+Where a release promises nothing formal, its evidence is exact, and whoever compares the reports of two tables that
+differ by one person would see that person. So what leaves is a function of coarsened figures alone: shares of real
+rows are multiples of `at_least` rows, and so are numbers of real rows; every other figure has three decimals. What a
+page hides in an attribute or a drawing is as coarse as what it shows.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from validation.evidence import Evidence
+from validation.fairness import Fairness
+from validation.fidelity import ColumnFidelity, Fidelity, Overlay
+from validation.gates import Finding, Verdict
+
+DECIMALS = 3
+"""Of every figure that is no share of the real rows."""
+
+
+def outside(evidence: Evidence, *, at_least: int) -> Evidence:
+    """The evidence as a release shows it; what follows from noised answers is public as it is.
+
+    Args:
+        evidence: exact figures, or under privacy those that were paid for.
+        at_least: units that the certificate says are pooled: no share and no number of real rows resolves fewer; 0:
+            nothing is pooled, so shares have three decimals like all figures.
+    """
+    if evidence.fidelity.noised:
+        return evidence
+    exact = evidence.fidelity
+    train, holdout = _Grid(exact.rows_train, at_least), _Grid(exact.rows_holdout, at_least)
+    rounded = Evidence.from_dict(_rounded(evidence.to_dict(), at_least))
+    fair = None
+    if rounded.fairness is not None and evidence.fairness is not None:
+        fair = _fairness(rounded.fairness, evidence.fairness, train, holdout)
+    return replace(rounded, fidelity=_fidelity(rounded.fidelity, exact, train, holdout), fairness=fair)
+
+
+def said(verdict: Verdict) -> Verdict:
+    """The verdict as a release shows it: percentages with one decimal, values with three."""
+    return Verdict(findings=tuple(_finding(f) for f in verdict.findings))
+
+
+class _Grid:
+    """Shares of so many rows, in steps of `at_least` rows."""
+
+    def __init__(self, rows: int, at_least: int) -> None:
+        self._step = 10.0**-DECIMALS if at_least == 0 else at_least / max(rows, at_least)
+
+    def share(self, value: float) -> float:
+        """The nearest step."""
+        return round(min(1.0, round(value / self._step) * self._step), 6)
+
+
+def _rounded(value: Any, at_least: int) -> Any:
+    """The same with coarser numbers: floats by decimals, whole numbers, which count rows, by `at_least`."""
+    if isinstance(value, Mapping):
+        return {k: v if k == "edges" else _rounded(v, at_least) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(v, at_least) for v in value]
+    if isinstance(value, float):
+        return round(value, DECIMALS) if math.isfinite(value) else value
+    if isinstance(value, int) and not isinstance(value, bool) and at_least:
+        return round(value / at_least) * at_least
+    return value
+
+
+def _fidelity(rounded: Fidelity, exact: Fidelity, train: _Grid, holdout: _Grid) -> Fidelity:
+    return replace(
+        rounded,
+        rows_synthetic=exact.rows_synthetic,
+        columns=tuple(
+            _column(r, e, train, holdout) for r, e in zip(rounded.columns, exact.columns, strict=True)
+        ),
+        overlays=tuple(_overlay(o, train) for o in exact.overlays),
+        groups=tuple(replace(g, share=train.share(g.share)) for g in exact.groups),
+    )
+
+
+def _column(rounded: ColumnFidelity, exact: ColumnFidelity, train: _Grid, holdout: _Grid) -> ColumnFidelity:
+    return replace(
+        rounded,
+        missing_real=train.share(exact.missing_real),
+        missing_holdout=holdout.share(exact.missing_holdout),
+        lost=tuple((label, train.share(share)) for label, share in exact.lost),
+        # How many categories are how rare: the gate has read it, and nothing shows it.
+        sizes=(),
+    )
+
+
+def _overlay(exact: Overlay, train: _Grid) -> Overlay:
+    return replace(
+        exact,
+        real=tuple(train.share(v) for v in exact.real),
+        synthetic=tuple(round(v, 4) for v in exact.synthetic),
+    )
+
+
+def _fairness(rounded: Fairness, exact: Fairness, train: _Grid, holdout: _Grid) -> Fairness:
+    groups = tuple(
+        replace(r, real=train.share(e.real), holdout=holdout.share(e.holdout))
+        for r, e in zip(rounded.groups, exact.groups, strict=True)
+    )
+    return replace(rounded, rows=(rounded.rows[0], exact.rows[1]), groups=groups)
+
+
+def _finding(finding: Finding) -> Finding:
+    value, limit = (None if v is None else round(v, DECIMALS) for v in (finding.value, finding.limit))
+    return replace(finding, message=_percents(finding.message), value=value, limit=limit)
+
+
+def _percents(text: str) -> str:
+    """Percentages with one decimal.
+
+    Examples:
+        >>> _percents("12.34 % of the rows, 0.0384 % of others, 50 % allowed")
+        '12.3 % of the rows, less than 0.1 % of others, 50 % allowed'
+    """
+    return re.sub(r"(?<![\d.])(\d+\.\d{2,})(?= %)", _one_decimal, text)
+
+
+def _one_decimal(found: re.Match[str]) -> str:
+    value = float(found[1])
+    return "less than 0.1" if value < 0.05 else f"{value:.1f}"

@@ -1,0 +1,425 @@
+"""Reasons: the first screen of a report: the verdict, its three reasons, and what to worry about, worst first."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from privacy.attacks import Attacks
+from validation.evidence import Evidence
+from validation.exposure import TOLD, share
+from validation.fidelity import ColumnFidelity, Fidelity, PairFidelity
+from validation.figures import strongest
+from validation.gates import ATTACKS, Finding, Verdict
+from validation.gauges import gauge
+from validation.markup import (
+    NAME_WIDTH,
+    Html,
+    counted,
+    cut,
+    element,
+    paragraph,
+    percent,
+    points,
+    section,
+    shown_name,
+    strength,
+)
+from validation.utility import MODELS, Score, Task, Utility
+
+USEFUL = frozenset({"utility", "representation", "fairness"})
+"""The rules that are about what the rows are good for, and for whom."""
+
+PRIVATE = frozenset({"copies", "attacks", "personal", *ATTACKS.values()})
+"""The rules that are about people. All others are about how faithful the rows are."""
+
+OPEN = 10
+"""Findings of one rule that are shown at once; the others are folded away."""
+
+
+def render(evidence: Evidence, verdict: Verdict, certificate: Mapping[str, Any]) -> Html:
+    """The verdict and its three reasons, each beside its ceiling."""
+    reasons = (
+        _faithful(evidence, _told(verdict, lambda rule: rule not in USEFUL | PRIVATE)),
+        _useful(evidence, _told(verdict, USEFUL.__contains__)),
+        _private(evidence, certificate, _told(verdict, PRIVATE.__contains__)),
+    )
+    return element(
+        "section",
+        {"id": "verdict", "aria-labelledby": "verdict-heading"},
+        _banner(verdict, evaluated="evaluated" in certificate),
+        element("div", {"class": "reasons"}, *reasons),
+    )
+
+
+def _banner(verdict: Verdict, *, evaluated: bool) -> Html:
+    what = "table" if evaluated else "release"
+    if verdict.passed:
+        heading, reason = f"This {what} may leave the house", "No critical rule is broken."
+    else:
+        heading = f"This {what} is refused"
+        reason = _reasons(verdict)
+    return element(
+        "div",
+        {"class": "banner passed" if verdict.passed else "banner refused"},
+        _seal(verdict.passed),
+        element(
+            "div",
+            {},
+            element("h2", {"id": "verdict-heading"}, heading),
+            element("p", {}, reason),
+            element("p", {"class": "tally"}, element("a", {"href": "#findings"}, _tally(verdict.findings))),
+        ),
+    )
+
+
+def _reasons(verdict: Verdict) -> str:
+    rules = dict.fromkeys(f.rule for f in verdict.critical)
+    return f"It breaks {counted(len(rules), 'critical rule', 'critical rules')}: {', '.join(rules)}."
+
+
+def _tally(findings: Sequence[Finding]) -> str:
+    critical = sum(f.level == "critical" for f in findings)
+    warnings = len(findings) - critical
+    return f"{counted(critical, 'critical finding', 'critical findings')}, {counted(warnings, 'warning', 'warnings')}"
+
+
+def _seal(passed: bool) -> Html:
+    stroke = "M14 25l7 7 14-15" if passed else "M16 16l16 16M32 16L16 32"
+    return element(
+        "svg",
+        {"class": "seal", "viewBox": "0 0 48 48", "width": 48, "height": 48, "aria-hidden": "true"},
+        element("circle", {"cx": 24, "cy": 24, "r": 22}),
+        element("path", {"d": stroke}),
+    )
+
+
+def _told(verdict: Verdict, mine: Callable[[str], bool]) -> Html:
+    """What the gate said of one reason, in two words."""
+    own = [f for f in verdict.findings if mine(f.rule)]
+    critical = sum(f.level == "critical" for f in own)
+    warnings = counted(len(own) - critical, "warning", "warnings")
+    if critical:
+        more = f", {warnings}" if len(own) > critical else ""
+        return element("span", {"class": "state refused"}, f"{critical:,} critical{more}")
+    if own:
+        return element("span", {"class": "state warning"}, warnings)
+    return element("span", {"class": "state passed"}, "no finding")
+
+
+def _card(heading: str, state: Html, figure: tuple[str, str], *children: Html) -> Html:
+    strong, beside = figure
+    return element(
+        "article",
+        {"class": "card"},
+        element("div", {"class": "title"}, element("h3", {}, heading), state),
+        element("p", {"class": "figure"}, element("strong", {}, strong), element("span", {}, f" {beside}")),
+        *children,
+    )
+
+
+def _beside(*children: str) -> Html:
+    return element("p", {"class": "beside"}, *children)
+
+
+def _lines(lines: Iterable[tuple[Html | str, str, Html | str]]) -> Html:
+    """Figures that stand behind a card's own: name, figure, remark."""
+    items = (
+        element(
+            "div",
+            {},
+            element("dt", {}, name),
+            element("dd", {}, figure, *([element("span", {}, remark)] if remark else [])),
+        )
+        for name, figure, remark in lines
+    )
+    return element("dl", {"class": "behind"}, *items)
+
+
+# Faithful -------------------------------------------------------------------------------------------------
+
+
+def _faithful(evidence: Evidence, state: Html) -> Html:
+    found = evidence.fidelity
+    score, ceiling = _mean(found.shape, found.trend), _mean(found.shape_ceiling, found.trend_ceiling)
+    if found.noised:
+        remark = "Beside the noised counts that the model was fitted to. Exact figures stay inside."
+        lines = [("Columns", points(found.shape), _worst_column(found.columns))]
+        return _card(
+            "Faithful", state, (points(found.shape), "of 100, column by column"), gauge(found.shape, None),
+            _beside(remark), _lines(lines),
+        )  # fmt: skip
+    lines = [
+        ("Columns", _of(found.shape, found.shape_ceiling), _worst_column(found.columns)),
+        ("Pairs of columns", _of(found.trend, found.trend_ceiling), _worst_pair(found.pairs)),
+    ]
+    if evidence.detection is not None:
+        auc = evidence.detection.auc.value
+        lines.append(("Told from real rows", f"AUC {auc:.2f}", Html("0.50 is best, 1 is worst")))
+    return _card(
+        "Faithful",
+        state,
+        (points(score), "" if ceiling is None else f"of {points(ceiling)}"),
+        gauge(score, ceiling),
+        _beside(_held_against(score, ceiling)),
+        _lines(lines),
+    )
+
+
+def _mean(first: float | None, second: float | None) -> float | None:
+    known = [v for v in (first, second) if v is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _of(score: float | None, ceiling: float | None) -> str:
+    return points(score) if ceiling is None else f"{points(score)} of {points(ceiling)}"
+
+
+def _held_against(score: float | None, ceiling: float | None) -> str:
+    if score is None:
+        return "Not measured: too few rows or columns that can be compared."
+    if ceiling is None:
+        return "There is no ceiling, since no rows were held out."
+    gap = 100 * (ceiling - score)
+    if gap < 0.05:
+        return "As close to the training rows as other real rows are (the mark)."
+    return f"{gap:.1f} points less close to the training rows than other real rows are (the mark)."
+
+
+def _worst_column(columns: Sequence[ColumnFidelity]) -> Html:
+    scored = [(c.shape, c.name) for c in columns if c.shape is not None]
+    if not scored:
+        return Html("")
+    shape, name = min(scored)
+    return element("span", {}, "lowest: ", shown_name(name, 28), f", {points(shape)}")
+
+
+def _worst_pair(pairs: Sequence[PairFidelity]) -> Html:
+    scored = [(p.trend, p.first, p.second) for p in pairs if p.trend is not None]
+    if not scored:
+        return Html("")
+    trend, first, second = min(scored)
+    return element(
+        "span", {}, "lowest: ", shown_name(first, 20), " with ", shown_name(second, 20), f", {points(trend)}"
+    )
+
+
+# Useful ---------------------------------------------------------------------------------------------------
+
+
+def _useful(evidence: Evidence, state: Html) -> Html:
+    """The target that the synthetic rows teach worst, by the model that learns it best from real rows."""
+    found = evidence.utility or Utility()
+    best = [(task, max(task.scores, key=lambda s: s.real.value)) for task in found.tasks]
+    if not best:
+        why = (
+            "Not measured: models that learn from real rows would look at rows without noise."
+            if evidence.fidelity.noised
+            else "Not measured: nothing in this table can be predicted."
+        )
+        return _card("Useful", state, ("–", ""), gauge(None, None), _beside(why))
+    task, score = max(best, key=lambda pair: _lost(*pair))
+    scale = 1 - task.guess
+    return _card(
+        "Useful",
+        state,
+        (_decimals(score.synthetic.value), f"of {_decimals(score.real.value)} {task.measure}"),
+        gauge((score.synthetic.value - task.guess) / scale, (score.real.value - task.guess) / scale),
+        _beside(
+            "How well ", shown_name(task.target, 28), " is predicted in real rows after learning from synthetic ones; "
+            "the mark is after real ones, the left end is guessing.",
+        ),
+        _lines(_models(task) if len(best) == 1 else _targets(best)),
+    )  # fmt: skip
+
+
+def _targets(best: Sequence[tuple[Task, Score]]) -> Iterator[tuple[Html | str, str, str]]:
+    for task, score in best[:4]:
+        yield shown_name(task.target, 28), _both(score), task.measure
+
+
+def _models(task: Task) -> Iterator[tuple[Html | str, str, str]]:
+    for score in task.scores:
+        yield MODELS[score.model], _both(score), f"{task.measure}, on real rows that were held out"
+    if task.ranking is not None:
+        told = "rank correlation of the features that trees need"
+        yield "Same reasons", f"{strength(task.ranking)} of {strength(task.ranking_ceiling)}", told
+
+
+def _both(score: Score) -> str:
+    return f"{_decimals(score.synthetic.value)} of {_decimals(score.real.value)}"
+
+
+def _lost(task: Task, score: Score) -> float:
+    return score.gap.value / max(score.real.value - task.guess, 1e-9)
+
+
+def _decimals(value: float) -> str:
+    return f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−")
+
+
+# Private --------------------------------------------------------------------------------------------------
+
+
+def _private(evidence: Evidence, certificate: Mapping[str, Any], state: Html) -> Html:
+    guarantee = certificate.get("formal_guarantee")
+    if isinstance(guarantee, Mapping) and "epsilon" in guarantee:
+        return _guaranteed(guarantee, state)
+    promised = element(
+        "p",
+        {"class": "meaning"},
+        "No formal guarantee. ",
+        element("a", {"href": "#making"}, "What is promised, and what is not"),
+    )
+    copies = _copies(evidence.fidelity)
+    worst = strongest(evidence.attacks)
+    if worst is None:
+        return _card(
+            "Private", state, ("–", ""), gauge(None, None), _beside("No attack was tried."), _lines(copies), promised
+        )  # fmt: skip
+    tried = counted(len((evidence.attacks or Attacks()).done), "attack", "attacks")
+    return _card(
+        "Private",
+        state,
+        (share(max(worst.risk.value, 0.0)), "leaked beyond chance, at worst"),
+        gauge(worst.success, worst.control),
+        _beside(
+            f"The strongest of {tried}, {TOLD[worst.name].title.lower()}, is right about {share(worst.success)} of the "
+            f"people in the table and {share(worst.control)} of others (the mark).",
+        ),
+        _lines(copies),
+        promised,
+    )
+
+
+def _copies(found: Fidelity) -> list[tuple[str, str, str]]:
+    if found.copies is None:
+        return []
+    chance = (
+        "no rows were held out to tell what chance gives"
+        if found.copies_holdout is None
+        else f"of the synthetic rows equal a real one; by chance {percent(found.copies_holdout)} of other real rows do"
+    )
+    return [("Copies", percent(found.copies), chance)]
+
+
+def _guaranteed(guarantee: Mapping[str, Any], state: Html) -> Html:
+    lifetime = guarantee.get("lifetime")
+    whole = lifetime.get("epsilon") if isinstance(lifetime, Mapping) else None
+    spent = lifetime.get("spent_epsilon") if isinstance(lifetime, Mapping) else None
+    known = isinstance(whole, int | float) and isinstance(spent, int | float) and whole > 0
+    remark = (
+        f"With this release ε {spent:.3g} of the dataset’s lifetime of {whole:g} is spent (the bar)."
+        if known
+        else "How much of the dataset’s lifetime is spent is not said."
+    )
+    return _card(
+        "Private",
+        state,
+        (f"ε {guarantee['epsilon']:g}", f"δ {guarantee.get('delta', 0):g}"),
+        gauge(spent / whole if known and spent is not None and whole else None, None),
+        _beside(
+            "Differential privacy: whoever is added to or taken from the table changes the chance of anything in this "
+            "release by little more than a factor of e", element("sup", {}, f"{guarantee['epsilon']:g}"), ".",
+        ),
+        element("p", {"class": "meaning"}, remark, " ", element("a", {"href": "#making"}, "Every charge")),
+    )  # fmt: skip
+
+
+# What to worry about --------------------------------------------------------------------------------------
+
+
+def findings(verdict: Verdict, anchors: Mapping[str, str]) -> Html:
+    """What to worry about, worst first, what breaks the same rule together; `anchors` are the ids of columns."""
+    if not verdict.findings:
+        return section("findings", "What to worry about", paragraph("The gate found nothing to worry about."))
+    return section(
+        "findings",
+        "What to worry about",
+        paragraph(
+            "The worst first. Critical findings refuse a release, warnings are for the reader to weigh."
+        ),
+        element("ol", {"class": "findings"}, *(_group(*key, own, anchors) for key, own in _grouped(verdict))),
+    )
+
+
+_Key = tuple[str, str, str, str]
+
+
+def _grouped(verdict: Verdict) -> Iterable[tuple[_Key, list[tuple[str, Finding]]]]:
+    """By level, rule, what it demands and what to try, in the order of the first of each."""
+    groups: dict[_Key, list[tuple[str, Finding]]] = {}
+    for f in sorted(verdict.findings, key=lambda f: f.level != "critical"):
+        rule, fact, remedy = parted(f.message)
+        key: _Key = (f.level, f.rule, rule, remedy)
+        if not rule and not f.columns:
+            # It counts what was left out of a group.
+            key = next((k for k in groups if k[:2] == key[:2]), key)
+        groups.setdefault(key, []).append((fact, f))
+    return groups.items()
+
+
+def _group(
+    level: str,
+    name: str,
+    rule: str,
+    remedy: str,
+    own: Sequence[tuple[str, Finding]],
+    anchors: Mapping[str, str],
+) -> Html:
+    facts = [_fact(fact, f, anchors) for fact, f in own]
+    folded = element(
+        "details",
+        {},
+        element("summary", {}, f"{len(facts) - OPEN:,} more"),
+        element("ul", {"class": "facts-found"}, *facts[OPEN:]),
+    )
+    return element(
+        "li",
+        {"class": f"finding {level}"},
+        element(
+            "p",
+            {"class": "level"},
+            element("strong", {}, "Critical" if level == "critical" else "Warning"),
+            element("span", {}, cut(name, NAME_WIDTH)),
+        ),
+        element("ul", {"class": "facts-found"}, *facts[:OPEN]),
+        *([folded] if len(facts) > OPEN else []),
+        *([element("p", {"class": "rule"}, "The rule: ", cut(rule, 400), ".")] if rule else []),
+        *([element("p", {"class": "rule"}, "What to try: ", cut(remedy, 400), ".")] if remedy else []),
+    )
+
+
+def _fact(fact: str, finding: Finding, anchors: Mapping[str, str]) -> Html:
+    named = list(dict.fromkeys(finding.columns))
+    links = [_column_link(name, anchors) for name in named[:12]]
+    if len(named) > len(links):
+        links.append(element("span", {}, f"and {len(named) - len(links):,} more"))
+    return element(
+        "li",
+        {},
+        element("span", {}, cut(_sentence(fact), 600)),
+        *([element("span", {"class": "where"}, *links)] if links else []),
+    )
+
+
+def parted(message: str) -> tuple[str, str, str]:
+    """Rule, fact and remedy of a message; the fact alone where it is not built so.
+
+    Examples:
+        >>> parted("a bag must be whole, however: it has a hole; sew it")
+        ('a bag must be whole', 'it has a hole', 'sew it')
+    """
+    rule, mark, rest = message.partition(", however: ")
+    if not mark:
+        return "", message, ""
+    fact, _, remedy = rest.rpartition("; ")
+    return (rule, fact, remedy) if fact else (rule, rest, "")
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _column_link(name: str, anchors: Mapping[str, str]) -> Html:
+    if name not in anchors:
+        return element("span", {}, shown_name(name, 28))
+    return element("a", {"href": f"#{anchors[name]}"}, shown_name(name, 28))
