@@ -9,7 +9,7 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: setup demo test check bench lint types imports format schemas
+.PHONY: setup demo test check check-browser bench lint types imports format schemas
 
 setup: $(STAMP)
 
@@ -26,6 +26,13 @@ test: setup
 	$(BIN)/python -m pytest
 
 check: setup format lint types imports test
+
+# Every page in a real browser: needs chromium, node and npm; pictures go to build/browser.
+check-browser: setup
+	@command -v npm > /dev/null || { echo "the check needs npm, however: it is not installed; apt-get install npm"; exit 1; }
+	npm ci --prefix tests/browser --ignore-scripts --no-audit --no-fund --silent
+	$(BIN)/python -m tests.browser.pages build/browser
+	node tests/browser/check.mjs build/browser build/browser
 
 format:
 	$(BIN)/ruff format --check .

@@ -263,7 +263,7 @@ def _table(names: Mapping[str, Sequence[Entry]]) -> Html:
             "tell synthetic from real rows, 0.50 is best. Private: ε, or what the strongest attack won beyond chance."
         ),
         element("div", {"class": "tools"}, sifting),
-        scrolling("Releases", table),
+        scrolling("Table of releases", table),
     )
 
 

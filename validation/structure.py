@@ -290,7 +290,7 @@ def render(found: Structure) -> Html:
         element("tbody", {}, *(_row(f) for f in _shown(found.figures))),
     )
     lead = "More columns at once, what lies at the rim, what is missing together, what is rare, and the calendar."
-    return section("structure", "Beyond pairs", paragraph(lead), scrolling("Beyond pairs", table))
+    return section("structure", "Beyond pairs", paragraph(lead), scrolling("Figures beyond pairs", table))
 
 
 def _shown(figures: Sequence[Figure]) -> Iterator[Figure]:
