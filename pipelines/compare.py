@@ -207,6 +207,8 @@ def _both(before: float | None, after: float | None, *, score: bool) -> str:
     if before is None or after is None:
         return " → ".join(shown)
     change = 100 * (after - before) if score else after - before
+    if before == after:
+        return " → ".join(shown)
     return f"{' → '.join(shown)}  ({change:+.2g})".replace("-", "−")
 
 

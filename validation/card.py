@@ -252,8 +252,9 @@ def _privacy(fidelity: Fidelity, certificate: Mapping[str, Any], attacks: Attack
     ]
     if fidelity.copies is not None and fidelity.copies_holdout is not None:
         parts.append(
-            f"{_percent(fidelity.copies)} of the synthetic rows equal a row that the model learned from; by "
-            f"chance, {_percent(fidelity.copies_holdout)} of the real rows do that it did not learn from."
+            f"{_percent(fidelity.copies)} of the synthetic rows equal a row that the model learned from. "
+            f"{_percent(fidelity.copies_holdout)} of the real rows that it did not learn from do so as well: where "
+            "columns are few or coarse, many people have the same row. Only what is beyond that share would be copied."
         )
     if attacks is not None and attacks.done:
         parts += [_ATTACKED, "\n".join(_attacks(attacks))]

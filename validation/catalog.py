@@ -297,7 +297,7 @@ def _release(entry: Entry) -> Html:
     page = (
         element("a", {"href": f"{entry.place}report.html"}, named) if "report.html" in entry.files else named
     )
-    told = f"{entry.number[:8]}{', the latest' if entry.latest else ''}"
+    told = f"{entry.number[:8]}{', latest' if entry.latest else ''}"
     box = element(
         "input",
         {

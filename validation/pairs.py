@@ -78,7 +78,7 @@ MAPS = (
         figure=attrgetter("association_synthetic"), show=strength, steps=_STRENGTHS, ends=(0, 1),
     ),
     Map(
-        family="d", heading="Difference", meaning="should be blank: below 0 lost, above 0 made up",
+        family="d", heading="Difference", meaning="should be blank",
         figure=_difference, show=_signed, steps=(-0.3, -0.15, -0.05, 0.05, 0.15, 0.3), ends=(-1, 1),
     ),
 )  # fmt: skip
@@ -99,7 +99,9 @@ def render(fidelity: Fidelity, schema: Schema, zone: Zone = "outside") -> Html:
         "pairs",
         "Pairs of columns",
         paragraph(
-            "How strongly each two columns depend on each other.", left_out if involved > len(names) else ""
+            "How strongly each two columns depend on each other. In the third map, what is below 0 was lost, "
+            "and what is above it was made up.",
+            left_out if involved > len(names) else "",
         ),
         element("div", {"class": "maps"}, *(_figure(m, names, pairs) for m in MAPS)),
         _table(fidelity.pairs, WORST if zone == "outside" else WORST_INSIDE),

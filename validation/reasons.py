@@ -1,6 +1,7 @@
 """Reasons: the first screen of a report: the verdict, its three reasons, and what to worry about, worst first."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from privacy.attacks import Attacks
@@ -38,9 +39,9 @@ OPEN = 10
 def render(evidence: Evidence, verdict: Verdict, certificate: Mapping[str, Any]) -> Html:
     """The verdict and its three reasons, each beside its ceiling."""
     reasons = (
-        _faithful(evidence, _told(verdict, lambda rule: rule not in USEFUL | PRIVATE)),
-        _useful(evidence, _told(verdict, USEFUL.__contains__)),
-        _private(evidence, certificate, _told(verdict, PRIVATE.__contains__)),
+        _faithful(evidence, _said(verdict, lambda rule: rule not in USEFUL | PRIVATE)),
+        _useful(evidence, _said(verdict, USEFUL.__contains__)),
+        _private(evidence, certificate, _said(verdict, PRIVATE.__contains__)),
     )
     return element(
         "section",
@@ -92,21 +93,34 @@ def _seal(passed: bool) -> Html:
     )
 
 
-def _told(verdict: Verdict, mine: Callable[[str], bool]) -> Html:
-    """What the gate said of one reason, in two words."""
-    own = [f for f in verdict.findings if mine(f.rule)]
-    critical = sum(f.level == "critical" for f in own)
-    warnings = counted(len(own) - critical, "warning", "warnings")
-    if critical:
-        more = f", {warnings}" if len(own) > critical else ""
-        return element("span", {"class": "state refused"}, f"{critical:,} critical{more}")
-    if own:
-        return element("span", {"class": "state warning"}, warnings)
-    return element("span", {"class": "state passed"}, "no finding")
+@dataclass(frozen=True, kw_only=True)
+class _Said:
+    """How often the gate objected to one reason."""
+
+    critical: int
+    warnings: int
+
+    def chip(self, *, measured: bool) -> Html:
+        """In two words: what was not measured has no finding either, and is not fine for that."""
+        warnings = counted(self.warnings, "warning", "warnings")
+        if self.critical:
+            more = f", {warnings}" if self.warnings else ""
+            return element("span", {"class": "state refused"}, f"{self.critical:,} critical{more}")
+        if self.warnings:
+            return element("span", {"class": "state warning"}, warnings)
+        if not measured:
+            return element("span", {"class": "state"}, "not measured")
+        return element("span", {"class": "state passed"}, "no finding")
 
 
-def _card(heading: str, state: Html, figure: tuple[str, str], *children: Html) -> Html:
+def _said(verdict: Verdict, mine: Callable[[str], bool]) -> _Said:
+    own = [f.level for f in verdict.findings if mine(f.rule)]
+    return _Said(critical=own.count("critical"), warnings=own.count("warning"))
+
+
+def _card(heading: str, said: _Said, figure: tuple[str, str], *children: Html) -> Html:
     strong, beside = figure
+    state = said.chip(measured=strong != "–")
     return element(
         "article",
         {"class": "card"},
@@ -137,14 +151,14 @@ def _lines(lines: Iterable[tuple[Html | str, str, Html | str]]) -> Html:
 # Faithful -------------------------------------------------------------------------------------------------
 
 
-def _faithful(evidence: Evidence, state: Html) -> Html:
+def _faithful(evidence: Evidence, said: _Said) -> Html:
     found = evidence.fidelity
     score, ceiling = _mean(found.shape, found.trend), _mean(found.shape_ceiling, found.trend_ceiling)
     if found.noised:
-        remark = "Beside the noised counts that the model was fitted to. Exact figures stay inside."
+        remark = "Beside the noised counts that the model was fitted to; nothing exact was computed."
         lines = [("Columns", points(found.shape), _worst_column(found.columns))]
         return _card(
-            "Faithful", state, (points(found.shape), "of 100, column by column"), gauge(found.shape, None),
+            "Faithful", said, (points(found.shape), "of 100, column by column"), gauge(found.shape, None),
             _beside(remark), _lines(lines),
         )  # fmt: skip
     lines = [
@@ -156,7 +170,7 @@ def _faithful(evidence: Evidence, state: Html) -> Html:
         lines.append(("Told from real rows", f"AUC {auc:.2f}", Html("0.50 is best, 1 is worst")))
     return _card(
         "Faithful",
-        state,
+        said,
         (points(score), "" if ceiling is None else f"of {points(ceiling)}"),
         gauge(score, ceiling),
         _beside(_held_against(score, ceiling)),
@@ -205,7 +219,7 @@ def _worst_pair(pairs: Sequence[PairFidelity]) -> Html:
 # Useful ---------------------------------------------------------------------------------------------------
 
 
-def _useful(evidence: Evidence, state: Html) -> Html:
+def _useful(evidence: Evidence, said: _Said) -> Html:
     """The target that the synthetic rows teach worst, by the model that learns it best from real rows."""
     found = evidence.utility or Utility()
     best = [(task, max(task.scores, key=lambda s: s.real.value)) for task in found.tasks]
@@ -215,12 +229,12 @@ def _useful(evidence: Evidence, state: Html) -> Html:
             if evidence.fidelity.noised
             else "Not measured: nothing in this table can be predicted."
         )
-        return _card("Useful", state, ("–", ""), gauge(None, None), _beside(why))
+        return _card("Useful", said, ("–", ""), gauge(None, None), _beside(why))
     task, score = max(best, key=lambda pair: _lost(*pair))
     scale = 1 - task.guess
     return _card(
         "Useful",
-        state,
+        said,
         (_decimals(score.synthetic.value), f"of {_decimals(score.real.value)} {task.measure}"),
         gauge((score.synthetic.value - task.guess) / scale, (score.real.value - task.guess) / scale),
         _beside(
@@ -259,10 +273,10 @@ def _decimals(value: float) -> str:
 # Private --------------------------------------------------------------------------------------------------
 
 
-def _private(evidence: Evidence, certificate: Mapping[str, Any], state: Html) -> Html:
+def _private(evidence: Evidence, certificate: Mapping[str, Any], said: _Said) -> Html:
     guarantee = certificate.get("formal_guarantee")
     if isinstance(guarantee, Mapping) and "epsilon" in guarantee:
-        return _guaranteed(guarantee, state)
+        return _guaranteed(guarantee, said)
     promised = element(
         "p",
         {"class": "meaning"},
@@ -273,12 +287,12 @@ def _private(evidence: Evidence, certificate: Mapping[str, Any], state: Html) ->
     worst = strongest(evidence.attacks)
     if worst is None:
         return _card(
-            "Private", state, ("–", ""), gauge(None, None), _beside("No attack was tried."), _lines(copies), promised
+            "Private", said, ("–", ""), gauge(None, None), _beside("No attack was tried."), _lines(copies), promised
         )  # fmt: skip
     tried = counted(len((evidence.attacks or Attacks()).done), "attack", "attacks")
     return _card(
         "Private",
-        state,
+        said,
         (share(max(worst.risk.value, 0.0)), "leaked beyond chance, at worst"),
         gauge(worst.success, worst.control),
         _beside(
@@ -301,7 +315,7 @@ def _copies(found: Fidelity) -> list[tuple[str, str, str]]:
     return [("Copies", percent(found.copies), chance)]
 
 
-def _guaranteed(guarantee: Mapping[str, Any], state: Html) -> Html:
+def _guaranteed(guarantee: Mapping[str, Any], said: _Said) -> Html:
     lifetime = guarantee.get("lifetime")
     whole = lifetime.get("epsilon") if isinstance(lifetime, Mapping) else None
     spent = lifetime.get("spent_epsilon") if isinstance(lifetime, Mapping) else None
@@ -313,7 +327,7 @@ def _guaranteed(guarantee: Mapping[str, Any], state: Html) -> Html:
     )
     return _card(
         "Private",
-        state,
+        said,
         (f"ε {guarantee['epsilon']:g}", f"δ {guarantee.get('delta', 0):g}"),
         gauge(spent / whole if known and spent is not None and whole else None, None),
         _beside(

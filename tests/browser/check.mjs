@@ -140,9 +140,10 @@ const look = async (browser, file, mode) => {
   if (mode === "light") {
     const paper = await page.pdf({ path: path.join(pictures, `${name}.pdf`), format: "A4", printBackground: true });
     check(where, "it can be printed", paper.length > 10_000);
-    // The picture of a page as it is printed.
+    // The first sheet as it is printed, on A4 without its margins.
     await page.emulateMedia({ media: "print" });
-    await page.setViewportSize({ width: 720, height: 1020 });
+    await page.setViewportSize({ width: 696, height: 1017 });
+    await page.evaluate(() => window.scrollTo(0, 0));
     await page.screenshot({ path: path.join(pictures, `${name}-print.png`) });
   }
   check(where, `nothing is said on the console, however: ${said}`, said.length === 0);

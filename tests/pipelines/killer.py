@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pipelines.catalog import CATALOG
 from pipelines.publish import SUMS, check_sums
 from pipelines.steps import STEPS, Run, open_run, release, reopen_run
 from pipelines.workspace import Record
@@ -25,8 +26,8 @@ WARM = (
     "validation.report",
 )  # fmt: skip
 
-CHANGES = (4, 6, 11, 14, 18, 21, 22, 23)
-"""Changes of the release root after which `publish` dies: folders, files, then renames and the link."""
+CHANGES = (4, 6, 11, 14, 19, 26, 27, 28, 29, 30, 33, 36)
+"""Changes of the release root after which `publish` dies: folders, files, renames and the link, then the catalogue."""
 
 CHANGING = {"open": 0, "os.mkdir": 0, "os.rename": 1, "os.symlink": 1}
 """Audit event that changes a folder → which of its arguments names what is new."""
@@ -149,10 +150,13 @@ def published(run: Run) -> dict[str, object]:
     """What lies in the release root: the names of releases, their sums, and where `latest` points."""
     home = run.release_root / run.recipe.name
     latest = home / "latest"
+    catalog = json.loads((run.release_root / CATALOG).read_text("utf-8"))
     return {
         "sums": {p.parent.name: p.read_text("utf-8") for p in home.glob(f"*/{SUMS}") if p.parent != latest},
         "latest": os.readlink(latest) if latest.is_symlink() else None,
         "left": sorted(p.name for p in home.iterdir()),
+        "root": sorted(p.name for p in run.release_root.iterdir()),
+        "listed": [d["@id"] for d in catalog["dcat:dataset"] if d["@type"] == "dcat:Dataset"],
     }
 
 

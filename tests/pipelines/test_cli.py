@@ -324,7 +324,7 @@ def test_release_tells_a_person_where_everything_lies(here: Path, call: Call) ->
     assert code == 0
     release = re.search(r"release +(\S+)", out)
     assert release is not None
-    assert check_sums(Path(release[1])) == 7
+    assert check_sums(Path(release[1])) == 8
     assert "report.html" in out
     assert "Released" in out
     code, out, _ = call("release", "recipe.yaml", *SMALL)

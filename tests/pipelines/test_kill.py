@@ -65,3 +65,8 @@ def test_a_reader_of_the_root_never_sees_half_a_release(found: Found, tried: Fou
 
 def test_nothing_half_done_stays_in_the_root(found: Found, tried: Found) -> None:
     assert tried["left"] == [".lock", found["calm"]["latest"], "latest"]
+    assert tried["root"] == [".catalog.lock", "catalog.json", "index.html", "visits"]
+
+
+def test_the_catalogue_lists_what_was_published_in_the_end(found: Found, tried: Found) -> None:
+    assert tried["listed"] == [f"visits/{found['calm']['latest']}/"]

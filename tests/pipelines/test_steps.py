@@ -113,9 +113,9 @@ def test_another_seed_gives_other_rows(first: Path, tmp_path: Path) -> None:
 def test_a_release_holds_what_it_should_and_passes_its_own_checksums(done: Outcome) -> None:
     assert sorted(bytes_of(done.release)) == [
         "README.md", "SHA256SUMS", "certificate.json", "croissant.json", "data/part-00000.parquet",
-        "provenance.json", "report.html", "schema.json",
+        "figures.json", "provenance.json", "report.html", "schema.json",
     ]  # fmt: skip
-    assert check_sums(done.release) == 7
+    assert check_sums(done.release) == 8
     assert (done.release.parent / "latest").resolve() == done.release
 
 

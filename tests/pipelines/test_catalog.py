@@ -1,0 +1,113 @@
+"""The catalogue of a root: made of what lies there, by whoever publishes last."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.catalog import CATALOG, PAGE, rebuild
+from pipelines.cli import run
+from pipelines.publish import publish
+from pipelines.steps import Outcome
+from privacy.errors import UsageError
+
+
+def files(done: Outcome) -> dict[str, bytes | Path]:
+    """The files of a real release, to be published again under other names."""
+    return {
+        p.relative_to(done.release).as_posix(): p
+        for p in done.release.rglob("*")
+        if p.is_file() and p.name != "SHA256SUMS"
+    }
+
+
+def listed(root: Path) -> set[str]:
+    found = json.loads((root / CATALOG).read_text("utf-8"))["dcat:dataset"]
+    return {d["@id"] for d in found if d["@type"] == "dcat:Dataset"}
+
+
+def test_a_release_puts_itself_into_the_catalogue_of_its_root(done: Outcome) -> None:
+    root = done.release.parents[1]
+    assert listed(root) == {f"{done.release.parent.name}/{done.release.name}/"}
+    page = (root / PAGE).read_text("utf-8")
+    assert f"{done.release.parent.name}/{done.release.name}/report.html" in page
+    figures = json.loads((done.release / "figures.json").read_text("utf-8"))
+    assert f"{100 * figures['faithful']['columns']['score']:.1f}" in page
+
+
+def test_what_the_catalogue_says_comes_from_published_files_alone(done: Outcome, tmp_path: Path) -> None:
+    shutil.copytree(done.release, tmp_path / "root" / done.release.parent.name / done.release.name)
+    rebuild(tmp_path / "root")
+    texts = [(root / CATALOG).read_text("utf-8") for root in (tmp_path / "root", done.release.parents[1])]
+    here, there = (json.loads(text)["dcat:dataset"] for text in texts)
+    for dataset in (*here, *there):
+        dataset.pop("issued", None)
+    assert here == there
+
+
+def test_rebuilding_changes_nothing(done: Outcome, tmp_path: Path) -> None:
+    publish(tmp_path, "people", files(done))
+    rebuild(tmp_path)
+    before = [(tmp_path / name).read_bytes() for name in (CATALOG, PAGE)]
+    rebuild(tmp_path)
+    assert [(tmp_path / name).read_bytes() for name in (CATALOG, PAGE)] == before
+
+
+PUBLISHER = """
+import sys
+from pathlib import Path
+from pipelines.catalog import rebuild
+from pipelines.publish import publish
+root, source, name = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+found = {p.relative_to(source).as_posix(): p for p in source.rglob("*") if p.is_file() and p.name != "SHA256SUMS"}
+for number in range(4):
+    publish(root, name, {**found, "README.md": f"{name} {number}".encode()})
+    rebuild(root)
+"""
+
+
+def test_publishers_at_once_lose_no_entry(done: Outcome, tmp_path: Path) -> None:
+    names = ("flights", "visits", "trains")
+    running = [
+        subprocess.Popen([sys.executable, "-c", PUBLISHER, str(tmp_path), str(done.release), name])
+        for name in names
+    ]
+    assert [p.wait(timeout=200) for p in running] == [0, 0, 0]
+    there = {
+        f"{p.parent.parent.name}/{p.parent.name}/"
+        for p in tmp_path.glob("*/*/SHA256SUMS")
+        if p.parent.name != "latest"
+    }
+    assert len(there) == 12
+    assert listed(tmp_path) == there
+
+
+def test_a_release_that_cannot_be_read_is_left_out_and_named(
+    done: Outcome, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = publish(tmp_path, "people", files(done))
+    bad = publish(tmp_path, "broken", {**files(done), "schema.json": b"no schema"})
+    worse = publish(tmp_path, "worse", {**files(done), "figures.json": b"[1]"})
+    assert run(["catalog", str(tmp_path)]) == 0
+    told = capsys.readouterr()
+    assert "1 releases" in told.out
+    assert str(bad) in told.err
+    assert str(worse) in told.err
+    assert listed(tmp_path) == {f"people/{good.name}/"}
+
+
+def test_a_release_of_before_there_were_figures_is_listed(done: Outcome, tmp_path: Path) -> None:
+    old = {name: content for name, content in files(done).items() if name != "figures.json"}
+    release = publish(tmp_path, "people", old)
+    rebuild(tmp_path)
+    assert listed(tmp_path) == {f"people/{release.name}/"}
+
+
+def test_a_root_that_is_none_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UsageError, match="correct the path"):
+        rebuild(tmp_path / "nowhere")
+    assert run(["catalog", str(tmp_path / "nowhere"), "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["exit"] == 2

@@ -1,0 +1,112 @@
+"""What leaves is coarse: no share of real rows that resolves fewer of them than the certificate says."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from privacy.attacks import Attack, Attacks
+from privacy.estimate import Estimate
+from tests.validation.test_report import fidelity_of, finding
+from validation import public
+from validation.evidence import Evidence
+from validation.fairness import Fairness, Group
+from validation.fidelity import Fidelity, LostGroup, Overlay
+from validation.gates import Verdict
+
+ROWS = 1_237
+
+
+def exact(missing: int = 3, lost: int = 12) -> Evidence:
+    """Evidence whose shares are of 1,237 training rows and 311 held-out ones."""
+    plain = fidelity_of(["age", "city"])
+    column = replace(
+        plain.columns[0], missing_real=missing / ROWS, missing_holdout=1 / 311, lost=(("x", lost / ROWS),),
+        shape=0.951234567, sizes=(1, 2, 3),
+    )  # fmt: skip
+    overlay = Overlay(
+        column="age", kind="numerical", labels=(), edges=(0.0, 0.125, 7.0625), real=(14 / ROWS, 1 - 14 / ROWS),
+        synthetic=(0.01234567, 0.98765433),
+    )  # fmt: skip
+    fidelity = replace(
+        plain, rows_train=ROWS, rows_holdout=311, columns=(column, plain.columns[1]), overlays=(overlay,),
+        groups=(LostGroup(columns=("age", "city"), values=("a", "b"), share=13 / ROWS),),
+    )  # fmt: skip
+    figure = Estimate(value=0.0123456, low=0.001234, high=0.09876, surely=0.0)
+    attack = Attack(name="linkability", guesses=1_237, success=0.123456, control=0.1, risk=figure)
+    group = Group(columns=("sex",), values=("f",), real=617 / ROWS, synthetic=0.5, holdout=155 / 311)
+    return Evidence(
+        fidelity=fidelity,
+        attacks=Attacks(done=(attack,)),
+        fairness=Fairness(rows=(ROWS, 1_000), groups=(group,)),
+    )
+
+
+def shares(found: Fidelity) -> list[float]:
+    return [
+        *(c.missing_real for c in found.columns),
+        *(share for c in found.columns for _, share in c.lost),
+        *(v for o in found.overlays for v in o.real),
+        *(g.share for g in found.groups),
+    ]
+
+
+def test_every_share_of_training_rows_is_a_multiple_of_ten_rows() -> None:
+    found = public.outside(exact(), at_least=10)
+    assert found.fairness is not None
+    for share in (*shares(found.fidelity), found.fairness.groups[0].real):
+        units = share * ROWS / 10
+        assert share == 1 or units == pytest.approx(round(units), abs=1e-3)
+    assert found.fidelity.rows_train == 1_240
+    assert found.fidelity.rows_holdout == 310
+    assert found.fairness.rows == (1_240, 1_000)
+    assert found.attacks is not None
+    assert found.attacks.done[0].guesses == 1_240
+
+
+@given(missing=st.integers(min_value=0, max_value=ROWS - 1), more=st.integers(min_value=1, max_value=4))
+def test_what_few_people_have_does_not_show(missing: int, more: int) -> None:
+    """Of two tables that differ in fewer people than half a step, either the figures are equal or differ by a step."""
+    one, other = (
+        public.outside(exact(missing=m), at_least=10).fidelity.columns[0].missing_real
+        for m in (missing, min(ROWS, missing + more))
+    )
+    assert other - one == pytest.approx(0) or other - one == pytest.approx(10 / ROWS, abs=2e-6)
+
+
+def test_nothing_has_more_than_three_decimals_but_shares_and_edges() -> None:
+    found = public.outside(exact(), at_least=10)
+    assert found.fidelity.columns[0].shape == 0.951
+    assert found.fidelity.overlays[0].edges == (0.0, 0.125, 7.0625)
+    assert found.attacks is not None
+    assert found.attacks.done[0].risk == Estimate(value=0.012, low=0.001, high=0.099, surely=0.0)
+    assert "0.0123456" not in json.dumps(found.to_dict())
+
+
+def test_how_rare_categories_are_is_not_told() -> None:
+    assert public.outside(exact(), at_least=10).fidelity.columns[0].sizes == ()
+
+
+def test_figures_of_synthetic_rows_keep_their_number() -> None:
+    evidence = exact()
+    assert public.outside(evidence, at_least=10).fidelity.rows_synthetic == evidence.fidelity.rows_synthetic
+
+
+def test_without_disclosure_control_shares_have_three_decimals() -> None:
+    found = public.outside(exact(), at_least=0)
+    assert found.fidelity.rows_train == ROWS
+    assert found.fidelity.columns[0].missing_real == pytest.approx(0.002)
+
+
+def test_what_was_paid_for_stays_as_it_is() -> None:
+    evidence = exact()
+    noised = replace(evidence, fidelity=replace(evidence.fidelity, noised=True))
+    assert public.outside(noised, at_least=10) == noised
+
+
+def test_a_verdict_tells_percentages_with_one_decimal() -> None:
+    message = "a category must not be lost, however: 'x' of 0.0384 % of 12.34 % is gone; wait"
+    (told,) = public.said(Verdict(findings=(finding("warning", message),))).findings
+    assert told.message == message.replace("0.0384", "less than 0.1").replace("12.34", "12.3")
