@@ -32,7 +32,7 @@ USEFUL = frozenset({"utility", "representation", "fairness"})
 PRIVATE = frozenset({"copies", "attacks", "personal", *ATTACKS.values()})
 """The rules that are about people. All others are about how faithful the rows are."""
 
-OPEN = 10
+OPEN = 12
 """Findings of one rule that are shown at once; the others are folded away."""
 
 
