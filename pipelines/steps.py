@@ -858,7 +858,7 @@ def _gate(run: Run) -> tuple[list[Path], dict[str, Any]]:
     write_atomic(path, json.dumps(found.to_dict(), ensure_ascii=False).encode())
     run.watch.wrote("gate", path)
     if not found.passed:
-        raise GateRefused(_refusal(run, found, write_report(run)))
+        raise GateRefused(_refusal(run, found))
     return [path], {"summary": found.summary, "warnings": len(found.findings)}
 
 
@@ -882,12 +882,15 @@ def _personal(schema: Schema) -> Iterator["Finding"]:
             )
 
 
-def _refusal(run: Run, verdict: "Verdict", report: Path) -> str:
-    return (
-        f"the gate refused this release:{_listed(verdict.critical)}{_listed(verdict.warnings, before='warning: ')}\n"
-        f"Nothing was published; the run is kept in {run.workspace.path}\n"
-        f"Its report: {report}"
-    )
+def _refusal(run: Run, verdict: "Verdict") -> str:
+    listed = f"{_listed(verdict.critical)}{_listed(verdict.warnings, before='warning: ')}"
+    kept = f"Nothing was published; the run is kept in {run.workspace.path}"
+    try:
+        report = f"\nIts report: {write_report(run)}"
+    except ReleaseError:
+        # What may not even be certified is refused all the same.
+        report = ""
+    return f"the gate refused this release:{listed}\n{kept}{report}"
 
 
 def _listed(findings: Sequence["Finding"], before: str = "") -> str:

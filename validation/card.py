@@ -251,14 +251,24 @@ def _privacy(fidelity: Fidelity, certificate: Mapping[str, Any], attacks: Attack
         escape(str(statement), 2_000) if statement else "The certificate makes no statement about privacy."
     ]
     if fidelity.copies is not None and fidelity.copies_holdout is not None:
-        parts.append(
-            f"{_percent(fidelity.copies)} of the synthetic rows equal a row that the model learned from. "
-            f"{_percent(fidelity.copies_holdout)} of the real rows that it did not learn from do so as well: where "
-            "columns are few or coarse, many people have the same row. Only what is beyond that share would be copied."
-        )
+        parts.append(_copies(fidelity.copies, fidelity.copies_holdout))
     if attacks is not None and attacks.done:
         parts += [_ATTACKED, "\n".join(_attacks(attacks))]
     return "\n\n".join(parts)
+
+
+def _copies(copies: float, chance: float) -> str:
+    told = (
+        f"{_percent(copies)} of the synthetic rows equal a row that the model learned from; by chance, "
+        f"{_percent(chance)} of the real rows do that it did not learn from."
+    )
+    if copies == 0 and chance == 0:
+        return told
+    # A share of copies frightens whoever does not know that real rows are alike, too.
+    return (
+        f"{told} Where columns are few or coarse many people have the same row, so what counts is how far the first "
+        "figure is above the second."
+    )
 
 
 _ATTACKED = (

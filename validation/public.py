@@ -46,14 +46,15 @@ def said(verdict: Verdict) -> Verdict:
 
 
 class _Grid:
-    """Shares of so many rows, in steps of `at_least` rows."""
+    """Shares of so many rows, in steps of `at_least` rows; not even their number shows in them."""
 
     def __init__(self, rows: int, at_least: int) -> None:
-        self._step = 10.0**-DECIMALS if at_least == 0 else at_least / max(rows, at_least)
+        self._exact = 10**DECIMALS if at_least == 0 else max(rows, 1) / at_least
+        self._steps = max(round(self._exact), 1)
 
     def share(self, value: float) -> float:
         """The nearest step."""
-        return round(min(1.0, round(value / self._step) * self._step), 6)
+        return round(min(1.0, round(value * self._exact) / self._steps), 6)
 
 
 def _rounded(value: Any, at_least: int) -> Any:

@@ -384,7 +384,7 @@ def change(release: Path, how: Callable[[pa.Table], pa.Table]) -> Path:
 def test_verify_passes_a_fresh_release(done: Outcome, call: Call) -> None:
     code, out, _ = call("verify", str(done.release))
     assert code == 0
-    assert "7 files as listed, 1,000 rows" in out
+    assert "8 files as listed, 1,000 rows" in out
     said = json.loads(call("verify", str(done.release.parent / "latest"), "--json")[1])
     assert said == {"files": 7, "rows": 1000, "signature": "none"}
 

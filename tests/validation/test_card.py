@@ -139,3 +139,10 @@ def test_the_card_lists_constraints_and_says_what_was_rejected_for_them() -> Non
     assert "25.0 % of the rows that were drawn (25)" in text
     assert "No row that was drawn" in card.render(schema=schema, files=FILES, **more)
     assert "## Constraints" not in card_of()
+
+
+def test_copies_are_told_beside_chance_and_explained_where_there_are_some():
+    text = card_of()
+    assert "0.1 % of the synthetic rows equal" in text
+    assert "by chance, 0.2 % of the real rows" in text
+    assert "what counts is how far the first figure is above the second" in text

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from privacy.attacks import Attack, Attacks
 from privacy.estimate import Estimate
-from tests.validation.test_report import fidelity_of, finding
-from validation import public
+from tests.validation.test_report import fidelity_of, finding, schema_of
+from validation import public, report
 from validation.evidence import Evidence
 from validation.fairness import Fairness, Group
 from validation.fidelity import Fidelity, LostGroup, Overlay
@@ -57,8 +57,8 @@ def test_every_share_of_training_rows_is_a_multiple_of_ten_rows() -> None:
     found = public.outside(exact(), at_least=10)
     assert found.fairness is not None
     for share in (*shares(found.fidelity), found.fairness.groups[0].real):
-        units = share * ROWS / 10
-        assert share == 1 or units == pytest.approx(round(units), abs=1e-3)
+        steps = share * 1_240 / 10
+        assert steps == pytest.approx(round(steps), abs=1e-3)
     assert found.fidelity.rows_train == 1_240
     assert found.fidelity.rows_holdout == 310
     assert found.fairness.rows == (1_240, 1_000)
@@ -73,7 +73,25 @@ def test_what_few_people_have_does_not_show(missing: int, more: int) -> None:
         public.outside(exact(missing=m), at_least=10).fidelity.columns[0].missing_real
         for m in (missing, min(ROWS, missing + more))
     )
-    assert other - one == pytest.approx(0) or other - one == pytest.approx(10 / ROWS, abs=2e-6)
+    assert other - one == pytest.approx(0) or other - one == pytest.approx(10 / ROWS, abs=1e-4)
+
+
+def test_the_number_of_rows_does_not_show_in_the_shares() -> None:
+    one = exact()
+    fewer = replace(one, fidelity=replace(one.fidelity, rows_train=ROWS - 1))
+    assert public.outside(one, at_least=10) == public.outside(fewer, at_least=10)
+
+
+def test_what_a_page_hides_is_as_coarse_as_what_it_shows() -> None:
+    names = ["age", "city"]
+    pages = [
+        report.render(
+            title="t", evidence=public.outside(exact(missing=m), at_least=10), verdict=Verdict(findings=()),
+            certificate={}, schema=schema_of(names),
+        )
+        for m in (3, 4)
+    ]  # fmt: skip
+    assert pages[0] == pages[1]
 
 
 def test_nothing_has_more_than_three_decimals_but_shares_and_edges() -> None:
