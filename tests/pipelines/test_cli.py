@@ -386,7 +386,7 @@ def test_verify_passes_a_fresh_release(done: Outcome, call: Call) -> None:
     assert code == 0
     assert "8 files as listed, 1,000 rows" in out
     said = json.loads(call("verify", str(done.release.parent / "latest"), "--json")[1])
-    assert said == {"files": 7, "rows": 1000, "signature": "none"}
+    assert said == {"files": 8, "rows": 1000, "signature": "none"}
 
 
 @pytest.mark.parametrize("name", ["README.md", "data/part-00000.parquet", "certificate.json", "schema.json"])
