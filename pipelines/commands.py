@@ -362,7 +362,8 @@ def catalog(root: Path = Path("releases"), /, *, json: Flag = False) -> None:
         return
     for what in found.left_out:
         console.note(f"a release is left out: {what}")
-    console.say(f"{found.releases:,} releases\n  page     {found.page}\n  catalog  {found.catalog}")
+    releases = f"{found.releases:,} release{'s' * (found.releases != 1)}"
+    console.say(f"{releases}\n  page     {found.page}\n  catalog  {found.catalog}")
 
 
 def export(release: Path, out: Path, /, *, force: Flag = False, json: Flag = False) -> None:

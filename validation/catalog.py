@@ -260,7 +260,8 @@ def _table(names: Mapping[str, Sequence[Entry]]) -> Html:
         paragraph(
             "Faithful: SDMetrics’ scores of 100, of those of real rows that were held out. Useful: what models reach "
             "in real rows after synthetic ones, of after real ones. Told apart: the area under the curve of trees that "
-            "tell synthetic from real rows, 0.50 is best. Private: ε, or what the strongest attack won beyond chance."
+            "tell synthetic from real rows, 0.50 is best. Private: ε, or what the strongest attack won beyond chance. "
+            "With ε, columns are held against the noised counts that were paid for, and nothing else is measured."
         ),
         element("div", {"class": "tools"}, sifting),
         scrolling("Table of releases", table),

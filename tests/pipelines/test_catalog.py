@@ -93,7 +93,7 @@ def test_a_release_that_cannot_be_read_is_left_out_and_named(
     worse = publish(tmp_path, "worse", {**files(done), "figures.json": b"[1]"})
     assert run(["catalog", str(tmp_path)]) == 0
     told = capsys.readouterr()
-    assert "1 releases" in told.out
+    assert "1 release\n" in told.out
     assert str(bad) in told.err
     assert str(worse) in told.err
     assert listed(tmp_path) == {f"people/{good.name}/"}

@@ -18,6 +18,7 @@ from validation.detection import Detection
 from validation.evidence import Evidence
 from validation.fidelity import MISSING, OTHERS, ColumnFidelity, Fidelity, Overlay, PairFidelity
 from validation.gates import Finding, Verdict
+from validation.page import INSIDE
 from validation.utility import Score, Task, Utility
 
 CERTIFICATE = {
@@ -91,7 +92,13 @@ def fidelity_of(names, *, labels=("a", "b")) -> Fidelity:
 
 
 def page_of(
-    names=("age", "income"), *, labels=("a", "b"), title="demo", findings=(), certificate=CERTIFICATE
+    names=("age", "income"),
+    *,
+    labels=("a", "b"),
+    title="demo",
+    findings=(),
+    certificate=CERTIFICATE,
+    zone="outside",
 ) -> str:
     return report.render(
         title=title,
@@ -99,6 +106,7 @@ def page_of(
         verdict=Verdict(findings=tuple(findings)),
         certificate=certificate,
         schema=schema_of(names),
+        zone=zone,
     )
 
 
@@ -189,9 +197,10 @@ def test_equal_arguments_give_equal_pages():
     assert page_of() == page_of()
 
 
-def test_a_hundred_columns_stay_under_three_megabytes_and_all_are_there():
+@pytest.mark.parametrize("zone", ["outside", "inside"])
+def test_a_hundred_columns_stay_under_three_megabytes_and_all_are_there(zone):
     names = [f"column {i} " + "long name " * 20 for i in range(100)]
-    page = page_of(names, labels=[f"category {i} " + "y" * 100 for i in range(30)])
+    page = page_of(names, labels=[f"category {i} " + "y" * 100 for i in range(30)], zone=zone)
     assert len(page.encode()) < 3_000_000
     ids = [a["id"] for t, a in outline(page).tags if t == "tr" and a.get("id")]
     assert ids == [f"column-{i}" for i in range(100)]
@@ -396,3 +405,37 @@ def test_under_privacy_no_model_is_shown():
     )  # fmt: skip
     assert "Not measured: models that learn from real rows" in page
     assert "Gradient-boosted trees learn" not in page
+
+
+def test_the_inside_says_so_in_red_and_lists_more_pairs():
+    names = [f"c{i}" for i in range(8)]
+    outside, inside = (page_of(names, zone=zone) for zone in ("outside", "inside"))
+    assert INSIDE not in outside
+    assert f'class="inside" role="note">{INSIDE}' in inside
+    assert "<title>Inside: " in inside
+    assert "16 more pairs" in inside
+    assert "more pairs" not in outside
+
+
+def test_pairs_are_three_maps_and_the_difference_is_synthetic_less_real():
+    page = page_of(["age", "income", "city"])
+    assert page.count('class="heat"') == 3
+    assert [h for h in ("Real rows", "Synthetic rows", "Difference") if f"<strong>{h}</strong>" in page] == [
+        "Real rows", "Synthetic rows", "Difference",
+    ]  # fmt: skip
+    # 0.5 became 0.4.
+    assert "<title>age × income: −0.10</title>" in page
+    assert "<title>age × income: 0.50</title>" in page
+
+
+def test_columns_can_be_searched_and_filtered_by_kind_and_findings():
+    page = page_of(["age", "income"], findings=[finding("warning", "a thing", ("income",))])
+    rows = [a for t, a in outline(page).tags if t == "tr" and "data-kind" in a]
+    assert [(r["data-kind"], "data-found" in r) for r in rows] == [
+        ("categorical", False),
+        ("categorical", True),
+    ]
+    assert 'data-sifts="columns-table"' in page
+    labels = {a["for"] for t, a in outline(page).tags if t == "label" and "for" in a}
+    inputs = {a["id"] for t, a in outline(page).tags if t in {"input", "select"}}
+    assert inputs == labels
