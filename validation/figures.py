@@ -39,7 +39,6 @@ def figures(evidence: Evidence, verdict: Verdict, certificate: Mapping[str, Any]
         },
         "useful": [_task(t) for t in evidence.utility.tasks] if evidence.utility is not None else [],
         "private": {**_promised(certificate), "copies": _copies(evidence), "worst_attack": _worst(evidence)},
-        "column_shapes": {c.name: c.shape for c in fidelity.columns if c.shape is not None},
     }
 
 

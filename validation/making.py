@@ -1,11 +1,12 @@
 """Making: how a release was made, as its certificate says it, and how to cite it."""
 
+import html
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from validation.markup import NAME_WIDTH, Html, cut, element, paragraph, section, visible
+from validation.markup import NAME_WIDTH, Html, cut, element, paragraph, scrolling, section, visible
 
 _LABELS: Mapping[str, str] = {
     "statement": "What is promised",
@@ -25,16 +26,24 @@ _LABELS: Mapping[str, str] = {
     "format": "Format of the certificate",
 }
 
+DEPTH, FOLDED = 3, 8
+"""Levels of entries that are shown as lists; inner lists of more entries than these are folded away."""
+
+LISTED = 500
+"""Entries of a list that are shown at most."""
+
 
 def render(certificate: Mapping[str, Any]) -> Html:
     """The section: every entry of the certificate."""
-    known = [key for key in _LABELS if key in certificate]
+    # A formal guarantee needs no pooling, so that there is none says nothing.
+    silent = {"disclosure_control"} if certificate.get("formal_guarantee") else set()
+    known = [key for key in _LABELS if key in certificate and key not in silent]
     keys = [*known, *sorted(str(k) for k in certificate if k not in _LABELS)]
     items = (
         element(
             "div",
             {},
-            element("dt", {}, _LABELS.get(key) or cut(key.replace("_", " "), NAME_WIDTH)),
+            element("dt", {}, _LABELS.get(key) or cut(_words(key), NAME_WIDTH)),
             element("dd", {}, fact(key, certificate[key])),
         )
         for key in keys
@@ -55,26 +64,61 @@ def render(certificate: Mapping[str, Any]) -> Html:
     )
 
 
-def fact(key: str, value: Any, depth: int = 3) -> Html:
-    """One entry of a certificate as markup; entries within entries become lists."""
+def fact(key: str, value: Any, depth: int = DEPTH) -> Html:
+    """One entry of a certificate as markup: entries within it become lists, many of a kind a table."""
     if key == "formal_guarantee" and value is None:
         return Html("None: no mathematical bound on what the rows reveal is claimed.")
     if key == "disclosure_control":
         return _disclosure(value)
+    if isinstance(value, Mapping | list | tuple) and not value:
+        return Html("none")
     if isinstance(value, Mapping) and depth:
-        items = (
-            element("li", {}, cut(f"{name}: ", NAME_WIDTH), fact(str(name), v, depth - 1))
-            for name, v in value.items()
-        )
-        return element("ul", {}, *items)
+        return _entries(value, depth)
     if isinstance(value, list | tuple) and depth:
-        return element("ul", {}, *(element("li", {}, fact("", v, depth - 1)) for v in value[:50]))
+        if len(value) > 1 and all(isinstance(v, Mapping) and [*v] == [*value[0]] for v in value):
+            return _table(key, value)
+        return element("ul", {}, *(element("li", {}, fact("", v, depth - 1)) for v in value[:LISTED]))
     return _plain_fact(key, value)
+
+
+def _entries(value: Mapping[Any, Any], depth: int) -> Html:
+    items = (
+        element("li", {}, cut(f"{_words(str(name))}: ", NAME_WIDTH), fact(str(name), v, depth - 1))
+        for name, v in value.items()
+    )
+    listed = element("ul", {"class": "inner"}, *items)
+    if depth == DEPTH or len(value) <= FOLDED:
+        return listed
+    return element("details", {}, element("summary", {}, f"{len(value):,} entries"), listed)
+
+
+def _table(key: str, rows: Sequence[Mapping[Any, Any]]) -> Html:
+    """Entries that have the same keys, such as the answers that were charged."""
+    name = _words(key) or "entries"
+    heads = (element("th", {"scope": "col"}, cut(_words(str(k)), NAME_WIDTH)) for k in rows[0])
+    lines = (
+        element("tr", {}, *(element("td", {}, fact(str(k), v, 0)) for k, v in row.items()))
+        for row in rows[:LISTED]
+    )
+    table = element(
+        "table",
+        {"class": "plain charges"},
+        element("caption", {}, f"{name}, {len(rows):,}"),
+        element("thead", {}, element("tr", {}, *heads)),
+        element("tbody", {}, *lines),
+    )
+    return scrolling(f"Table: {cut(name, NAME_WIDTH)}", table)
+
+
+def _words(key: str) -> str:
+    return key.replace("_", " ")
 
 
 def _plain_fact(key: str, value: Any) -> Html:
     if value is None or isinstance(value, bool):
         return Html("none" if value is None else "yes" if value else "no")
+    if isinstance(value, float):
+        return Html(html.escape(f"{value:.6g}"))
     if key == "rows" and isinstance(value, int):
         return Html(f"{value:,}")
     text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)

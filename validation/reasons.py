@@ -1,5 +1,6 @@
 """Reasons: the first screen of a report: the verdict, its three reasons, and what to worry about, worst first."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -330,12 +331,18 @@ def _guaranteed(guarantee: Mapping[str, Any], said: _Said) -> Html:
         said,
         (f"ε {guarantee['epsilon']:g}", f"δ {guarantee.get('delta', 0):g}"),
         gauge(spent / whole if known and spent is not None and whole else None, None),
-        _beside(
-            "Differential privacy: whoever is added to or taken from the table changes the chance of anything in this "
-            "release by little more than a factor of e", element("sup", {}, f"{guarantee['epsilon']:g}"), ".",
-        ),
+        _beside(_promise(guarantee)),
         element("p", {"class": "meaning"}, remark, " ", element("a", {"href": "#making"}, "Every charge")),
     )  # fmt: skip
+
+
+def _promise(guarantee: Mapping[str, Any]) -> str:
+    epsilon, delta = guarantee["epsilon"], guarantee.get("delta")
+    but = f", but for one chance in {1 / delta:,.0f}" if delta else ""
+    return (
+        f"Differential privacy: whoever is added to or taken from the table changes the chance of anything in this "
+        f"release by a factor of {math.exp(epsilon):.3g} at most{but}."
+    )
 
 
 # What to worry about --------------------------------------------------------------------------------------

@@ -42,8 +42,8 @@ document.addEventListener("DOMContentLoaded", () => {
       const wanted = search.value.trim().toLowerCase();
       rows.forEach((row) => (row.hidden = !kept(row, wanted)));
       const shown = rows.filter((row) => !row.hidden).length;
-      count.textContent =
-        shown === rows.length ? `${shown} ${count.dataset.what}` : `${shown} of ${rows.length} ${count.dataset.what}`;
+      const what = rows.length === 1 ? count.dataset.what.replace(/s$/, "") : count.dataset.what;
+      count.textContent = shown === rows.length ? `${shown} ${what}` : `${shown} of ${rows.length} ${what}`;
     };
     const clear = () => {
       search.value = "";

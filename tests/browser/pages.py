@@ -65,7 +65,12 @@ def wide(columns: int) -> str:
 def noised() -> str:
     """A report under differential privacy."""
     lifetime = {"dataset": "people", "epsilon": 4.0, "delta": 1e-6, "spent_epsilon": 1.3}
-    guarantee = {"epsilon": 1.0, "delta": 1e-6, "spent_epsilon": 0.97, "lifetime": lifetime}
+    charges = [{"for": "profile", "question": f"{i} marginals of rows", "noise_std": 15.6 / i, "digest": "ab" * 8}
+               for i in range(1, 9)]  # fmt: skip
+    guarantee = {
+        "epsilon": 1.0, "delta": 1e-6, "spent_epsilon": 0.97, "mechanisms": charges, "lifetime": lifetime,
+        "renyi_curve": {str(i): 0.1 * i for i in range(20)},
+    }  # fmt: skip
     names = ["age", "income", "city"]
     return report.render(
         title="people",
