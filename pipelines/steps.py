@@ -912,10 +912,16 @@ def write_report(run: Run) -> Path:
                 f"a report needs a run that the gate has judged, however: {run.workspace.path} has no {name}; "
                 "`understudy resume` goes on with it"
             )
-    verdict = verdict_of(run)
+    try:
+        evidence, verdict = evidence_of(run), verdict_of(run)
+    except (KeyError, TypeError, ValueError):
+        raise ReleaseError(
+            f"a report needs evidence that this version wrote, however: that of {run.workspace.path} is another's; "
+            "`understudy resume` judges it anew"
+        ) from None
     page = report.render(
         title=run.recipe.name,
-        evidence=evidence_of(run),
+        evidence=evidence,
         verdict=verdict,
         certificate=certificate(run, warnings=len(verdict.warnings)).to_dict(),
         schema=_released_schema(run),

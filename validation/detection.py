@@ -5,18 +5,19 @@ accuracy, and out-of-fold scores. 0.5 means that they cannot; below it, that syn
 row that is to be told was learned with the other label.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from privacy.estimate import Estimate, auc
 from validation.features import Features, draw, one_thread, teachable, weighted_auc
-from validation.fidelity import Floats
+from validation.fidelity import MISSING, Floats
 from validation.gauges import gauge
-from validation.markup import Html, element, paragraph, percent, scrolling, section, shown_name
+from validation.markup import Html, cut, element, paragraph, percent, scrolling, section, shown_name
 
 ROWS, CEILING_ROWS, GIVEAWAY_ROWS = 20_000, 5_000, 4_000
 """Rows of each side at most: of the test, of its ceiling, and for finding the columns that gave rows away."""
@@ -31,6 +32,17 @@ LISTED = 10
 SURE = 0.9
 """Probability from which on a synthetic row counts as told."""
 
+EXAMPLES, SHOWN = 5, 6
+"""Rows that trees were surest of that are shown at most, and the columns of each: those that gave most away."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A synthetic row that trees were sure of: how sure, and column and value of what gave it away."""
+
+    sure: float
+    values: tuple[tuple[str, str], ...]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Detection:
@@ -42,6 +54,7 @@ class Detection:
         ceiling: the same for held-out rows in place of synthetic ones; None with too few of them.
         told: share of the synthetic rows that trees are 90 % sure of.
         giveaways: columns and what the area loses without them, largest first.
+        examples: synthetic rows that trees were surest of.
     """
 
     rows: int
@@ -49,10 +62,12 @@ class Detection:
     ceiling: Estimate | None
     told: float
     giveaways: tuple[tuple[str, float], ...]
+    examples: tuple[Example, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values that JSON can hold, without loss."""
-        return {**asdict(self), "giveaways": [list(g) for g in self.giveaways]}
+        examples = [{"sure": e.sure, "values": [list(v) for v in e.values]} for e in self.examples]
+        return {**asdict(self), "giveaways": [list(g) for g in self.giveaways], "examples": examples}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Detection":
@@ -64,11 +79,21 @@ class Detection:
             ceiling=None if ceiling is None else Estimate(**ceiling),
             told=data["told"],
             giveaways=tuple((str(n), float(v)) for n, v in data["giveaways"]),
+            examples=tuple(
+                Example(sure=e["sure"], values=tuple((str(n), str(v)) for n, v in e["values"]))
+                for e in data["examples"]
+            ),
         )
 
 
-def detect(features: Features, *, seed: int) -> Detection | None:
-    """Tells synthetic rows from training rows, and held-out rows from training rows; None with too few rows."""
+def detect(features: Features, synthetic: pa.Table, *, seed: int) -> Detection | None:
+    """Tells synthetic rows from training rows, and held-out rows from training rows; None with too few rows.
+
+    Args:
+        features: the learned columns of the three tables, as models read them.
+        synthetic: the synthetic rows themselves, of which examples are shown.
+        seed: of what is drawn.
+    """
     rows = {side: len(x) for side, x in features.trees.items()}
     if not features.names or min(rows["train"], rows["synthetic"]) < FEWEST:
         return None
@@ -81,22 +106,49 @@ def detect(features: Features, *, seed: int) -> Detection | None:
         )
         giveaways = _giveaways(features, found, seed=seed)
     scores = found.scores[found.made]
+    area = auc(scores, found.scores[~found.made])
+    # Of rows that cannot be told some score high by chance: these are no examples of anything.
+    shown = [name for name, _ in giveaways[:SHOWN]] if area.surely > 0.5 else []
     return Detection(
         rows=int(found.made.sum()),
-        auc=auc(scores, found.scores[~found.made]),
+        auc=area,
         ceiling=None if beside is None else auc(beside.scores[beside.made], beside.scores[~beside.made]),
         told=float(np.mean(scores > SURE)),
         giveaways=giveaways,
+        examples=tuple(_examples(synthetic, found, shown)),
     )
+
+
+def _examples(synthetic: pa.Table, found: "_Told", columns: list[str]) -> Iterator[Example]:
+    scores = found.scores[found.made]
+    for place in np.argsort(-scores, kind="stable")[:EXAMPLES].tolist():
+        if scores[place] <= SURE or not columns:
+            return
+        row = int(found.rows[place])
+        values = tuple((name, _text(synthetic.column(name), row)) for name in columns)
+        yield Example(sure=float(scores[place]), values=values)
+
+
+def _text(column: pa.ChunkedArray, row: int) -> str:
+    try:
+        # Arrow writes times that Python's have no year for.
+        value = column.slice(row, 1).cast(pa.string())[0].as_py()
+    except pa.ArrowException:
+        value = column[row].as_py()
+    return MISSING if value is None else cut(str(value), 80)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Told:
-    """Rows of both sides, which of them are not training rows, their out-of-fold scores, and the first fold's model."""
+    """Rows of both sides, which of them are not training rows, their out-of-fold scores, and the first fold's model.
+
+    `rows` says which row of its table each that is no training row is.
+    """
 
     x: Floats
     made: npt.NDArray[np.bool_]
     scores: Floats
+    rows: npt.NDArray[np.int64]
     model: Any
     fold: npt.NDArray[np.int64]
 
@@ -108,7 +160,8 @@ def _told_apart(features: Features, side: str, *, most: int, seed: int) -> _Told
     rng = np.random.default_rng(seed)
     sides = features.trees["train"], features.trees[side]
     most = min(most, *(len(s) for s in sides))
-    x = np.concatenate([s[draw(len(s), most, rng)] for s in sides])
+    drawn = [draw(len(s), most, rng) for s in sides]
+    x = np.concatenate([s[rows] for s, rows in zip(sides, drawn, strict=True)])
     made = np.arange(len(x)) >= most
     scores, models, folds = np.zeros(len(x)), [], []
     state = seed % 2**32
@@ -117,7 +170,7 @@ def _told_apart(features: Features, side: str, *, most: int, seed: int) -> _Told
         models.append(model.fit(teachable(x[learned]), made[learned]))
         scores[asked] = model.predict_proba(x[asked])[:, 1]
         folds.append(asked)
-    return _Told(x=x, made=made, scores=scores, model=models[0], fold=folds[0])
+    return _Told(x=x, made=made, scores=scores, rows=drawn[1], model=models[0], fold=folds[0])
 
 
 def _giveaways(features: Features, found: _Told, *, seed: int) -> tuple[tuple[str, float], ...]:
@@ -211,4 +264,31 @@ def _told(found: Detection) -> list[Html]:
         element("thead", {}, element("tr", {}, *(element("th", {"scope": "col"}, h) for h in heads))),
         element("tbody", {}, *rows),
     )
-    return [sure, scrolling("Columns that give rows away", table)]
+    examples = [_examples_table(found.examples)] if found.examples else []
+    return [sure, scrolling("Columns that give rows away", table), *examples]
+
+
+def _examples_table(examples: tuple[Example, ...]) -> Html:
+    heads = (
+        element("th", {"scope": "col"}, "Sure by"),
+        *(element("th", {"scope": "col"}, shown_name(name, 20)) for name, _ in examples[0].values),
+    )
+    rows = (
+        element(
+            "tr",
+            {},
+            element("th", {"scope": "row"}, percent(e.sure)),
+            *(element("td", {}, shown_name(value, 24)) for _, value in e.values),
+        )
+        for e in examples
+    )
+    table = element(
+        "table",
+        {"class": "plain"},
+        element(
+            "caption", {}, "Synthetic rows that the trees were surest of, in the columns that gave them away"
+        ),
+        element("thead", {}, element("tr", {}, *heads)),
+        element("tbody", {}, *rows),
+    )
+    return scrolling("Rows that were told", table)

@@ -103,7 +103,7 @@ def gather(
                 sides_of(train.drawn(seed), holdout.drawn(seed), synthetic, schema),
                 np.random.default_rng(seed),
             ),
-            detection=detect(features, seed=seed),
+            detection=detect(features, synthetic, seed=seed),
             utility=used,
             structure=structure(cells, features, seed=seed),
             fairness=fairness(cells, protected, guesses, at_least=at_least, seed=seed) if protected else None,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,14 @@ def test_a_run_that_was_not_judged_has_no_page(
     assert "understudy resume" in capsys.readouterr().err
     assert run(["report", str(tmp_path)]) == 1
     assert "run.json" in capsys.readouterr().err
+
+
+def test_evidence_of_another_version_is_named(
+    tmp_path: Path, done: Outcome, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_folder = Path(shutil.copytree(done.run, tmp_path / "run"))
+    evidence = json.loads((run_folder / "evidence.json").read_text("utf-8"))
+    del evidence["detection"]["giveaways"]
+    (run_folder / "evidence.json").write_text(json.dumps(evidence), "utf-8")
+    assert run(["report", str(run_folder)]) == 1
+    assert "judges it anew" in capsys.readouterr().err

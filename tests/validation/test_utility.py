@@ -128,7 +128,7 @@ def test_a_target_that_the_synthetic_rows_hardly_have_is_skipped() -> None:
 
 
 def told(synthetic: pa.Table) -> Detection:
-    found = detect(Features.of(cells(synthetic)), seed=0)
+    found = detect(Features.of(cells(synthetic)), synthetic, seed=0)
     assert found is not None
     return found
 
@@ -150,16 +150,37 @@ def test_what_gives_rows_away_is_named() -> None:
     assert {n for n, _ in shuffled.giveaways[:2]} <= {"x", "y", "label"}
 
 
+def test_rows_that_trees_are_surest_of_are_shown_by_what_gave_them_away() -> None:
+    made = table(1500, 2)
+    noise = made["noise"].to_numpy().copy()
+    noise[[7, 1400]] = [77.0, 99.0]
+    odd = np.arange(1500) % 3 == 0
+    far = made.set_column(2, "noise", pa.array(np.where(odd | (noise > 50), np.maximum(noise, 5.5), noise)))
+    found = told(far)
+    assert found.examples
+    assert all(e.sure > 0.9 for e in found.examples)
+    rows = {str(v) for v in far["noise"].to_pylist()}
+    for example in found.examples:
+        assert example.values[0][0] == "noise"
+        assert example.values[0][1] in rows
+        assert float(example.values[0][1]) >= 5.5
+    assert told(made).examples == ()
+
+
 def test_copies_score_below_one_half() -> None:
     assert told(TRAIN).auc.high < 0.45
 
 
 def test_too_few_rows_are_not_told_apart() -> None:
-    assert detect(Features.of(cells(table(20, 2))), seed=0) is None
+    few = table(20, 2)
+    assert detect(Features.of(cells(few)), few, seed=0) is None
 
 
 def test_evidence_of_models_is_json_without_loss() -> None:
-    found, seen = used(table(300, 2), "label", "void"), told(table(300, 2))
+    odd = table(300, 2)
+    far = odd.set_column(2, "noise", pa.array(odd["noise"].to_numpy() + 9))
+    found, seen = used(table(300, 2), "label", "void"), told(far)
+    assert seen.examples
     assert found.skipped == {"void": "is not learned"}
     assert Utility.from_dict(json.loads(json.dumps(found.to_dict()))) == found
     assert Detection.from_dict(json.loads(json.dumps(seen.to_dict()))) == seen
