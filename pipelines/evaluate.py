@@ -197,7 +197,7 @@ def _widened(schema: Schema, source: Source) -> tuple[Schema, list[str]]:
 
 
 def _batches(source: Source, schema: Schema) -> Iterator[pa.RecordBatch]:
-    return reading.batches(source, schema.arrow)
+    return reading.batches(source, schema.source)
 
 
 def _drawn(source: Source, schema: Schema, *, keep: float, asked: Asked) -> pa.Table:
