@@ -36,7 +36,7 @@ from pipelines.delimited import (
 )
 from pipelines.publish import SUMS
 from pipelines.query import Query, common_type, database_file, file_query, from_values
-from pipelines.reference import check_address, is_address, label_of
+from pipelines.reference import check_input, is_address, label_of
 from pipelines.source import BLOCK_BYTES, COMPRESSED, Source, compressed, keys_of, opened, reading
 from privacy.errors import InputError, RecipeError, RowError
 from synth.infer import plain_type, to_plain
@@ -63,9 +63,9 @@ def find(text: str, query: str | None, locate: Callable[[str], Path]) -> Table:
         RecipeError: query and input do not fit, or the input may not be read.
         InputError: there is nothing to read, see `sniff`.
     """
+    check_input(text)
     of_file = re.fullmatch(r"(?:sqlite(?:\+pysqlite)?|duckdb):///([^?]+)", text)
     if is_address(text) and of_file is None:
-        check_address(text)
         if query is None:
             raise RecipeError(
                 f"an input that is a server needs a query, however: {label_of(text)} has none; write query: SELECT …"
@@ -278,11 +278,13 @@ def _refuse_drift(label: str, drift: Sequence[str], *, allowed: bool) -> None:
     )
 
 
-def recorded_drift(drift: Sequence[str]) -> tuple[str, ...]:
-    """What a certificate says of a drift: new columns are counted, since no schema vouches for their names."""
+def recorded_drift(drift: Sequence[str], released: Sequence[str]) -> tuple[str, ...]:
+    """What a certificate says of a drift: it names no column but those that are released, others are counted."""
     new = sum(line.startswith("+") for line in drift)
-    known = tuple(line for line in drift if not line.startswith("+"))
-    return (*known, f"+ {new} new and left out") if new else known
+    known = tuple(line for line in drift if any(line[1:].startswith(f" {n!r} ") for n in released))
+    dropped = len(drift) - new - len(known)
+    told = (*known, f"+ {new} new and left out") if new else known
+    return (*told, f"{dropped} of those that are dropped are other or missing") if dropped else told
 
 
 def _some(lines: Sequence[str]) -> str:

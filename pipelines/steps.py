@@ -422,7 +422,8 @@ def _ingest(run: Run) -> tuple[list[Path], dict[str, Any]]:
     run.watch.wrote("ingest", target)
     drift: list[str] = []
     if run.recipe.allow_drift:
-        drift += reading.recorded_drift(reading.drift_of(run.source(), run.source_schema.arrow))
+        found = reading.drift_of(run.source(), run.source_schema.arrow)
+        drift += reading.recorded_drift(found, schema.names)
     facts: dict[str, Any] = {"rows": counts[0], "columns": len(schema)}
     if aside.rows:
         facts["set_aside"] = len(aside.rows)

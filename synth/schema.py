@@ -325,12 +325,16 @@ class Schema(BaseModel):
 
     @property
     def source(self) -> pa.Schema:
-        """The same, and in the fields' metadata how the source writes their dates, where not in ISO 8601."""
-        fields = [
-            f.with_metadata({DATES: c.dates}) if c.dates else f
-            for f, c in zip(self.arrow, self.columns, strict=True)
-        ]
-        return pa.schema(fields)
+        """What a source must have: dates as it writes them in the fields' metadata, and of dropped columns no value."""
+        fields = zip(self.arrow, self.columns, strict=True)
+        return pa.schema(
+            [
+                f.with_nullable(c.nullable or c.action == "drop").with_metadata(
+                    {DATES: c.dates} if c.dates else None
+                )
+                for f, c in fields
+            ]
+        )
 
     def to_yaml(self) -> str:
         """As a person would write it: one block per column, nothing that is at its default."""
