@@ -242,7 +242,7 @@ def _rates(
         return {"mean error": (every, far[0], far[1])}
     wrong = [(g != guesses.truth).astype(np.float64) for g in (guesses.real, guesses.synthetic)]
     asked = {"errors": every}
-    if len(guesses.classes) == 2 and all(shared[int(c)] for c in guesses.classes):
+    if len(guesses.classes) == 2 and all(c < len(shared) and shared[int(c)] for c in guesses.classes):
         asked |= {f"errors where it is {name}": guesses.truth == c for c, name in guesses.classes.items()}
     return {name: (rows, wrong[0], wrong[1]) for name, rows in asked.items()}
 
