@@ -951,6 +951,7 @@ def _has_digits(count: int) -> Callable[[str], bool]:
     return lambda text: len(_digits_of(text)) >= count
 
 
+_BIRTH, _PLACE = "date of birth", "place of a person or a home"
 _FINDINGS = (
     _Finding(
         label="e-mail address",
@@ -1001,9 +1002,14 @@ _FINDINGS = (
         plausible=_like(r"(?s)(?=.*[0-9])(?=.*[^\W\d_]{2}).*[ ].*"),
     ),
     _Finding(
-        label="date of birth",
+        label=_BIRTH,
         by_name=r"(^|_)(birth|dob|born|birthday|birth_?date)(_|$)|^birthdate$",
         plausible=_has_digits(2),
+    ),
+    _Finding(
+        label=_PLACE,
+        by_name=r"(^|_)(lat|latitude|lon|lng|longitude|geo|gps|coordinates?)(_|$)|^long$",
+        plausible=_has_digits(3),
     ),
     _Finding(
         label="name of a person",
@@ -1018,12 +1024,13 @@ def _share(texts: Sequence[str], test: Callable[[str], bool]) -> float:
 
 
 def _finding(seen: _Seen) -> str | None:
-    """What `personal` finds; of times only a date of birth, since no other finding can be one."""
+    """What `personal` finds; of times only a date of birth, of fractions a place, since no other finding can be one."""
     if _is_text(seen.type) or pa.types.is_integer(seen.type):
         return personal(seen.name, seen.values.slice(0, 1000)) if seen.present else None
     by_name = personal(seen.name, pa.array([], pa.string())) if seen.present else None
     is_time = pa.types.is_timestamp(seen.type) or pa.types.is_date(seen.type)
-    return by_name if is_time and by_name == "date of birth" else None
+    fitting = _BIRTH if is_time else _PLACE if pa.types.is_floating(seen.type) else None
+    return by_name if by_name == fitting else None
 
 
 # ------------------------------------------------------------------------------------------------------ types
