@@ -23,25 +23,6 @@ import pyarrow.parquet as pq
 HERE = Path(__file__).parent
 UNDERSTUDY = Path(sys.executable).with_name("understudy")
 
-TABLES: dict[str, tuple[str, ...]] = {
-    "adult": ("adult_train.parquet",),
-    "ames_housing": ("ames_housing.parquet",),
-    "bank_marketing": ("bank_marketing.parquet",),
-    "california_housing": ("california_housing.parquet",),
-    "credit_default": ("credit_default.parquet",),
-    "diabetes_130": ("diabetes_130.parquet",),
-    "flchain": ("flchain.parquet",),
-    "king_county_housing": ("king_county_housing.parquet",),
-    "loans_full": ("loans_full.parquet",),
-    "magic_gamma": ("magic_gamma.parquet",),
-    "news_popularity_sample20": ("news_popularity_sample20.parquet",),
-    "nist_acs_ma2019": ("nist_acs_ma2019.parquet",),
-    "nycflights13": ("flights.parquet",),
-    "pima_diabetes": ("pima_diabetes.parquet",),
-    "titanic": ("titanic.parquet",),
-    "walmart_weekly": ("walmart_weekly.parquet",),
-}
-
 
 def understudy(folder: Path, *arguments: str) -> dict[str, Any]:
     """Runs the command in a folder: its JSON, exit code, seconds and peak resident bytes."""
@@ -144,22 +125,24 @@ def memory(data: Path, work: Path, _: int) -> Iterator[dict[str, Any]]:
 
 
 def tables(data: Path, work: Path, _: int) -> Iterator[dict[str, Any]]:
-    """Each table with the recipe of init, untouched, against the default gate."""
-    for name, files in TABLES.items():
-        folder = work / name
+    """Every table with the recipe of init, untouched, against the default gate, small ones first."""
+    found = [p for p in (data / "tabular").glob("*/*") if p.suffix in (".parquet", ".csv")]
+    for source in sorted(found, key=lambda p: (p.stat().st_size, p)):
+        folder = work / source.parent.name / source.stem / source.suffix[1:]
         folder.mkdir(parents=True)
-        for file in files:
-            shutil.copy(data / "tabular" / name / file, folder)
-        made = understudy(folder, "init", files[0])
+        shutil.copy(source, folder)
+        made = understudy(folder, "init", source.name)
         done = understudy(folder, "release", "recipe.yaml") if made["exit"] == 0 else made
-        rows = pq.read_metadata(folder / files[0])
-        figures: dict[str, Any] = {"columns": rows.num_columns, "source_rows": rows.num_rows}
-        runs = list((folder / ".understudy" / "runs").glob("*/evidence.json"))
-        if runs:
-            evidence = json.loads(runs[0].read_text())["fidelity"]
+        figures: dict[str, Any] = {}
+        runs = folder / ".understudy" / "runs"
+        for evidence in runs.glob("*/evidence.json"):
+            fidelity = json.loads(evidence.read_text())["fidelity"]
             names = ("shape", "shape_ceiling", "trend", "trend_ceiling", "copies", "copies_holdout")
-            figures |= {n: round(evidence[n], 4) for n in names if evidence[n] is not None}
-        yield {"what": "table", "name": name, **figures, **_short(done)}
+            figures = {n: round(fidelity[n], 4) for n in names if fidelity[n] is not None}
+        for rows in runs.glob("*/rows.parquet"):
+            about = pq.read_metadata(rows)
+            figures |= {"columns": about.num_columns, "source_rows": about.num_rows}
+        yield {"what": "table", "name": f"{source.parent.name}/{source.name}", **figures, **_short(done)}
 
 
 QUICK = {

@@ -21,8 +21,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from pipelines.dates import WRITTEN, iso
 from pipelines.source import BLOCK_BYTES, Source, chunks, opened, reading
 from privacy.errors import InputError, RowError
+from synth.schema import Dates
 
 MISSING = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null")
 """Cells of a CSV that mean: missing. Shorter than pandas' list: `None` is a category of real tables."""
@@ -369,13 +371,15 @@ def present(column: pa.Array) -> pa.Array:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A type that a CSV column may have: how its values look, and that they convert."""
+    """A type that a CSV column may have: how its values look, dates as in ISO 8601, and that they convert."""
 
     type: pa.DataType
     form: str
+    dates: Dates | None = None
 
     def fits(self, values: pa.Array) -> bool:
         """Whether every one of `values`, string (n,), is of this type."""
+        values = iso(values, self.dates)
         return pc.all(pc.match_substring_regex(values, f"^(?:{self.form})$")).as_py() and _casts(
             values, self.type
         )
@@ -396,6 +400,8 @@ CANDIDATES = (
     Candidate(type=pa.timestamp("us", tz="UTC"), form=_DATE + _CLOCK % 6 + _ZONE),
     Candidate(type=pa.timestamp("ns"), form=f"{_DATE}(?:{_CLOCK % 9})?"),
     Candidate(type=pa.timestamp("ns", tz="UTC"), form=_DATE + _CLOCK % 9 + _ZONE),
+    *(Candidate(type=pa.date32(), form=_DATE, dates=d) for d in WRITTEN),
+    *(Candidate(type=pa.timestamp("us"), form=f"{_DATE}(?:{_CLOCK % 6})?", dates=d) for d in WRITTEN),
 )
 """In order of preference; a column takes the first that no value of it ruled out."""
 

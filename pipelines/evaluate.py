@@ -134,19 +134,20 @@ def evaluate(asked: Asked) -> Evaluated:
     named = {"real": asked.real, "synthetic": asked.synthetic, "holdout": asked.holdout}
     sources = {side: reading.sniff(path) for side, path in named.items() if path is not None}
     rows = {side: rows_of(source) for side, source in sources.items()}
-    schema, notes = _schema_of(asked, sources)
+    stated, notes = _schema_of(asked, sources)
+    schema = stated.kept
     check_learned(schema, target=asked.targets, protected=asked.protected)
     synthetic = _drawn(
-        sources["synthetic"], schema, keep=min(1.0, asked.rows / max(rows["synthetic"], 1)), asked=asked
+        sources["synthetic"], stated, keep=min(1.0, asked.rows / max(rows["synthetic"], 1)), asked=asked
     )
     for side, path in named.items():
-        if path is not None and next(_batches(sources[side], schema)).num_rows == 0:
+        if path is not None and next(_batches(sources[side], stated)).num_rows == 0:
             raise InputError(f"each table must have rows, however: {path} has none; give another")
     notes += _sampled(rows, asked)
-    evidence = _evidence(asked, sources, rows, synthetic, schema)
+    evidence = _evidence(asked, sources, rows, synthetic, stated)
     _check_alike(evidence, asked)
     rules = GateRules()
-    checks = _checks(asked, sources["synthetic"], synthetic, evidence, schema, rules)
+    checks = _checks(asked, sources["synthetic"], synthetic, evidence, stated, rules)
     found = verdict(
         evidence.fidelity, checks, rules, evidence.attacks,
         detection=evidence.detection, utility=evidence.utility, fairness=evidence.fairness,
@@ -165,7 +166,7 @@ def _schema_of(asked: Asked, sources: dict[str, Source]) -> tuple[Schema, list[s
             raise SchemaError(
                 f"a schema must be a readable UTF-8 file, however: {asked.schema} is not"
             ) from None
-        return Schema.parse(text, source=asked.schema.name), []
+        return _binding(Schema.parse(text, source=asked.schema.name)), []
     types = reading.infer_types(sources["real"])
     # What rows show is no rule that other rows must keep.
     schema = infer(lambda: reading.batches(sources["real"], types), at_least=asked.at_least).public(unit=None)
@@ -175,6 +176,13 @@ def _schema_of(asked: Asked, sources: dict[str, Source]) -> tuple[Schema, list[s
             schema, widened = _widened(schema, sources[side])
             notes += widened
     return schema, notes
+
+
+def _binding(stated: Schema) -> Schema:
+    """Without the bounds and categories that are only observed: a release learns them anew, and nothing binds here."""
+    loose = {"min": None, "max": None, "categories": None}
+    columns = tuple(c if c.declared else c.model_copy(update=loose) for c in stated)
+    return stated.model_copy(update={"columns": columns})
 
 
 def _widened(schema: Schema, source: Source) -> tuple[Schema, list[str]]:
@@ -197,18 +205,22 @@ def _widened(schema: Schema, source: Source) -> tuple[Schema, list[str]]:
     return Schema(columns=tuple(columns), unit=schema.unit), notes
 
 
-def _batches(source: Source, schema: Schema) -> Iterator[pa.RecordBatch]:
-    return reading.batches(source, schema.arrow)
+def _batches(source: Source, stated: Schema) -> Iterator[pa.RecordBatch]:
+    """The columns that are kept; of those that are dropped a synthetic table has none, and may have."""
+    kept = stated.kept.names
+    there = tuple(c for c in stated if c.name in kept or c.name in source.columns)
+    for batch in reading.batches(source, Schema(columns=there).source):
+        yield batch.select(kept)
 
 
-def _drawn(source: Source, schema: Schema, *, keep: float, asked: Asked) -> pa.Table:
+def _drawn(source: Source, stated: Schema, *, keep: float, asked: Asked) -> pa.Table:
     """Rows of a source, each with the same chance; in memory there are those alone."""
     rng = np.random.default_rng(asked.seed)
     kept = [
         batch if keep == 1 else batch.filter(pa.array(rng.random(batch.num_rows) < keep))
-        for batch in _batches(source, schema)
+        for batch in _batches(source, stated)
     ]
-    return pa.Table.from_batches(kept, schema=schema.arrow)
+    return pa.Table.from_batches(kept, schema=stated.kept.arrow)
 
 
 def _sampled(rows: dict[str, int], asked: Asked) -> list[str]:
@@ -231,14 +243,14 @@ def _evidence(
     sources: dict[str, Source],
     rows: dict[str, int],
     synthetic: pa.Table,
-    schema: Schema,
+    stated: Schema,
 ) -> Evidence:
     """Through the second door: a curator splits the real rows, or takes the split as it is given."""
-    marked = "holdout" in sources
+    marked, schema = "holdout" in sources, stated.kept
 
     def real(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         for side in ("real", "holdout") if marked else ("real",):
-            for batch in _batches(sources[side], schema):
+            for batch in _batches(sources[side], stated):
                 held = pa.array(np.full(batch.num_rows, side == "holdout"))
                 yield (batch.append_column(HELD_OUT, held) if marked else batch).select(list(columns))
 
@@ -295,17 +307,18 @@ def _checks(
     source: Source,
     synthetic: pa.Table,
     evidence: Evidence,
-    schema: Schema,
+    stated: Schema,
     rules: GateRules,
 ) -> Sequence[Any]:
     """What a given schema demands of all rows; an inferred one demands nothing. Texts may be any here."""
     if asked.schema is None:
         return ()
+    schema = stated.kept
     columns = tuple(c for c in schema if c.kind != "text")
     unit = schema.unit if schema.unit in {c.name for c in columns} else None
     kept = schema.model_copy(update={"columns": columns, "unit": unit, "suggestions": ()})
-    facts = observe((b.select(kept.names) for b in _batches(source, schema)), kept)
-    broken = observe_constraints(_batches(source, schema), schema)
+    facts = observe((b.select(kept.names) for b in _batches(source, stated)), kept)
+    broken = observe_constraints(_batches(source, stated), schema)
     return check(synthetic.select(kept.names), facts, evidence.fidelity, kept, rules, broken)
 
 

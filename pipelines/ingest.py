@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines.dates import iso
 from pipelines.delimited import (
     CANDIDATES,
     TIMES,
@@ -35,11 +36,12 @@ from pipelines.delimited import (
 )
 from pipelines.publish import SUMS
 from pipelines.query import Query, common_type, database_file, file_query, from_values
-from pipelines.reference import check_address, is_address, label_of
+from pipelines.reference import check_input, is_address, label_of
 from pipelines.source import BLOCK_BYTES, COMPRESSED, Source, compressed, keys_of, opened, reading
 from privacy.errors import InputError, RecipeError, RowError
 from synth.infer import plain_type, to_plain
 from synth.keys import NOT_CONVERTED, is_text
+from synth.schema import DATES, DAY_OR_MONTH, dates_of
 
 _SUFFIXES = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".pq": "parquet"}
 _PARQUET = b"PAR1"
@@ -61,9 +63,9 @@ def find(text: str, query: str | None, locate: Callable[[str], Path]) -> Table:
         RecipeError: query and input do not fit, or the input may not be read.
         InputError: there is nothing to read, see `sniff`.
     """
+    check_input(text)
     of_file = re.fullmatch(r"(?:sqlite(?:\+pysqlite)?|duckdb):///([^?]+)", text)
     if is_address(text) and of_file is None:
-        check_address(text)
         if query is None:
             raise RecipeError(
                 f"an input that is a server needs a query, however: {label_of(text)} has none; write query: SELECT …"
@@ -124,12 +126,21 @@ def infer_types(source: Table, aside: Aside | None = None) -> pa.Schema:
                     seen.add(name)
                     alive[name] = tuple(c for c in alive[name] if c.fits(values))
     return pa.schema(
-        [pa.field(name, _first(alive[name]) if name in seen else pa.string()) for name in source.columns]
+        [
+            _first(name, alive[name]) if name in seen else pa.field(name, pa.string())
+            for name in source.columns
+        ]
     )
 
 
-def _first(alive: Sequence[Candidate]) -> pa.DataType:
-    return next((c.type for c in alive), pa.string())
+def _first(name: str, alive: Sequence[Candidate]) -> pa.Field:
+    """A column of the first type that is left, unless dates may be read in two ways: those stay text."""
+    first = next(iter(alive), None)
+    if first is None or first.dates is None:
+        return pa.field(name, pa.string() if first is None else first.type)
+    if any(c.dates != first.dates for c in alive):
+        return pa.field(name, pa.string(), metadata={DATES: DAY_OR_MONTH})
+    return pa.field(name, first.type, metadata={DATES: first.dates})
 
 
 def _query_types(query: Query) -> pa.Schema:
@@ -141,12 +152,13 @@ def _query_types(query: Query) -> pa.Schema:
             types[name] = common_type(types.get(name, pa.null()), values.type)
             if query.timeless and pa.types.is_string(values.type):
                 alive[name] = tuple(c for c in alive.get(name, TIMES) if c.fits(present(values)))
-    found = {
-        name: _first(alive.get(name, ())) if pa.types.is_string(type) else type
-        for name, type in types.items()
-    }
     return pa.schema(
-        [pa.field(name, pa.string() if pa.types.is_null(type) else type) for name, type in found.items()]
+        [
+            _first(name, alive.get(name, ()))
+            if pa.types.is_string(type)
+            else pa.field(name, pa.string() if pa.types.is_null(type) else type)
+            for name, type in types.items()
+        ]
     )
 
 
@@ -266,11 +278,13 @@ def _refuse_drift(label: str, drift: Sequence[str], *, allowed: bool) -> None:
     )
 
 
-def recorded_drift(drift: Sequence[str]) -> tuple[str, ...]:
-    """What a certificate says of a drift: new columns are counted, since no schema vouches for their names."""
+def recorded_drift(drift: Sequence[str], released: Sequence[str]) -> tuple[str, ...]:
+    """What a certificate says of a drift: it names no column but those that are released, others are counted."""
     new = sum(line.startswith("+") for line in drift)
-    known = tuple(line for line in drift if not line.startswith("+"))
-    return (*known, f"+ {new} new and left out") if new else known
+    known = tuple(line for line in drift if any(line[1:].startswith(f" {n!r} ") for n in released))
+    dropped = len(drift) - new - len(known)
+    told = (*known, f"+ {new} new and left out") if new else known
+    return (*told, f"{dropped} of those that are dropped are other or missing") if dropped else told
 
 
 def _some(lines: Sequence[str]) -> str:
@@ -504,7 +518,11 @@ def _parquet_types(source: Source) -> pa.Schema:
 def _key_type(source: Source, name: str) -> pa.DataType:
     """The first type that what folders say of a column fits, as in a CSV."""
     said = pa.array([keys_of(source.path, file)[name] for file in source.files], pa.string()).drop_null()
-    return _first([c for c in CANDIDATES if c.fits(said)]) if len(said) else pa.string()
+    return (
+        next((c.type for c in CANDIDATES if c.dates is None and c.fits(said)), pa.string())
+        if len(said)
+        else pa.string()
+    )
 
 
 def _common_type(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
@@ -546,7 +564,7 @@ def _typed(
     """The columns of `schema`, converted and checked."""
     arrays = []
     for field in schema:
-        values = block.column(field.name)
+        values = _iso(block.column(field.name), field)
         try:
             typed = _nan_is_missing(convert(values, field.type))
         except NOT_CONVERTED:
@@ -565,6 +583,11 @@ def _typed(
             )
         arrays.append(typed)
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _iso(values: pa.Array, field: pa.Field) -> pa.Array:
+    written = dates_of(field)
+    return values if written is None or not is_text(values.type) else iso(values, written)
 
 
 def _nan_is_missing(values: pa.Array) -> pa.Array:

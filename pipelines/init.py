@@ -51,6 +51,9 @@ to: releases
 MOST_BROKEN = 1_000
 """Broken rows of a table that init still takes for one."""
 
+FEWEST_ROWS = 25
+"""Rows of which four fifths, what is trained on, are about twice what the recipe's `at_least` asks for."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
@@ -125,8 +128,9 @@ def initialize(
     found = reading.find(str(source), query, lambda text: Path(text).resolve())
     aside = Aside(most=MOST_BROKEN)
     types = reading.infer_types(found, aside)
+    seen: list[int] = []
     if sdv_metadata is None:
-        schema = infer(lambda: _rows(found, types), blind=blind)
+        schema = infer(lambda: _rows(found, types, seen), blind=blind)
     else:
         constraints = [] if sdv_constraints is None else _json_of(sdv_constraints, list)
         schema = from_sdv(_json_of(sdv_metadata, dict), types, constraints)
@@ -144,14 +148,14 @@ def initialize(
         recipe=targets[1].name,
         columns=len(schema),
         kinds=_kinds(schema),
-        warnings=(*outside, *_broken(aside), *_nameless(found), *_notes(schema)),
+        warnings=(*outside, *_few(seen), *_broken(aside), *_nameless(found), *_notes(schema)),
         suggestions=tuple(f"{c}: {c.note}" if c.note else str(c) for c in schema.suggestions),
         command=f"understudy release recipe.yaml{root}",
     )
 
 
-def _rows(found: reading.Table, types: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """The rows, of which there must be some: of none nothing can be written down."""
+def _rows(found: reading.Table, types: pa.Schema, seen: list[int]) -> Iterator[pa.RecordBatch]:
+    """The rows, of which there must be some: of none nothing can be written down; `seen` gets their number."""
     rows = 0
     for batch in reading.batches(found, types, aside=Aside(most=MOST_BROKEN)):
         rows += len(batch)
@@ -160,6 +164,7 @@ def _rows(found: reading.Table, types: pa.Schema) -> Iterator[pa.RecordBatch]:
         raise InputError(
             f"a table must have rows, however: {found.label} has none; give one that has, or --blind"
         )
+    seen.append(rows)
 
 
 def _place_of(found: reading.Table) -> Path:
@@ -221,6 +226,15 @@ def _kinds(schema: Schema) -> dict[str, int]:
 
 def _notes(schema: Schema) -> list[str]:
     return [f"{c.name!r}: {c.note}" for c in schema if c.note]
+
+
+def _few(seen: list[int]) -> list[str]:
+    if not seen or seen[0] >= FEWEST_ROWS:
+        return []
+    return [
+        f"the table has only {seen[0]} rows: while `at_least` is 10 a release needs 20 to train on beside those that "
+        "are held out, and will be refused; a public list needs no release, or set `at_least: 0` for it"
+    ]
 
 
 def _broken(aside: Aside) -> list[str]:

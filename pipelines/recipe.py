@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from pipelines.reference import check_address, is_address
+from pipelines.reference import check_input, is_address
 from privacy.errors import RecipeError
 from synth.schema import parse_model
 from validation.gates import GateRules
@@ -188,8 +188,8 @@ class Recipe(BaseModel):
                 "to must be a folder, however: it is an address; `understudy push` fills object stores"
             )
         for text in (self.input, self.holdout):
-            if isinstance(text, str) and is_address(text):
-                check_address(text)
+            if isinstance(text, str):
+                check_input(text)
         return self
 
     def digest(self) -> str:

@@ -25,12 +25,23 @@ def is_address(text: str) -> bool:
     return "://" in text or _REFERENCE.fullmatch(text) is not None
 
 
-def check_address(text: str) -> None:
-    """Refuses an address in which a secret stands for itself.
+_DSN = re.compile(r"(?i)(?:^|[\s;])(?:password|passwd|pwd)\s*=")
+"""How drivers' own strings write a password: host=db password=…, Server=db;Pwd=…"""
+
+
+def check_input(text: str) -> None:
+    """Refuses an address in which a secret stands for itself, and what is no address, but holds one.
 
     Raises:
         RecipeError: it is no address, or holds a password; the message shows neither.
     """
+    if not is_address(text):
+        if _DSN.search(text):
+            raise RecipeError(
+                "an input must be a path or an address dialect://…, however: it is a driver's own string with a "
+                "password; write e.g. postgresql://USER:${env:NAME}@HOST/DATABASE and export NAME"
+            )
+        return
     if _REFERENCE.fullmatch(text):
         return
     url = _parsed(_masked(text)[0])

@@ -425,7 +425,8 @@ def _ingest(run: Run) -> tuple[list[Path], dict[str, Any]]:
     run.watch.wrote("ingest", target)
     drift: list[str] = []
     if run.recipe.allow_drift:
-        drift += reading.recorded_drift(reading.drift_of(run.source(), run.source_schema.arrow))
+        found = reading.drift_of(run.source(), run.source_schema.arrow)
+        drift += reading.recorded_drift(found, schema.names)
     facts: dict[str, Any] = {"rows": counts[0], "columns": len(schema)}
     if aside.rows:
         facts["set_aside"] = len(aside.rows)
@@ -437,7 +438,7 @@ def _ingest(run: Run) -> tuple[list[Path], dict[str, Any]]:
 def _read(run: Run, source: reading.Table, aside: Aside) -> Iterator[pa.RecordBatch]:
     """The rows of a source, which must stay as it is meanwhile."""
     before = reading.stamp(source)
-    yield from reading.batches(source, run.source_schema.arrow, aside=aside, adapt=run.recipe.allow_drift)
+    yield from reading.batches(source, run.source_schema.source, aside=aside, adapt=run.recipe.allow_drift)
     if reading.stamp(source) != before:
         raise InputError(
             f"an input must stay as it is while it is read, however: {source.label} was changed; release again "

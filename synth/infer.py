@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from privacy.errors import InputError
 from synth.identifier import Pattern
 from synth.people import recognized
-from synth.schema import REPLACED, Column, Schema, parse_type
+from synth.schema import DATES, DAY_OR_MONTH, REPLACED, Column, Schema, dates_of, parse_type
 from synth.suggest import Suggestions
 
 DISTINCT = 200_000
@@ -608,8 +608,14 @@ def _column(seen: _Seen) -> Column:
         return _draft(seen, "text", action="regenerate", personal=personal, note=note)
     column = _taken_for(seen, finding)
     warning = f"may hold personal data: {finding}" if finding else None
-    notes = "; ".join(n for n in (warning, column.note) if n) or None
+    notes = "; ".join(n for n in (warning, _open_dates(seen), column.note) if n) or None
     return column.model_copy(update={"note": notes})
+
+
+def _open_dates(seen: _Seen) -> str | None:
+    if (seen.field.metadata or {}).get(DATES) != DAY_OR_MONTH:
+        return None
+    return "dates in which day and month may be exchanged; write `type: date32[day]` and e.g. `dates: DD/MM/YYYY`"
 
 
 def _taken_for(seen: _Seen, finding: str | None) -> Column:
@@ -637,9 +643,8 @@ def _taken_for(seen: _Seen, finding: str | None) -> Column:
 
 def _draft(seen: _Seen, kind: str, **facts: Any) -> Column:
     nullable = seen.present < seen.rows
-    return Column.model_validate(
-        {"name": seen.name, "kind": kind, "type": str(seen.field.type), "nullable": nullable, **facts}
-    )
+    base = {"name": seen.name, "kind": kind, "type": str(seen.field.type), "nullable": nullable}
+    return Column.model_validate({**base, "dates": dates_of(seen.field), **facts})
 
 
 def _constant(seen: _Seen) -> Column:
@@ -789,6 +794,7 @@ def _blind_column(field: pa.Field) -> Column:
     type = _value_type(field.type)
     finding = personal(field.name, pa.array([], pa.string()))
     base: dict[str, Any] = {"name": field.name, "type": str(field.type), "nullable": field.nullable}
+    base["dates"] = dates_of(field)
     base["note"] = f"may hold personal data: {finding}, by its name" if finding else None
     return Column.model_validate(base | _blind_kind(field, type))
 
@@ -945,6 +951,7 @@ def _has_digits(count: int) -> Callable[[str], bool]:
     return lambda text: len(_digits_of(text)) >= count
 
 
+_BIRTH, _PLACE = "date of birth", "place of a person or a home"
 _FINDINGS = (
     _Finding(
         label="e-mail address",
@@ -995,9 +1002,14 @@ _FINDINGS = (
         plausible=_like(r"(?s)(?=.*[0-9])(?=.*[^\W\d_]{2}).*[ ].*"),
     ),
     _Finding(
-        label="date of birth",
+        label=_BIRTH,
         by_name=r"(^|_)(birth|dob|born|birthday|birth_?date)(_|$)|^birthdate$",
         plausible=_has_digits(2),
+    ),
+    _Finding(
+        label=_PLACE,
+        by_name=r"(^|_)(lat|latitude|lon|lng|longitude|geo|gps|coordinates?)(_|$)|^long$",
+        plausible=_has_digits(3),
     ),
     _Finding(
         label="name of a person",
@@ -1012,12 +1024,13 @@ def _share(texts: Sequence[str], test: Callable[[str], bool]) -> float:
 
 
 def _finding(seen: _Seen) -> str | None:
-    """What `personal` finds; of times only a date of birth, since no other finding can be one."""
+    """What `personal` finds; of times only a date of birth, of fractions a place, since no other finding can be one."""
     if _is_text(seen.type) or pa.types.is_integer(seen.type):
         return personal(seen.name, seen.values.slice(0, 1000)) if seen.present else None
     by_name = personal(seen.name, pa.array([], pa.string())) if seen.present else None
     is_time = pa.types.is_timestamp(seen.type) or pa.types.is_date(seen.type)
-    return by_name if is_time and by_name == "date of birth" else None
+    fitting = _BIRTH if is_time else _PLACE if pa.types.is_floating(seen.type) else None
+    return by_name if by_name == fitting else None
 
 
 # ------------------------------------------------------------------------------------------------------ types

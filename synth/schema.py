@@ -11,7 +11,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import pyarrow as pa
 import yaml
@@ -34,6 +34,12 @@ Kind = Literal[
     "constant",
     "empty",
 ]
+Dates = Literal[
+    "DD-MM-YYYY", "DD/MM/YYYY", "DD.MM.YYYY", "MM-DD-YYYY", "MM/DD/YYYY", "YYYY/MM/DD", "YYYY.MM.DD"
+]
+DATES = b"dates"
+"""Key of an Arrow field's metadata: how a source writes the column's dates; `DAY_OR_MONTH` where that is open."""
+DAY_OR_MONTH = b"day or month"
 Scalar = bool | int | float | str
 M = TypeVar("M", bound=BaseModel)
 Values = TypeVar("Values", pa.Array, pa.ChunkedArray)
@@ -78,6 +84,10 @@ class Column(BaseModel):
     personal: Annotated[
         Personal | None, Field(description="what a text with `action: regenerate` is made up as")
     ] = None
+    dates: Annotated[
+        Dates | None,
+        Field(description="how the source writes dates, where they are text and not in ISO 8601"),
+    ] = None
     learn: Annotated[
         Literal["none"] | None,
         Field(description="none: under privacy, bounds and categories must be declared, not learned"),
@@ -107,6 +117,11 @@ class Column(BaseModel):
             raise ValueError(
                 f"personal data are made up as strings, however: type={self.type}; write kind: identifier, or "
                 "`action: drop`"
+            )
+        if self.dates is not None and not pa.types.is_temporal(self.arrow_type):
+            raise ValueError(
+                f"dates are written in columns of times, however: type={self.type}; write `type: date32[day]` or "
+                "`type: timestamp[us]`"
             )
         if self.categories is not None and len(set(self.categories)) != len(self.categories):
             raise ValueError("categories must differ from each other, however: one is listed twice")
@@ -173,6 +188,12 @@ def _forgotten(column: Column) -> Column:
     if personal is not None:
         personal = Personal(what=personal.what, of=personal.of)
     return column.model_copy(update={**_FORGOTTEN, "personal": personal})
+
+
+def dates_of(field: pa.Field) -> Dates | None:
+    """How a source writes the dates of an Arrow field; None: in ISO 8601, or not known."""
+    said = (field.metadata or {}).get(DATES)
+    return next((d for d in get_args(Dates) if d.encode() == said), None)
 
 
 def typed(column: Column, array: Values, *, remedy: str = "convert it") -> Values:
@@ -301,6 +322,19 @@ class Schema(BaseModel):
     def arrow(self) -> pa.Schema:
         """The Arrow schema of a table with these columns."""
         return pa.schema([pa.field(c.name, c.arrow_type, c.nullable) for c in self.columns])
+
+    @property
+    def source(self) -> pa.Schema:
+        """What a source must have: dates as it writes them in the fields' metadata, and of dropped columns no value."""
+        fields = zip(self.arrow, self.columns, strict=True)
+        return pa.schema(
+            [
+                f.with_nullable(c.nullable or c.action == "drop").with_metadata(
+                    {DATES: c.dates} if c.dates else None
+                )
+                for f, c in fields
+            ]
+        )
 
     def to_yaml(self) -> str:
         """As a person would write it: one block per column, nothing that is at its default."""

@@ -127,7 +127,12 @@ def fairness(
     return Fairness(
         rows=(len(cells[0].codes["train"]), len(cells[0].codes["synthetic"])) if cells else (0, 0),
         groups=tuple(g for groups in (*named, *pairs) for g in groups.shares(at_least=at_least)),
-        gaps=tuple(gap for groups in named for g in guesses for gap in _gaps(groups, g, rng)),
+        gaps=tuple(
+            gap
+            for groups in named
+            for g in guesses
+            for gap in _gaps(groups, g, rng, by_name[g.target].counts(DRAWN) >= max(at_least, 1))
+        ),
     )
 
 
@@ -202,12 +207,14 @@ def _named(cells: Cells, code: int) -> str:
     return str(cells.values[code].as_py())
 
 
-def _gaps(groups: _Groups, guesses: Guesses, rng: np.random.Generator) -> Iterator[Gap]:
+def _gaps(
+    groups: _Groups, guesses: Guesses, rng: np.random.Generator, shared: npt.NDArray[np.bool_]
+) -> Iterator[Gap]:
     if guesses.target in groups.columns:
         return
     of_row = groups.of_row["holdout"][guesses.rows]
     weights = resampled(len(of_row), rng)
-    for rate, (asked, wrong_real, wrong_synthetic) in _rates(guesses).items():
+    for rate, (asked, wrong_real, wrong_synthetic) in _rates(guesses, shared).items():
         large = [g for g in range(len(groups.values)) if int((asked & (of_row == g)).sum()) >= LEAST]
         if len(large) < 2:
             continue
@@ -225,8 +232,10 @@ def _gaps(groups: _Groups, guesses: Guesses, rng: np.random.Generator) -> Iterat
         )  # fmt: skip
 
 
-def _rates(guesses: Guesses) -> dict[str, tuple[npt.NDArray[np.bool_], Floats, Floats]]:
-    """Which rows are asked, and how wrong both models are about each."""
+def _rates(
+    guesses: Guesses, shared: npt.NDArray[np.bool_]
+) -> dict[str, tuple[npt.NDArray[np.bool_], Floats, Floats]]:
+    """Which rows are asked, and how wrong both models are about each; a class that few units share is not named."""
     every = np.ones(len(guesses.truth), np.bool_)
     if not guesses.classes:
         spread = max(float(np.mean(np.abs(guesses.truth - guesses.truth.mean()))), 1e-300)
@@ -234,7 +243,7 @@ def _rates(guesses: Guesses) -> dict[str, tuple[npt.NDArray[np.bool_], Floats, F
         return {"mean error": (every, far[0], far[1])}
     wrong = [(g != guesses.truth).astype(np.float64) for g in (guesses.real, guesses.synthetic)]
     asked = {"errors": every}
-    if len(guesses.classes) == 2:
+    if len(guesses.classes) == 2 and all(c < len(shared) and shared[int(c)] for c in guesses.classes):
         asked |= {f"errors where it is {name}": guesses.truth == c for c, name in guesses.classes.items()}
     return {name: (rows, wrong[0], wrong[1]) for name, rows in asked.items()}
 

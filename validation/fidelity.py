@@ -98,6 +98,8 @@ class ColumnFidelity:
         missing_holdout: share of missing held-out values.
         lost: categories that `LOST_FROM` training units have and no synthetic row, with their share, commonest first.
         sizes: how many categories have 1, 2–3, 4–7, 8–15, … training rows.
+        pooled: share of the present training values whose category has too few units to be released: no synthetic
+            row can have them, so the shape score lacks as much.
         strongest: the column with the strongest association in the training rows, if there is any.
         association_real: that association in the training rows, in [0, 1].
         association_synthetic: the same pair in the synthetic rows.
@@ -117,6 +119,7 @@ class ColumnFidelity:
     association_synthetic: float
     association_holdout: float = 0.0
     sizes: tuple[int, ...] = ()
+    pooled: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -680,6 +683,7 @@ def _column(
         association_synthetic=at["synthetic"],
         association_holdout=at["holdout"],
         sizes=_sizes(cells),
+        pooled=_pooled(cells, at_least=at_least),
     )
 
 
@@ -689,6 +693,13 @@ def _sizes(cells: Cells) -> tuple[int, ...]:
         cells.counts("train") if cells.numbers is None and cells.column.learned else np.zeros(0, np.int64)
     )
     return tuple(np.bincount(np.log2(counts[counts > 0]).astype(np.int64)).tolist())
+
+
+def _pooled(cells: Cells, *, at_least: int) -> float:
+    if cells.numbers is not None or not cells.column.learned:
+        return 0.0
+    real = cells.counts("train")
+    return float(real[cells.counts(DRAWN) < at_least].sum() / max(real.sum(), 1))
 
 
 def _lost(cells: Cells, *, at_least: int) -> tuple[tuple[str, float], ...]:

@@ -421,18 +421,20 @@ def _categories(column: "ColumnFidelity", fidelity: "Fidelity", rules: GateRules
 def _shape(
     column: "ColumnFidelity", shape: float, ceiling: float, fidelity: "Fidelity", rules: GateRules
 ) -> Iterator[Measure]:
-    value, noise = _beyond_chance(shape, ceiling, fidelity)
-    levels: tuple[tuple[Level, float], ...] = (
-        ("warning", rules.shape_points),
-        ("critical", rules.shape_lost),
+    # What disclosure control keeps back may be worth a warning, and is not asked of a release.
+    levels: tuple[tuple[Level, float, float], ...] = (
+        ("warning", rules.shape_points, shape),
+        ("critical", rules.shape_lost, min(1.0, shape + column.pooled)),
     )
-    for level, most in levels:
+    pooled = f", {_percent(column.pooled)} of its values are too rare to be released" if column.pooled else ""
+    for level, most, score in levels:
+        value, noise = _beyond_chance(score, ceiling, fidelity)
         yield Measure(
             rule="shape", level=level, columns=(column.name,), value=value, limit=most / 100 + noise,
             message=f"a column's shape should lie at most {most:g} points, and chance, below what real rows would "
             f"score, however: {column.name!r} lies {100 * value:.1f} below, of {most + 100 * noise:.1f} that are "
-            f"allowed (it scores {100 * shape:.1f}, held-out rows {100 * ceiling:.1f}); look at its overlay, declare "
-            "its kind, or leave out a column that is rarely filled",
+            f"allowed (it scores {100 * shape:.1f}, held-out rows {100 * ceiling:.1f}{pooled}); look at its overlay, "
+            "declare its kind, or leave out a column that is rarely filled",
         )  # fmt: skip
 
 

@@ -6,11 +6,12 @@ see what there is, and a linear model, which sees what most analysts ask for.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from scipy import stats
 
 from privacy.estimate import Estimate
@@ -35,7 +36,7 @@ CLASSES = 20
 """Classes that a target has at most."""
 
 VALUES = 20
-"""Different values from which on a target of numbers is suggested."""
+"""Different values at most with which a target of numbers is one of classes."""
 
 TRAIN_ROWS, TEST_ROWS, RANKED_ROWS = 50_000, 20_000, 2_000
 """Rows of each kind at most: learned from, tested on, and tested on again with each feature shuffled."""
@@ -154,11 +155,18 @@ def _task(data: Mapping[str, Any]) -> Task:
 
 
 def suggested(cells: Sequence[Cells]) -> tuple[str, ...]:
-    """Targets where nobody named one: the last column of 2 to 20 classes, and the last of numbers: tables end so."""
-    classes = [c for c in cells if c.column.kind in ("categorical", "boolean") and _why_not(c) is None]
-    numbers = [
-        c for c in cells if c.column.kind == "numerical" and c.numbers is not None and _why_not(c) is None
+    """Targets where nobody named one: the last column of 2 to 20 classes, and the last of numbers: tables end so.
+
+    A column of two numbers, as 0 and 1, is of classes.
+    """
+    able = [t for t in map(_target, cells) if _why_not(t) is None]
+    classes = [
+        t
+        for t in able
+        if t.column.kind in ("categorical", "boolean")
+        or (t.column.kind == "numerical" and t.numbers is None and (t.counts("train") > 0).sum() == 2)
     ]
+    numbers = [t for t in able if t.column.kind == "numerical" and t.numbers is not None]
     return tuple(group[-1].column.name for group in (classes, numbers) if group)
 
 
@@ -179,11 +187,11 @@ def utility(
         why = (
             "is not learned"
             if target not in by_name
-            else _why_not(cells[by_name[target]]) or _too_few(cells, target)
+            else _why_not(_target(cells[by_name[target]])) or _too_few(cells, target)
         )
         if why is None:
             place = by_name[target]
-            trial = _Trial.of(cells[place], features.without(place), seed)
+            trial = _Trial.of(_target(cells[place]), features.without(place), seed)
             with one_thread():
                 task, guess = trial.task(named=bool(targets), seed=seed)
             tasks.append(task)
@@ -191,6 +199,17 @@ def utility(
         else:
             skipped[target] = why
     return Utility(tasks=tuple(tasks), skipped=skipped), tuple(guesses)
+
+
+def _target(cells: Cells) -> Cells:
+    """A column as a target: one of numbers that takes few values in the training rows is one of classes."""
+    if cells.numbers is None or len(np.unique(cells.codes["train"][cells.codes["train"] >= 0])) > VALUES:
+        return cells
+    codes, numbers = (np.concatenate([by[s] for s in SIDES]) for by in (cells.codes, cells.numbers))
+    known, first = np.unique(codes, return_index=True)
+    names = np.full(int(codes.max(initial=-1)) + 1, "", object)
+    names[known[known >= 0]] = [f"{number:.12g}" for number in numbers[first[known >= 0]]]
+    return replace(cells, numbers=None, values=pa.array(names, pa.string()))
 
 
 def _labels(cells: Cells) -> dict[float, str]:
@@ -203,11 +222,8 @@ def _labels(cells: Cells) -> dict[float, str]:
 def _why_not(cells: Cells) -> str | None:
     """Why a column cannot be a target; None if it can."""
     if cells.numbers is not None:
-        real = [cells.numbers[side] for side in ("train", "holdout")]
-        if any(len(np.unique(v[np.isfinite(v)])) < 2 for v in real):
-            return "is constant in the training or the held-out rows"
-        few = len(np.unique(real[0][~np.isnan(real[0])])) <= VALUES
-        return f"has {VALUES} values at most, so no regression; declare it categorical" if few else None
+        held = cells.numbers["holdout"]
+        return "is constant in the held-out rows" if len(np.unique(held[np.isfinite(held)])) < 2 else None
     classes = [int((cells.counts(side) > 0).sum()) for side in ("train", "holdout")]
     if min(classes) < 2:
         return "has one class in the training or the held-out rows"

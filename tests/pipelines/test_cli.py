@@ -247,6 +247,17 @@ def test_init_says_as_json_what_it_wrote(empty: Path, call: Call) -> None:
     assert (said["schema"], said["recipe"], said["columns"]) == ("schema.yaml", "recipe.yaml", 4)
 
 
+def test_init_says_when_a_table_has_too_few_rows_to_be_released(empty: Path, call: Call) -> None:
+    for rows, few in ((15, True), (60, False)):
+        path = write_visits(empty / "visits.csv", patients=rows)
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(lines[: rows + 1]))
+        out = call("init", "visits.csv", "--force")[1]
+        assert (f"has only {rows} rows" in out) == few
+        code, _, err = call("release", "recipe.yaml", *SMALL)
+        assert ("at least 20 rows" in err) == few, (code, err)
+
+
 def test_the_name_of_a_file_cannot_write_into_the_recipe(empty: Path, call: Call) -> None:
     odd = 'a"\nseed: 7 # {x} sm😀ile.csv'
     write_visits(empty / odd, patients=200)

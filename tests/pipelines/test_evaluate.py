@@ -12,7 +12,8 @@ import pytest
 from pipelines.cli import run
 from pipelines.evaluate import Asked, Evaluated, evaluate
 from privacy.errors import InputError, UsageError
-from synth.schema import Schema
+from synth.infer import infer_table
+from synth.schema import Column, Schema
 from validation.page import head
 
 
@@ -166,3 +167,21 @@ def test_a_given_schema_is_held_against_every_row_with_its_constraints(folder: P
     wrong = made.set_column(1, "income", pa.array([-1.0, *made["income"].to_pylist()[1:]]))
     found = judged(folder, wrong, schema=folder / "schema.yaml").verdict.findings
     assert [f for f in found if "age <= income" in f.message]
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["without it", "with it"])
+def test_a_column_that_the_schema_drops_is_not_asked_of_a_synthetic_table(folder: Path, there: bool) -> None:
+    real = pyarrow.csv.read_csv(folder / "real.csv")
+    for name in ("real", "hold"):
+        rows = pyarrow.csv.read_csv(folder / f"{name}.csv")
+        names = pa.array([f"person {i}" for i in range(len(rows))])
+        pyarrow.csv.write_csv(rows.append_column("who", names), folder / f"{name}.csv")
+    schema = infer_table(real)
+    drop = {"name": "who", "kind": "text", "type": "string", "action": "drop"}
+    stated = Schema(columns=(*schema, Column.model_validate(drop)))
+    (folder / "schema.yaml").write_text(stated.to_yaml())
+    made = table(1500, 3)
+    made = made.append_column("who", pa.array(["x"] * 1500)) if there else made
+    found = judged(folder, made, schema=folder / "schema.yaml")
+    assert found.verdict.passed
+    assert [c.name for c in found.evidence.fidelity.columns] == real.column_names

@@ -196,6 +196,26 @@ def test_an_allowed_drift_is_read_and_recorded(drifted: Recipe, tmp_path: Path) 
     assert released["ward"].null_count == found.rows
 
 
+def test_a_recorded_drift_names_no_column_that_is_not_released(tmp_path: Path) -> None:
+    run = run_of(tmp_path, pa.table({"x": list(range(N)), "HIV status": ["a", "b"] * (N // 2)}))
+    path = tmp_path / run.recipe.schema_file
+    stated = Schema.parse(path.read_text(), source="schema.yaml")
+    drop = {"kind": "text", "action": "drop", "categories": None}
+    path.write_text(
+        stated.model_copy(
+            update={"columns": (stated.columns[0], stated.columns[1].model_copy(update=drop))}
+        ).to_yaml()
+    )
+    pq.write_table(pa.table({"x": list(range(N)), "y": list(range(N))}), tmp_path / "t.parquet")
+    found = release(open_run(run.recipe.with_fields({"allow_drift": True}), tmp_path))
+    said = (found.release / "certificate.json").read_text("utf-8")
+    assert json.loads(said)["drift"] == [
+        "+ 1 new and left out",
+        "1 of those that are dropped are other or missing",
+    ]
+    assert "HIV" not in said
+
+
 def test_a_column_of_another_kind_is_a_difference_of_parquet_files(tmp_path: Path) -> None:
     run = run_of(tmp_path, pa.table({"x": list(range(N)), "y": ["a", "b"] * (N // 2)}))
     pq.write_table(pa.table({"x": ["p", "q"] * (N // 2), "y": list(range(N))}), tmp_path / "t.parquet")

@@ -17,7 +17,8 @@ from pipelines.delimited import MISSING, Aside
 from pipelines.ingest import batches, digest, infer_types, sniff
 from pipelines.init import initialize
 from pipelines.recipe import load
-from privacy.errors import InputError, RowError
+from privacy.errors import InputError, RowError, SchemaError
+from synth.schema import Schema
 
 FOLDER_STAYS = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None
@@ -633,3 +634,57 @@ def test_a_header_that_the_schema_names_is_one_whatever_the_rows_look_like(tmp_p
     assert not sniff(path).header
     schema = pa.schema([("x", pa.string()), ("other", pa.string())])
     assert read(path, schema)["x"].to_pylist() == ["0", "x", "x"]
+
+
+@pytest.mark.parametrize(
+    ("written", "first", "last"),
+    [
+        ("DD-MM-YYYY", "05-02-2010", "26-02-2010"),
+        ("DD/MM/YYYY", "5/2/2010", "26/2/2010"),
+        ("DD.MM.YYYY", "05.02.2010", "26.02.2010"),
+        ("MM-DD-YYYY", "02-05-2010", "02-26-2010"),
+        ("MM/DD/YYYY", "2/5/2010", "2/26/2010"),
+        ("YYYY/MM/DD", "2010/02/05", "2010/02/26"),
+        ("YYYY.MM.DD", "2010.2.5", "2010.2.26"),
+    ],
+)
+def test_dates_are_read_as_they_are_written(tmp_path: Path, written: str, first: str, last: str) -> None:
+    path = write(tmp_path / "t.csv", f"day,at\n{first},{first} 7:05\n {last} ,{last}T23:59:58\n,\n")
+    table = read(path)
+    days = [datetime.date(2010, 2, 5), datetime.date(2010, 2, 26), None]
+    assert table.column("day").to_pylist() == days
+    assert table.schema.field("day").type == pa.date32()
+    assert table.column("at").to_pylist() == [
+        datetime.datetime(2010, 2, 5, 7, 5), datetime.datetime(2010, 2, 26, 23, 59, 58), None
+    ]  # fmt: skip
+    initialize(path, tmp_path, blind=False, force=False)
+    schema = Schema.parse((tmp_path / "schema.yaml").read_text("utf-8"), source="schema.yaml")
+    assert [c.dates for c in schema] == [written, written]
+    assert read(path, schema.source).column("day").to_pylist() == days
+    # Where it is written down, it binds: the 26th is no month, and the 31st of February no day.
+    for wrong in ("2010-02-31", "31-02-2010", "31.02.2010", "yesterday"):
+        write(path, f"day,at\n{wrong},\n")
+        with pytest.raises(InputError, match="'day', about row 1, is not date32"):
+            read(path, schema.source)
+
+
+def test_where_day_and_month_may_be_exchanged_somebody_must_say(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "day\n" + "01/02/2010\n03/04/2010\n" * 20)
+    assert read(path).schema.field("day").type == pa.string()
+    said = initialize(path, tmp_path, blind=False, force=False)
+    assert any("day and month may be exchanged" in w for w in said.warnings)
+    schema = Schema.model_validate(
+        {"columns": [{"name": "day", "kind": "datetime", "type": "date32[day]", "dates": "MM/DD/YYYY"}]}
+    )
+    assert read(path, schema.source).column("day").to_pylist()[:2] == [
+        datetime.date(2010, 1, 2),
+        datetime.date(2010, 3, 4),
+    ]
+
+
+def test_days_that_do_not_exist_make_no_dates(tmp_path: Path) -> None:
+    assert read(write(tmp_path / "t.csv", "v\n31-02-2010\n30-04-2010\n")).schema.types == [pa.string()]
+    with pytest.raises(SchemaError, match="dates are written in columns of times"):
+        Schema.parse(
+            "columns: [{name: v, kind: categorical, type: string, dates: DD-MM-YYYY}]", source="schema.yaml"
+        )

@@ -21,7 +21,7 @@ from pipelines.init import initialize
 from pipelines.plan import rows_of
 from pipelines.query import ROWS, Query
 from pipelines.recipe import load
-from pipelines.reference import check_address, hidden, label_of, resolve
+from pipelines.reference import check_input, hidden, label_of, resolve
 from pipelines.steps import open_run, release
 from privacy.errors import InputError, RecipeError
 from tests.pipelines.tables import QUICK, bytes_of
@@ -314,13 +314,26 @@ def test_a_literal_secret_is_refused_wherever_it_stands_and_not_repeated(tmp_pat
     recipe = json.dumps({"name": "a", "input": text, "query": "SELECT 1", "seed": 3})
     (tmp_path / "recipe.yaml").write_text(recipe)
     for attempt in (
-        lambda: check_address(text),
+        lambda: check_input(text),
         lambda: load(tmp_path / "recipe.yaml"),
         lambda: initialize(text, tmp_path / "new", query="SELECT 1", blind=False, force=True),
     ):
         with pytest.raises(RecipeError, match=r"write \$\{env:NAME\} in its place") as caught:
             attempt()
         assert "hun" not in str(caught.value)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("text", ["host=db user=me password=hunter2", "Server=db;Database=x;Pwd=hunter2;"])
+def test_a_driver_s_own_string_is_no_path(tmp_path: Path, text: str) -> None:
+    (tmp_path / "recipe.yaml").write_text(json.dumps({"name": "a", "input": text}))
+    for attempt in (
+        lambda: load(tmp_path / "recipe.yaml"),
+        lambda: initialize(text, tmp_path / "new", blind=False, force=True),
+    ):
+        with pytest.raises(RecipeError, match="a driver's own string with a password") as caught:
+            attempt()
+        assert "hunter" not in str(caught.value)
     assert not (tmp_path / "new").exists()
 
 
@@ -333,7 +346,7 @@ def test_a_literal_secret_is_refused_wherever_it_stands_and_not_repeated(tmp_pat
     ],
 )  # fmt: skip
 def test_references_and_addresses_without_secrets_are_taken(text: str) -> None:
-    check_address(text)
+    check_input(text)
     assert "host" not in label_of(text)
 
 

@@ -409,6 +409,8 @@ PEOPLE = {
     "iban": ("c", ["GB82 WEST 1234 5698 7654 32", "DE89370400440532013000"], "IBAN"),
     "ssn": ("c", ["078-05-1120", "219-09-9999"], "social security number"),
     "birth": ("BirthDate", [], "date of birth"),
+    "place": ("pickup_latitude", [], "place of a person or a home"),
+    "no place": ("lateness", [], None),
     "name": ("first_name", ["Ann", "Bob"], "name of a person"),
     "address": ("home_address", ["1 Main Street", "22 High Road"], "postal address"),
     "passport": ("PASSPORT", ["X12345678X"], "passport or licence number"),
@@ -430,6 +432,13 @@ def test_mail_addresses_are_text_however_often_they_repeat() -> None:
     found = one(["ann@example.org", "bob@example.org"] * 50)
     assert found.kind == "text"
     assert "e-mail" in (found.note or "")
+
+
+def test_where_people_live_is_noticed_in_numbers() -> None:
+    numbers = pa.array([47.5 + i / 1000 for i in range(100)])
+    found = infer_table(pa.table({"lat": numbers, "long": numbers, "long_run": numbers, "weight": numbers}))
+    assert [("place of a person" in (c.note or "")) for c in found] == [True, True, False, False]
+    assert [c.kind for c in found] == ["numerical"] * 4
 
 
 def test_the_form_of_few_values_is_not_written_down() -> None:

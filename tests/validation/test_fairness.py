@@ -1,6 +1,7 @@
 """Groups of protected columns: their shares, and how models err about them."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,8 @@ SCHEMA = Schema.model_validate(
             {"name": "sex", "kind": "categorical", "type": "string"},
             {"name": "origin", "kind": "categorical", "type": "string"},
             {"name": "age", "kind": "numerical", "type": "int64"},
+            {"name": "income", "kind": "categorical", "type": "string"},
+            {"name": "ill", "kind": "categorical", "type": "string"},
         ]
     }
 )
@@ -30,6 +33,8 @@ def table(rows: int, seed: int, *, women: float = 0.4) -> pa.Table:
             "sex": rng.choice(["f", "m"], rows, p=[women, 1 - women]),
             "origin": rng.choice(["here", "<b>there", "nowhere"], rows, p=[0.7, 0.299, 0.001]),
             "age": rng.integers(0, 80, rows),
+            "income": rng.choice(["low", "<i>high"], rows),
+            "ill": ["of rabies" if i < 9 else "no" for i in range(rows)],
         }
     )
 
@@ -116,6 +121,11 @@ def test_a_gap_is_the_largest_rate_less_the_smallest() -> None:
         slow = abs(wrong[WOMEN & asked].mean() - wrong[~WOMEN & asked].mean())
         assert gaps[rate].synthetic == pytest.approx(slow)
         assert gaps[rate].wider.low < gaps[rate].synthetic - gaps[rate].real < gaps[rate].wider.high
+
+
+def test_a_class_of_too_few_people_is_not_named() -> None:
+    guesses = replace(guessed(0.3), target="ill", classes={0.0: "no", 1.0: "of rabies"})
+    assert {g.rate for g in found(LIKE, "sex", guesses=(guesses,)).gaps} == {"errors"}
 
 
 def test_synthetic_rows_that_widen_a_gap_are_warned_of() -> None:

@@ -7,6 +7,7 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -401,6 +402,21 @@ def test_what_one_unit_alone_has_is_not_shown_however_many_rows_it_has() -> None
     assert MISSING not in overlays["hole"].labels
     assert (column(found, "diag").shape, found.rows_train) == (column(plain, "diag").shape, 1270)
     assert measure(table, other, other, schema, at_least=10, seed=0, units=units) == found
+
+
+def test_the_share_of_values_too_rare_to_release_is_known() -> None:
+    table, units, schema = visits()
+    released = table.set_column(
+        0, "diag", pc.if_else(pc.equal(table["diag"], "RAREDX"), "(other)", table["diag"])
+    )
+    plain, by_unit = (
+        column(measure(table, table, released, schema, at_least=10, seed=0, units=u), "diag")
+        for u in (None, units)
+    )
+    # 70 of 1,270 rows have it, all of one unit.
+    assert (plain.pooled, by_unit.pooled) == (0, pytest.approx(70 / 1270))
+    assert by_unit.shape is not None
+    assert by_unit.shape + by_unit.pooled == pytest.approx(1)
 
 
 @settings(max_examples=25, deadline=None)

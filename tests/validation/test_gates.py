@@ -175,6 +175,8 @@ def one(**changes: object) -> Fidelity:
         ({"groups": (LostGroup(columns=("c", "d"), values=("x", "y"), share=0.011),)}, "group"),
         ({"shape": 0.71}, None),
         ({"shape": 0.69}, "shape"),
+        ({"shape": 0.1, "pooled": 0.65}, None),
+        ({"shape": 0.1, "pooled": 0.55}, "shape"),
         ({"copies": 0.018, "copies_rare": 0.018}, None),
         ({"copies": 0.025, "copies_rare": 0.025}, "copies"),
         ({"copies": 0.5, "copies_rare": 0.01}, None),
@@ -286,6 +288,12 @@ def test_categories_that_chance_loses_are_as_many_as_a_simulation_says() -> None
 def test_a_level_that_is_critical_is_not_said_to_warn_as_well() -> None:
     found = verdict(one(missing_synthetic=0.9, shape=0.1), (), RULES)
     assert sorted(f.rule for f in found.findings) == ["missing", "shape"]
+
+
+def test_a_column_that_is_pooled_for_the_most_part_warns_and_says_so() -> None:
+    (found,) = verdict(one(shape=0.1, pooled=0.87), (), RULES).findings
+    assert (found.rule, found.level) == ("shape", "warning")
+    assert "87 % of its values are too rare to be released" in found.message
 
 
 def test_a_few_rows_are_not_held_to_the_ceiling_of_many() -> None:
