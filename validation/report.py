@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from privacy.attacks import Attacks
 from synth.schema import Column, Schema
-from validation import detection, exposure, fairness, structure, utility
+from validation import detection, exposure, fairness, noised, structure, utility
 from validation.evidence import Evidence
 from validation.fidelity import ColumnFidelity, Fidelity, Overlay, PairFidelity
-from validation.gates import Finding, Verdict
+from validation.gates import Finding, Judged, Verdict
 from validation.markup import (
     NAME_WIDTH,
     Html,
@@ -79,8 +79,8 @@ def render(
         _verdict_section(evidence, verdict, certificate),
         _findings_section(verdict, anchors),
         _columns_section(fidelity, schema, anchors),
-        _pairs_section(fidelity, schema),
-        *_looked(evidence),
+        _pairs_section(evidence, schema),
+        *_looked(evidence, verdict.judged),
         _making_section(certificate),
         _citing_section(title, certificate),
     )
@@ -92,10 +92,11 @@ def render(
     return f"<!doctype html>\n{page}\n"
 
 
-def _looked(evidence: Evidence) -> tuple[Html, ...]:
+def _looked(evidence: Evidence, judged: Sequence[Judged]) -> tuple[Html, ...]:
     """The sections for which rows were looked at, or, under privacy, why there are none."""
     if evidence.fidelity.noised:
-        return (_UNSEEN, _BOUNDED)
+        figures = [] if evidence.noised is None else [noised.render(evidence.noised, judged)]
+        return (*figures, _UNSEEN, _BOUNDED)
     return (
         structure.render(evidence.structure or structure.Structure()),
         detection.render(evidence.detection),
@@ -212,24 +213,53 @@ def _verdict_section(evidence: Evidence, verdict: Verdict, certificate: Mapping[
         {"class": "reasons"},
         _reason_card(
             "Faithful, column by column",
-            fidelity.shape,
-            fidelity.shape_ceiling,
+            *_headline(evidence, "shape"),
             "How well each column keeps its distribution.",
-            _worst_column(fidelity.columns),
-            "Beside the noised counts that the model was fitted to." if fidelity.noised else None,
+            _worst_column(fidelity.columns) if evidence.noised is None else Html(""),
+            _beside_noise(evidence, "shape"),
         ),
         _reason_card(
             "Faithful, pair by pair",
-            fidelity.trend,
-            fidelity.trend_ceiling,
+            *_headline(evidence, "trend"),
             "How well columns keep depending on each other.",
             _worst_pair(fidelity.pairs),
-            "Not published: exact figures stay inside under privacy." if fidelity.noised else None,
+            _beside_noise(evidence, "trend"),
         ),
         *([_useful_card(evidence.utility)] if evidence.utility is not None else []),
         _private_card(fidelity, certificate),
     )
     return element("section", {"id": "verdict", "aria-labelledby": "verdict-heading"}, banner, reasons)
+
+
+Headline = Literal["shape", "trend"]
+
+
+def _headline(evidence: Evidence, what: Headline) -> tuple[float | None, float | None]:
+    """Score and ceiling: by rows that were counted anew with noise, where they were."""
+    figures = evidence.noised
+    if figures is None:
+        fidelity = evidence.fidelity
+        return getattr(fidelity, what), getattr(fidelity, f"{what}_ceiling")
+    score = figures.shape if what == "shape" else figures.trend
+    return (None, None) if score is None else (score.value, score.ceiling)
+
+
+def _beside_noise(evidence: Evidence, what: Headline) -> str | None:
+    """What a noised score is beside; None where scores are exact."""
+    if not evidence.fidelity.noised:
+        return None
+    figures = evidence.noised
+    if figures is None:
+        return (
+            "Beside the noised counts that the model was fitted to."
+            if what == "shape"
+            else "Not published: exact figures stay inside under privacy."
+        )
+    score = figures.shape if what == "shape" else figures.trend
+    if score is None:
+        return "Not measured: too few columns."
+    held = "held-out rows" if figures.held_out else "rows that it learned from"
+    return f"Noised: {100 * score.low:.1f} to {100 * score.high:.1f} by 95 %, beside {held}, counted anew."
 
 
 def _sentence(text: str) -> str:
@@ -629,10 +659,15 @@ ASSOCIATION = HeatMap(
 _HEAT_LEFT, _HEAT_TOP = 104, 100
 
 
-def _pairs_section(fidelity: Fidelity, schema: Schema) -> Html:
+def _pairs_section(evidence: Evidence, schema: Schema) -> Html:
+    fidelity = evidence.fidelity
     names = _heat_names(fidelity.pairs, schema)
     if fidelity.noised:
-        text = "Exact figures of pairs stay inside under privacy, and noised ones were not asked for."
+        text = "Exact figures of pairs stay inside under privacy, and " + (
+            "noised ones were not asked for."
+            if evidence.noised is None
+            else "noised ones stand below: counted anew."
+        )
         return section("pairs", "Pairs of columns", paragraph(text))
     if len(names) < 2:
         return section("pairs", "Pairs of columns", paragraph("There are no two columns to compare."))
