@@ -278,6 +278,8 @@ class Outcome:
         rows: rows released.
         seconds: by step; of a finished step, what it took when it ran.
         again: whether nothing had changed since the release was published, so that nothing ran.
+        rows_noised: whether as many rows were released as a noised count of the source says.
+        exact_report: a page of exact figures in the workspace, where the recipe of a private run wants one.
     """
 
     release: Path
@@ -286,6 +288,13 @@ class Outcome:
     rows: int
     seconds: Mapping[str, float]
     again: bool = False
+    rows_noised: bool = False
+    exact_report: Path | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values that JSON can hold."""
+        exact = None if self.exact_report is None else str(self.exact_report)
+        return {**asdict(self), "release": str(self.release), "run": str(self.run), "exact_report": exact}
 
 
 def release(run: Run) -> Outcome:
@@ -383,6 +392,8 @@ def outcome(run: Run, before: Mapping[str, Record]) -> Outcome:
         rows=int(records["sample"].facts["rows"]),
         seconds={name: record.seconds for name, record in records.items()},
         again=records == before,
+        rows_noised=run.recipe.privacy is not None and run.recipe.rows == "source",
+        exact_report=run.workspace.path / EXACT_PAGE if EXACT_PAGE in records["validate"].outputs else None,
     )
 
 

@@ -115,4 +115,5 @@ def _compared(title: str, runs: Sequence[Run], entries: Sequence[Entry]) -> Comp
         shape_ceiling=fidelity.shape_ceiling,
         trend_ceiling=fidelity.trend_ceiling,
         copies_holdout=fidelity.copies_holdout,
+        noised=fidelity.noised,
     )

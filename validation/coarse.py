@@ -1,9 +1,8 @@
 """Coarse: the one question about rows that figures of a private release are made of.
 
 Rows are counted over a coarse partition of each column, and of pairs of columns, all in one charged answer with noise
-of its own: not the noise that the model has seen. How fine, and about how many pairs, follows from the price of an answer
-and from the noised profile, so from nothing that was not published already; the partition is a public function of one
-row at a time.
+of its own: not the noise that the model has seen. How fine, and about how many pairs, follows from the price of an
+answer and from the noised profile, so from nothing that touches rows; the partition is a public function of one row.
 """
 
 import json

@@ -61,6 +61,7 @@ class Comparison:
         shape_ceiling: Column Shapes of held-out rows.
         trend_ceiling: Column Pair Trends of held-out rows.
         copies_holdout: share of held-out rows that equal a training row.
+        noised: whether figures come from noised counts, and the number of rows is one.
     """
 
     title: str
@@ -69,6 +70,7 @@ class Comparison:
     shape_ceiling: float | None
     trend_ceiling: float | None
     copies_holdout: float | None
+    noised: bool = False
 
 
 HEADINGS = ("synthesizer", "fit s", "rows/s", "shapes", "trends", "copies", "verdict")
@@ -119,7 +121,9 @@ def render(comparison: Comparison) -> str:
         element(
             "p",
             {"class": "facts"},
-            f"{count}. Every figure is exact: this page belongs to the inside and must not be published. "
+            f"About {count}, by a noised count. Shapes are of 100, beside the noised counts that were fitted to."
+            if comparison.noised
+            else f"{count}. Every figure is exact: this page belongs to the inside and must not be published. "
             "Shapes and trends are SDMetrics\u2019 scores of 100.",
         ),
     )

@@ -225,7 +225,7 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What the evidence says of a release: the broken rules, critical ones first; and how noised figures were judged."""
+    """What the evidence says of a release: broken rules, critical ones first; and how noised figures were judged."""
 
     findings: tuple[Finding, ...]
     judged: tuple[Judged, ...] = ()
@@ -691,8 +691,8 @@ def _judgements(judged: Iterable[Judged]) -> Iterator[Finding]:
         yield Finding(
             rule=j.rule, level=j.level, columns=j.columns, value=j.value, limit=j.limit,
             message=f"noised figures must not surely lie beyond their limit, however: {j.about} lost between "
-            f"{_percent(j.low)} and {_percent(j.high)} of {_LOST[j.rule]}, of {_percent(j.limit)} that may be lost; give "
-            "the model more epsilon or a larger share, or choose another synthesizer",
+            f"{_percent(j.low)} and {_percent(j.high)} of {_LOST[j.rule]}, of {_percent(j.limit)} that may be lost; "
+            "give the model more epsilon or a larger share, or choose another synthesizer",
         )  # fmt: skip
     for rule, number in dict.fromkeys((j.rule, len(j.columns)) for j in judged):
         alike = [j for j in judged if (j.rule, len(j.columns)) == (rule, number)]
@@ -701,8 +701,8 @@ def _judgements(judged: Iterable[Judged]) -> Iterator[Finding]:
             worst = left[0]
             yield Finding(
                 rule=rule, level="warning", columns=worst.columns, value=worst.high, limit=worst.limit, undecided=True,
-                message=f"noised figures should be decided, however: {len(left)} of {len(alike)} are undecided, of which "
-                f"{worst.about} may have lost most of {_LOST[rule]}, up to {_percent(worst.high)} where "
+                message=f"noised figures should be decided, however: {len(left)} of {len(alike)} are undecided, of "
+                f"which {worst.about} may have lost most of {_LOST[rule]}, up to {_percent(worst.high)} where "
                 f"{_percent(worst.limit)} may be lost; give the report a larger share, or the release more epsilon",
             )  # fmt: skip
 

@@ -37,6 +37,10 @@ SHOWN_PAIRS = 24
 MISSED = 0.05
 """Chance that some interval of a kind does not hold."""
 
+CLEAR = 2.0
+"""An association is there for sure if it is so many times as strong as its interval reaches. Were it once, those that
+noise makes stronger would be chosen."""
+
 _HALVINGS = 60
 
 
@@ -305,7 +309,7 @@ def _scores(found: list[_Beside], member: Floats, unit_rows: int, held_out: bool
     mean = member / member.sum(1, keepdims=True)
 
     def over(values: list[float]) -> Floats:
-        return mean @ np.array(values)
+        return np.asarray(mean @ np.array(values), np.float64)
 
     squares = over([f.weight * float(f.difference @ f.difference) for f in found])
     noise = over([f.weight * (len(f.difference) - 1) * f.noise for f in found])
@@ -323,7 +327,8 @@ def _scores(found: list[_Beside], member: Floats, unit_rows: int, held_out: bool
     tail = MISSED / 2 / len(member)
     off = sampled if held_out else -unit_rows * sampled
     low = _end(squares, noise + unit_rows * sampled, variance, slope, 1 - tail)
-    high = _end(squares, noise + off, variance, slope, tail)
+    # By luck there may be less than noise alone gives. That is no sign of being closer than noise lets one see.
+    high = _end(np.maximum(squares, noise + off), noise + off, variance, slope, tail)
     value = squares - noise - (sampled if held_out else 0.0)
     ceiling = over([f.weight * f.drawn for f in found])
     ends = (1 - np.sqrt(np.clip(x, 0, 1)) for x in (value, high, low, ceiling))
@@ -341,7 +346,7 @@ def _end(squares: Floats, expected: Floats, variance: Floats, slope: Floats, cha
         scale = np.maximum(variance + slope * theta, 1e-300) / mean
         return np.asarray(stats.gamma.cdf(squares, mean / scale, scale=scale), np.float64)
 
-    low = np.zeros(len(squares))
+    low: Floats = np.zeros(len(squares))
     high = squares + np.abs(expected) + 40 * np.sqrt(variance) + 400 * slope
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
@@ -355,7 +360,7 @@ def _kept(found: list[_Beside], member: Floats) -> list[Kept | None]:
 
     With s and h what is left of shares when columns are independent, a = Σ w s·h and b = Σ w h², less what noise adds,
     are unbiased for the same of the real rows, and a/b is 1 for real rows and 0 for a column that was shuffled. Its
-    interval is Fieller's (1954); where b may be 0 there is none.
+    interval is Fieller's (1954); where b is not `CLEAR` there is none.
 
     Args:
         found: pairs.
@@ -392,7 +397,7 @@ def _kept(found: list[_Beside], member: Floats) -> list[Kept | None]:
 def _ratio(a: float, b: float, va: float, cab: float, vb: float, z: float, strength: float) -> Kept | None:
     """a/b with its interval: all κ for which a − κb may be 0."""
     square, middle = b * b - z * z * vb, a * b - z * z * cab
-    if b <= 0 or square <= 0:
+    if b <= CLEAR * z * math.sqrt(vb) or square <= 0:
         return None
     reach = math.sqrt(max(0.0, middle * middle - square * (a * a - z * z * va)))
     low, high = (middle - reach) / square, (middle + reach) / square
@@ -413,8 +418,8 @@ def render(noised: Noised, judged: Sequence[Judged]) -> Html:
     lead = (
         f"About {noised.rows:,} real rows (a noised number) {whose}, were counted in coarse groups, each count with "
         f"noise of ± {noised.noise_std:,.0f} rows; this was charged to the privacy budget. Scores are 100 where "
-        "synthetic rows are distributed alike, with the noise taken off; the intervals hold all together with 95 %, for noise and for "
-        "sampling. What is undecided, noise hides."
+        "synthetic rows are distributed alike, with the noise taken off; the intervals hold all together with 95 %, "
+        "for noise and for sampling. What is undecided, noise hides."
     )
     pairs = sorted(noised.pairs, key=lambda p: (p.trend.value, p.first, p.second))[:SHOWN_PAIRS]
     asked = f"{len(noised.pairs):,} of {noised.pairs_of:,} pairs were counted; those that seem to lose most:"
