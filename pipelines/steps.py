@@ -630,8 +630,12 @@ def _fit(run: Run) -> tuple[list[Path], dict[str, Any]]:
     fitted.save(folder)
     files = sorted(folder.iterdir())
     run.watch.wrote("fit", files[-1])
-    facts = {"synthesizer": fitted.synthesizer, "digest": fitted.digest(), **_charged(run, "model", "report")}
-    return [*files, *_recounted(run, codec, encoded)], facts
+    files += _recounted(run, codec, encoded)
+    return files, {
+        "synthesizer": fitted.synthesizer,
+        "digest": fitted.digest(),
+        **_charged(run, "model", "report"),
+    }
 
 
 def _recounted(run: Run, codec: "Codec", encoded: "EncodedRows") -> Iterator[Path]:

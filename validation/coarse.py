@@ -34,7 +34,10 @@ EXACT = 0.05
 """Groups are so few that noise alone takes no pair's distance for more than this."""
 
 LIGHT = 4.0
-"""A group has this part of an even share at least, or it joins another."""
+"""A group has this part of an even share at least, or it joins another;"""
+
+SEEN = 0.01
+"""but of the last two each has only to have this share of the rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +163,8 @@ def _grouped(rates: Floats, most: int) -> NDArray[np.int64]:
     weights = [float(r) for r in rates]
     while len(members) > 1:
         lightest, second = np.argsort(weights, kind="stable")[:2]
-        if len(members) <= most and weights[lightest] >= 1 / (LIGHT * most):
+        least = SEEN if len(members) == 2 else 1 / (LIGHT * most)
+        if len(members) <= most and weights[lightest] >= least:
             break
         low, high = sorted((int(lightest), int(second)))
         members[low] += members.pop(high)
