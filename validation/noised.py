@@ -243,8 +243,9 @@ class _Beside:
         sampled: variance that sampling the real rows adds to all shares together.
         drawn: the same for the synthetic rows.
         errors: what sampling may do to the shares, float64 (PARTS, C).
-        apart: for a pair what is left of S and of H when columns were independent, float64 (2, C); else empty.
-        left: to how many cells' noise that of H amounts then.
+        apart: for a pair what is left of S and of H when columns are independent, float64 (2, C); else empty.
+        turned: the same, such that products with it and with noise in H are products with what is left of the noise.
+        left: to how many cells' noise the square of what is left of it amounts, and its variance to how many cells'.
         odd: what sampling adds to the square of H's rest.
     """
 
@@ -255,7 +256,8 @@ class _Beside:
     drawn: float
     errors: Floats
     apart: Floats
-    left: float
+    turned: Floats
+    left: tuple[float, float]
     odd: float
 
     @classmethod
@@ -268,12 +270,19 @@ class _Beside:
         # Parts are smaller than the real rows, and differ from their own mean.
         scale = math.sqrt(drawn.rows / PARTS / (rows / recount.unit_rows) * PARTS / (PARTS - 1))
         variety = float(1 - (share**2).sum())
-        apart, left, odd = np.empty((2, 0)), 0.0, 0.0
+        apart, turned, left, odd = np.empty((2, 0)), np.empty((2, 0)), (0.0, 0.0), 0.0
         if len(marginal.axes) == 2:
             apart = np.stack([_rest(s.reshape(counts.shape)) for s in (share, real)])
             margins = [share.reshape(counts.shape).sum(1 - a) for a in (0, 1)]
-            left = math.prod(len(m) - 2 + len(m) * float((m**2).sum()) for m in margins)
-            odd = math.prod(1 - float((m**2).sum()) for m in margins) / rows
+            # What is left of noise E in H is, to first order, M E Nᵀ with M = I − p 1ᵀ, p the margin of its side.
+            maps = [np.eye(len(p)) - p[:, None] for p in margins]
+            turned = np.stack([(maps[0].T @ x.reshape(counts.shape) @ maps[1]).ravel() for x in apart])
+            squares = [m.T @ m for m in maps]
+            left = (
+                math.prod(float(np.trace(q)) for q in squares),
+                math.prod(float((q**2).sum()) for q in squares),
+            )
+            odd = math.prod(1 - float((p**2).sum()) for p in margins) / rows
         return cls(
             weight=size / 4,
             difference=share - real,
@@ -282,6 +291,7 @@ class _Beside:
             drawn=variety / drawn.rows,
             errors=drawn.parts * scale,
             apart=apart,
+            turned=turned,
             left=left,
             odd=odd,
         )
@@ -370,16 +380,15 @@ def _kept(found: list[_Beside], member: Floats) -> list[Kept | None]:
         return []
     lines, squares, covariance, odd = [], [], [], []
     for f in found:
-        (s, h), w, v = f.apart, f.weight, f.noise
-        line, square = w * float(s @ h), w * (float(h @ h) - v * f.left - f.odd)
+        (s, h), (ts, th), w, v = f.apart, f.turned, f.weight, f.noise
+        line, square = w * float(s @ h), w * (float(h @ h) - v * f.left[0] - f.odd)
         lines.append(line)
         squares.append(square)
-        odd.append([2 * w * f.errors @ h, w * f.errors @ s])
-        of_line, of_square = (
-            w**2 * v * float(s @ s),
-            w**2 * (2 * v**2 * f.left) + 4 * w * v * max(square, 0.0),
-        )
-        both = 2 * w * v * line
+        odd.append([2 * w * f.errors @ th, w * f.errors @ ts])
+        of_line = w**2 * v * float(ts @ ts)
+        # th carries noise of its own, which must not count as association.
+        of_square = w**2 * v * (2 * v * f.left[1] + 4 * max(float(th @ th) - v * f.left[1], 0.0))
+        both = 2 * w**2 * v * float(ts @ th)
         most = math.sqrt(of_line * of_square)
         covariance.append([of_line, min(max(both, -most), most), of_square])
     z = float(stats.norm.isf(MISSED / 2 / len(member)))
