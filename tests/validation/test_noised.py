@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from privacy.curator import Floats
 from synth.codec import Encoded
 from tests.validation.counted import COLUMNS, encoded, figures, layout_of, marginals_of, recounted, shares_of
 from validation.gates import GateRules, Judged, Verdict, verdict
@@ -99,6 +100,57 @@ def test_sampling_of_held_out_rows_is_in_the_interval() -> None:
     assert not holds(
         figures(recounted(MARGINALS, few, noise=0.01, seed=0, held_out=True), SYNTHETIC).trend, 0.5
     )
+
+
+def test_what_is_kept_of_association_is_the_plain_slope_and_its_intervals_hold() -> None:
+    def rest(shares: Floats, shape: tuple[int, ...]) -> Floats:
+        joint = shares.reshape(shape)
+        return joint - np.outer(joint.sum(1), joint.sum(0))
+
+    own, real = shares_of(MARGINALS, SYNTHETIC), shares_of(MARGINALS, REAL)
+    truth = []
+    for c in range(COLUMNS):
+        pairs = [
+            (i, m.shape)
+            for i, m in enumerate(MARGINALS)
+            if len(m.axes) == 2 and c in {a.column for a in m.axes}
+        ]
+        both = [(len(own[i]) * rest(own[i], s), rest(real[i], s)) for i, s in pairs]
+        weights = [len(own[i]) for i, _ in pairs]
+        squares = sum(w * (h * h).sum() for w, (_, h) in zip(weights, both, strict=True))
+        truth.append(sum((s * h).sum() for s, h in both) / squares)
+    found = draws(SYNTHETIC, 150)
+    kept = [[c.kept for c in f.columns] for f in found]
+    assert all(k is not None for row in kept for k in row)
+    values = np.array([[k.value for k in row if k is not None] for row in kept])
+    # A ratio of two estimates without bias has a small one.
+    np.testing.assert_allclose(values.mean(0), truth, atol=0.03)
+    held = [
+        all(k is not None and k.low <= t <= k.high for k, t in zip(row, truth, strict=True)) for row in kept
+    ]
+    assert np.mean(held) >= 0.9
+    # An interval of half the width would be found out.
+    half = [
+        all(
+            k is not None and abs(k.value - t) <= (k.high - k.low) / 4
+            for k, t in zip(row, truth, strict=True)
+        )
+        for row in kept
+    ]
+    assert np.mean(half) < 0.9
+
+
+def test_rows_of_the_same_kind_score_their_ceiling_on_average() -> None:
+    population = encoded(60_000, seed=9)
+    gaps = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        synthetic, held = (population.take(rng.integers(60_000, size=2_000)) for _ in range(2))
+        found = figures(recounted(MARGINALS, held, noise=5.0, seed=seed), synthetic)
+        assert found.trend is not None
+        gaps.append((1 - found.trend.value) ** 2 - (1 - found.trend.ceiling) ** 2)
+    assert abs(np.mean(gaps)) < 4 * np.std(gaps) / np.sqrt(len(gaps))
+    assert (1 - found.trend.ceiling) ** 2 > 8 * np.std(gaps) / np.sqrt(len(gaps))
 
 
 def judged(rows: Encoded, seed: int = 0, noise: float = NOISE) -> Verdict:
