@@ -39,17 +39,14 @@ KEEPS_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**35), "
 """For smartnoise: gradients of rows are given back to the system after each step otherwise, at twice its seconds."""
 
 
-def ours(name: str, train: Path, held: Path, out: Path, epsilon: float, seed: int) -> dict[str, Any]:
-    """A release with all facts declared, in a folder of its own."""
+def declared(train: Path, folder: Path) -> None:
+    """A recipe and a schema for a table, with all facts declared as the rows have them."""
     import pandas as pd
     import pyarrow.parquet as pq
     import yaml
 
     from pipelines.init import initialize
-    from pipelines.recipe import load
-    from pipelines.steps import open_run, perform, released_batches
 
-    folder = Path(tempfile.mkdtemp(dir=out.parent))
     initialize(train, folder, blind=False, force=True)
     schema = yaml.safe_load((folder / "schema.yaml").read_text("utf-8"))
     rows = pd.read_parquet(train)
@@ -63,6 +60,17 @@ def ours(name: str, train: Path, held: Path, out: Path, epsilon: float, seed: in
             column["categories"] = sorted(values.unique().tolist())
     schema["units_about"] = int(pq.read_metadata(train).num_rows)
     (folder / "schema.yaml").write_text(yaml.safe_dump(schema), "utf-8")
+
+
+def ours(name: str, train: Path, held: Path, out: Path, epsilon: float, seed: int) -> dict[str, Any]:
+    """A release with all facts declared, in a folder of its own."""
+    import pyarrow.parquet as pq
+
+    from pipelines.recipe import load
+    from pipelines.steps import open_run, perform, released_batches
+
+    folder = Path(tempfile.mkdtemp(dir=out.parent))
+    declared(train, folder)
     changes = {
         "dataset": "benchmark",
         "synthesizer": name,

@@ -578,16 +578,21 @@ def doctor(*, json: Flag = False) -> None:
 
 
 def _report(outcome: Any, *, json: bool) -> None:
-    data = asdict(outcome)
     if json:
-        console.say_json({**data, "release": str(outcome.release), "run": str(outcome.run)})
+        console.say_json(outcome.to_dict())
         return
     seconds = sum(outcome.seconds.values())
-    done = f"{outcome.rows:,} rows in {seconds:.0f} s: {outcome.verdict}"
+    number = " (a noised number)" if outcome.rows_noised else ""
+    done = f"{outcome.rows:,} rows{number} in {seconds:.0f} s: {outcome.verdict}"
     said = "Published already, nothing has changed since. It was" if outcome.again else "Released"
     console.say(
         f"{said} {done}\n"
         f"  release  {outcome.release}\n"
         f"  report   {outcome.release / 'report.html'}\n"
         f"  run      {outcome.run}"
+        + (
+            ""
+            if outcome.exact_report is None
+            else f"\n  inside   {outcome.exact_report} (exact, never to be shown)"
+        )
     )

@@ -131,7 +131,7 @@ def _walk(run: Run) -> dict[str, Any] | State[Any]:
     done = outcome(run, before)
     for what, path in (("release", done.release), ("report", done.release / "report.html")):
         create_link_artifact(path.as_uri(), link_text=str(path), key=artifact_key(run, what))
-    return {**asdict(done), "release": str(done.release), "run": str(done.run)}
+    return done.to_dict()
 
 
 def _may_heal(_task: Task[..., Any], _task_run: TaskRun, state: State[Any]) -> bool:

@@ -26,6 +26,7 @@ from privacy.accounting import ORDERS, Loss, rho_for
 from privacy.certificate import formal
 from privacy.errors import RecipeError, ReleaseError
 from privacy.private import Account, Charge, Journal, Target, total_of
+from synth.constraints import Constraints
 from synth.keys import is_text
 from synth.noised import FIRST_SHARE, share_asked
 from synth.schema import Column, Schema
@@ -40,8 +41,9 @@ if TYPE_CHECKING:
 RESERVATION = "reservation.json"
 SECRET = "secret"
 JOURNAL = "journal"
-PARTS = ("profile", "model")
-STEP_OF = {"profile": "profile", "model": "fit"}
+PARTS = ("profile", "model", "report")
+STEP_OF = {"profile": "profile", "model": "fit", "report": "fit"}
+"""Which step asks the questions of a part."""
 
 KEPT = ("ingest", "profile", "fit")
 """Steps that a private run never does twice, whatever changed but the recipe and the schema."""
@@ -68,6 +70,7 @@ class Budget:
         delta: probability that finding categories may fail with, taken off delta first.
         profile: ρ of the questions about columns.
         model: ρ of the synthesizer's questions, before it gets what the profile leaves.
+        report: ρ of the noised figures; 0 for none.
         promised: epsilon and delta of the whole release.
         asked: ρ of the profile's part that is asked for at all, by what is declared.
     """
@@ -76,6 +79,7 @@ class Budget:
     delta: float
     profile: float
     model: float
+    report: float
     promised: tuple[float, float]
     asked: float
 
@@ -101,6 +105,7 @@ def budget_of(privacy: Privacy, schema: Schema) -> Budget:
         delta=delta,
         profile=privacy.shares.profile * rho,
         model=privacy.shares.model * rho,
+        report=privacy.shares.report * rho,
         promised=(privacy.epsilon, privacy.delta),
         asked=share_asked(schema) * privacy.shares.profile * rho,
     )
@@ -203,6 +208,9 @@ def describe(run: "Run") -> str:
             f"{share:.0%} of the model's for {descent.steps:,} steps, each of {descent.rate:.3%} of the units, with "
             f"noise {budget.target.multiplier(descent, share):.3g} times what one unit adds"
         )
+    lines.append(_report_line(run, budget.report))
+    if privacy.exact_report:
+        lines.append(EXACT_INSIDE)
     spent = ledger_at(run.folder).spent(dataset_of(run.recipe))
     if spent.lifetime is None and privacy.lifetime is not None:
         lines.append(f"lifetime: none yet; this release makes it epsilon {privacy.lifetime.epsilon:g}")
@@ -211,6 +219,44 @@ def describe(run: "Run") -> str:
     else:
         lines.append(_lifetime_line(run, spent.loss, spent.epsilon, spent.lifetime))
     return "; ".join([*lines, *notes_of(schema, run.stated.kept)])
+
+
+def _report_line(run: "Run", rho: float) -> str:
+    """What the noised figures of the report may spend, and what they will tell, from public facts alone."""
+    from validation.coarse import resolution
+
+    if not rho:
+        return "report 0%: no noised figures; the report holds columns against the counts that the model was fitted to"
+    columns = sum(c.learned for c in Constraints(run.schema).coded)
+    one = (_privacy(run).max_rows_per_unit if run.schema.unit is not None else 1) / math.sqrt(2 * rho)
+    told = f"report {_privacy(run).shares.report:.0%}: "
+    if run.schema.units_about is None:
+        return (
+            f"{told}each of one histogram's counts ± {one:.0f} rows, more for each other; how much the figures will "
+            "tell follows from the number of rows: set `units_about` to be told"
+        )
+    rows = run.schema.units_about * keep_of(run)
+    found = resolution(rows=rows, columns=columns, noise_of_one=one)
+    shape, pair, together = (100 * d for d in found.distance)
+    rules = run.recipe.gate
+    told += (
+        f"{columns} columns and {found.pairs} pairs counted anew, each count ± {found.noise_std:.0f} rows; noise alone "
+        f"may show {shape:.1f} points lost of a column's shape, {together:.1f} of its pairs, {pair:.1f} of one pair"
+    )
+    if isinstance(run.recipe.holdout, str):
+        told += ", if the holdout has as many rows"
+    blind = [
+        f"{what} ({most:g} points may be lost)"
+        for what, points, most in (
+            ("shapes", shape, rules.shape_points),
+            ("trends of columns' pairs", together, rules.trend_points),
+            ("trends of single pairs", pair, rules.trend_points),
+        )
+        if points > most
+    ]
+    if blind:
+        told += f"; too noisy to decide: {', '.join(blind)}, which the gate will call undecided"
+    return told
 
 
 def _lifetime_line(run: "Run", loss: Loss, epsilon: float, lifetime: "Lifetime") -> str:
@@ -263,12 +309,12 @@ def _own(run: "Run") -> Path:
 
 
 def curator_of(run: "Run", rows: "Rows", part: str, *, keep: float = 1.0) -> "PrivateCurator":
-    """The curator of a private run, who charges a part's account. Nothing is held out: nobody compares with it.
+    """The curator of a private run, who charges a part's account. Only rows of a holdout of its own are held out.
 
     Args:
         run: a private run.
         rows: what it learns from.
-        part: profile or model; the model has what the profile left as well.
+        part: profile, model or report; the model has what the profile left as well.
         keep: share of the units that are looked at, see `keep_of`.
     """
     from privacy.private import PrivateCurator
@@ -306,7 +352,7 @@ def _account(run: "Run", part: str) -> Account:
     It is closed unless the ledger, not the workspace, says that the run may still spend: a copy of a workspace that
     was put back after it was settled answers nothing new.
     """
-    spent = 0.0 if part == "profile" else sum(c.rho for c in charges_of(run, "profile"))
+    spent = sum(c.rho for c in charges_of(run, "profile")) if part == "model" else 0.0
     closed = _state(run) != "touched"
     return account_for(run, part, spent=spent, journal=_journal(run, part), closed=closed)
 
@@ -318,8 +364,8 @@ def account_for(
 
     Args:
         run: a private run.
-        part: profile or model; the model has what the profile left as well, but gradients only what it was known
-            beforehand not to ask for, since the noise on them is calibrated before a row is read.
+        part: profile, model or report; the model has what the profile left as well, but gradients only what it was
+            known beforehand not to ask for, since the noise on them is calibrated before a row is read.
         spent: ρ of the profile's answers.
         journal: see `Account`.
         closed: see `Account`.
@@ -327,6 +373,8 @@ def account_for(
     budget = budget_of(_privacy(run), run.schema)
     if part == "profile":
         return Account(rho=budget.profile, delta=budget.delta, journal=journal, closed=closed)
+    if part == "report":
+        return Account(rho=budget.report, journal=journal, closed=closed)
     if gradients_of(run) is None:
         return Account(rho=budget.model + budget.profile - spent, journal=journal, closed=closed)
     # A draw that a crash lost may have made the profile dearer than what gradients were planned beside.
@@ -343,12 +391,17 @@ def _journal(run: "Run", part: str) -> Journal:
     """
     journal = Journal(_own(run) / JOURNAL / part)
     record = run.workspace.records().get(STEP_OF[part])
-    if record is not None and len(journal) < int(record.facts.get("charges", 0)):
+    if record is not None and len(journal) < int(record.facts.get(charges_fact(part), 0)):
         raise ReleaseError(
             f"a journal of answers must be whole, however: of the {part}'s some are missing; what was reserved stays "
             "charged; remove the run's folder and release anew, at a new charge"
         )
     return journal
+
+
+def charges_fact(part: str) -> str:
+    """Under which name a step records how many answers a part took."""
+    return "report_charges" if part == "report" else "charges"
 
 
 def charges_of(run: "Run", part: str) -> tuple[Charge, ...]:
@@ -525,6 +578,8 @@ def guarantee_of(run: "Run", *, audit: Mapping[str, Any] | None) -> dict[str, An
         ],
         declared=_declared(schema),
         audit=audit,
+        exact_report=privacy.exact_report,
+        report_rows=_report_rows(run),
         lifetime={
             "dataset": held["dataset"],
             "epsilon": None if lifetime.lifetime is None else lifetime.lifetime.epsilon,
@@ -533,6 +588,24 @@ def guarantee_of(run: "Run", *, audit: Mapping[str, Any] | None) -> dict[str, An
             "ledger_head": held["head"],
         },
         versions={name: importlib.metadata.version(name) for name in ("dp-accounting", "opendp", "opacus")},
+    )
+
+
+EXACT_INSIDE = (
+    "an exact report of the private rows is made in the workspace of this run, for the inside alone; whoever reads it "
+    "and then releases again, with other settings, spends privacy that nobody counts"
+)
+
+
+def _report_rows(run: "Run") -> str | None:
+    """Which rows the noised figures are about; None where there are none."""
+    if not charges_of(run, "report"):
+        return None
+    held = isinstance(run.recipe.holdout, str)
+    return (
+        "rows of a holdout of their own, which the model has not learned from"
+        if held
+        else "the rows that the model has learned from, counted anew with noise that it has not seen"
     )
 
 

@@ -47,17 +47,40 @@ def _or_say(rule: str) -> WrapValidator:
     return WrapValidator(check)
 
 
+REPORT, PROFILE = 0.05, 0.3
+"""Share of the budget that the report has, and of what it leaves that of the profile, where nobody says."""
+
+
 class Shares(BaseModel):
-    """How the budget is divided; what one part leaves goes to the next."""
+    """How the budget is divided; what the profile leaves goes to the model."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    profile: Annotated[Share, Field(description="columns one by one")] = 0.3
-    model: Annotated[Share, Field(description="the synthesizer")] = 0.7
+    profile: Annotated[Share, Field(description="columns one by one")] = PROFILE * (1 - REPORT)
+    model: Annotated[Share, Field(description="the synthesizer")] = (1 - PROFILE) * (1 - REPORT)
+    report: Annotated[
+        float, Field(strict=True, ge=0, lt=1, description="noised figures of the release; 0: none")
+    ] = REPORT
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled(cls, data: Any) -> Any:
+        """What is not said follows from what is: shares that already make 1 leave none for the report."""
+        if not isinstance(data, dict) or not all(isinstance(v, int | float) for v in data.values()):
+            return data
+        said = dict(data)
+        parts = sum(said.get(name, 0.0) for name in ("profile", "model"))
+        whole = {"profile", "model"} <= set(said)
+        report = said.setdefault("report", max(0.0, min(REPORT, round(1 - parts, 12))) if whole else REPORT)
+        left = 1 - report
+        if "profile" not in said:
+            said["profile"] = round(left - said["model"], 12) if "model" in said else PROFILE * left
+        said.setdefault("model", round(left - said["profile"], 12))
+        return said
 
     @model_validator(mode="after")
     def _within_one(self) -> Self:
-        total = self.profile + self.model
+        total = self.profile + self.model + self.report
         if total > 1 + 1e-9:
             raise ValueError(f"shares must make 1 at most, however: they make {total:g}")
         return self
@@ -88,6 +111,13 @@ class Privacy(Target):
         Target | None, Field(description="budget of the dataset for ever; none: that of its first release")
     ] = None
     edition: Annotated[str, Field(description="a new word fits anew, at a new charge")] = ""
+    exact_report: Annotated[
+        bool,
+        Field(
+            strict=True,
+            description="make the exact report as well, for the workspace alone; the certificate says so",
+        ),
+    ] = False
 
 
 class Recipe(BaseModel):

@@ -42,13 +42,15 @@ from synth.schema import REPLACED, Schema
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from privacy.curator import Curator, ExactCurator
+    from privacy.curator import Curator, ExactCurator, Split
     from privacy.inside import Exact
-    from synth.rows import RawRows
+    from synth.codec import Codec
+    from synth.rows import EncodedRows, RawRows
     from synth.rows import Source as RowSource
     from synth.table import TableModel
     from validation.evidence import Evidence
     from validation.gates import Finding, Verdict
+    from validation.noised import Noised
 
 ROWS = "rows.parquet"
 ASIDE = "set-aside.jsonl"
@@ -56,13 +58,19 @@ REFUSED = "refused.txt"
 PROFILE = "profile.json"
 ENCODED = "encoded"
 MODEL = "model"
+RECOUNT = "recount.json"
 DATA = "data"
 EVIDENCE = "evidence.json"
+EXACT = "exact-evidence.json"
+EXACT_PAGE = "exact-report.html"
 CHECKS = "checks.json"
 VERDICT = "verdict.json"
 SCHEMA = "schema.json"
 RELEASE = "release.json"
 REPORT = "report.html"
+
+NOISED_ROWS = "noised_rows"
+"""Under which name the profile's number of rows is told under privacy."""
 
 ENCODED_BYTES = 400_000_000
 """What the encoded rows may take at most; wider tables learn from fewer rows."""
@@ -273,6 +281,8 @@ class Outcome:
         rows: rows released.
         seconds: by step; of a finished step, what it took when it ran.
         again: whether nothing had changed since the release was published, so that nothing ran.
+        rows_noised: whether as many rows were released as a noised count of the source says.
+        exact_report: a page of exact figures in the workspace, where the recipe of a private run wants one.
     """
 
     release: Path
@@ -281,6 +291,13 @@ class Outcome:
     rows: int
     seconds: Mapping[str, float]
     again: bool = False
+    rows_noised: bool = False
+    exact_report: Path | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values that JSON can hold."""
+        exact = None if self.exact_report is None else str(self.exact_report)
+        return {**asdict(self), "release": str(self.release), "run": str(self.run), "exact_report": exact}
 
 
 def release(run: Run) -> Outcome:
@@ -378,6 +395,8 @@ def outcome(run: Run, before: Mapping[str, Record]) -> Outcome:
         rows=int(records["sample"].facts["rows"]),
         seconds={name: record.seconds for name, record in records.items()},
         again=records == before,
+        rows_noised=run.recipe.privacy is not None and run.recipe.rows == "source",
+        exact_report=run.workspace.path / EXACT_PAGE if EXACT_PAGE in records["validate"].outputs else None,
     )
 
 
@@ -511,7 +530,8 @@ def curator_of(run: Run, rows: "RawRows", *, at_most: int) -> "ExactCurator":
     return ExactCurator(
         rows,
         key=split_key(run),
-        holdout=holdout if isinstance(holdout, float) else 0.0,
+        # Under privacy a share is not held out: the model learns from all rows.
+        holdout=holdout if isinstance(holdout, float) and run.recipe.privacy is None else 0.0,
         keep=min(1.0, at_most / total),
     )
 
@@ -559,12 +579,16 @@ def _profile(run: Run) -> tuple[list[Path], dict[str, Any]]:
     curator.recode(lambda batch: codec.code(batch, rows.dictionaries), store)
     files = sorted(folder.glob("*.npy"))
     run.watch.wrote("profile", files[-1])
-    return [path, *files], {"rows": int(profile.rows), **_charged(run, "profile")}
+    # Under privacy the number is a noised answer, which whoever reads it must know.
+    name = "rows" if run.recipe.privacy is None else NOISED_ROWS
+    return [path, *files], {name: int(profile.rows), **_charged(run, "profile")}
 
 
-def _charged(run: Run, part: str) -> dict[str, int]:
-    """How many answers a part took, under privacy: the journal must never hold fewer."""
-    return {} if run.recipe.privacy is None else {"charges": len(private.charges_of(run, part))}
+def _charged(run: Run, *parts: str) -> dict[str, int]:
+    """How many answers parts took, under privacy: the journal must never hold fewer."""
+    if run.recipe.privacy is None:
+        return {}
+    return {private.charges_fact(part): len(private.charges_of(run, part)) for part in parts}
 
 
 # --- fit
@@ -610,7 +634,34 @@ def _fit(run: Run) -> tuple[list[Path], dict[str, Any]]:
     fitted.save(folder)
     files = sorted(folder.iterdir())
     run.watch.wrote("fit", files[-1])
-    return files, {"synthesizer": fitted.synthesizer, "digest": fitted.digest(), **_charged(run, "model")}
+    files += _recounted(run, codec, encoded)
+    return files, {
+        "synthesizer": fitted.synthesizer,
+        "digest": fitted.digest(),
+        **_charged(run, "model", "report"),
+    }
+
+
+def _recounted(run: Run, codec: "Codec", encoded: "EncodedRows") -> Iterator[Path]:
+    """Under privacy, where the report has a share, rows are counted once more with noise of its own.
+
+    It is asked here, beside the fit, because what this step asked is never asked again. The question follows from the
+    profile alone, so it would be the same after the synthetic rows were drawn.
+    """
+    from validation.coarse import ask
+
+    privacy = run.recipe.privacy
+    if privacy is None or not privacy.shares.report:
+        return
+    curator = private.curator_of(run, encoded, "report")
+    learned = [i for i, column in enumerate(codec.schema) if column.learned]
+    split: Split = "holdout" if isinstance(run.recipe.holdout, str) else "train"
+    rows = privacy.max_rows_per_unit if run.schema.unit is not None else 1
+    recount = ask(curator, codec.layout, learned, split=split, unit_rows=rows, seed=run.recipe.seed)
+    path = run.workspace.path / RECOUNT
+    write_atomic(path, recount.to_json().encode())
+    run.watch.wrote("fit", path)
+    yield path
 
 
 # --- sample
@@ -631,8 +682,14 @@ def released_rows(run: Run) -> int:
     if run.recipe.privacy is not None:
         # As many as the noised profile saw, and those that were not looked at.
         keep = private.keep_of(run)
-        return max(1, round(int(run.workspace.records()["profile"].facts["rows"]) / keep))
+        return max(1, round(learned_rows(run) / keep))
     return int(run.workspace.records()["ingest"].facts["rows"])
+
+
+def learned_rows(run: Run) -> int:
+    """How many rows a model learns from, as the profile says: under privacy a noised number."""
+    facts = run.workspace.records()["profile"].facts
+    return int(facts["rows" if run.recipe.privacy is None else NOISED_ROWS])
 
 
 def shards_of(run: Run) -> list[tuple[int, int]]:
@@ -730,8 +787,11 @@ def _each(run: Run, shards: list[tuple[int, int]]) -> Iterator[Path]:
 def _validate_inputs(run: Run) -> dict[str, str]:
     records = run.workspace.records()
     recipe = run.recipe
-    # Under privacy nothing here looks at rows.
-    rows = {} if recipe.privacy is not None else {"rows": records["ingest"].outputs[ROWS]}
+    # Under privacy nothing here looks at rows, unless an exact report was asked for.
+    looks = recipe.privacy is None or recipe.privacy.exact_report
+    rows = {"rows": records["ingest"].outputs[ROWS]} if looks else {}
+    if run.recipe.privacy is not None and RECOUNT in records["fit"].outputs:
+        rows["recount"] = records["fit"].outputs[RECOUNT]
     return {
         **rows,
         "data": digest_of(dict(records["sample"].outputs)),
@@ -755,23 +815,18 @@ def _validate(run: Run) -> tuple[list[Path], dict[str, Any]]:
     """Measures the shards against training and held-out rows; exact evidence stays in the workspace."""
     from synth.codec import Codec
     from synth.profile import Profile
-    from validation.evidence import Evidence
     from validation.expectations import check, observe, observe_constraints
-    from validation.fitted import fitted
 
     profile = Profile.from_json((run.workspace.path / PROFILE).read_text("utf-8"))
     constraints = Constraints(run.schema)
-    released = constraints.released(Codec(constraints.coded, profile).released_schema(), profile)
+    codec = Codec(constraints.coded, profile)
+    released = constraints.released(codec.released_schema(), profile)
     schema_path = run.workspace.path / SCHEMA
     write_atomic(schema_path, released.to_json().encode())
     evidence = (
         exact_evidence(run).open(formal_guarantee=False)
         if run.recipe.privacy is None
-        else Evidence(
-            fidelity=fitted(
-                constraints.coded, profile, constraints.encode(_head(run, run.recipe.evidence_rows))
-            )
-        )
+        else _noised_evidence(run, codec, constraints)
     )
     evidence_path = run.workspace.path / EVIDENCE
     write_atomic(evidence_path, json.dumps(evidence.to_dict(), ensure_ascii=False).encode())
@@ -783,7 +838,55 @@ def _validate(run: Run) -> tuple[list[Path], dict[str, Any]]:
     checks_path = run.workspace.path / CHECKS
     write_atomic(checks_path, json.dumps([asdict(c) for c in checks], ensure_ascii=False).encode())
     failed = sum(not c.success for c in checks)
-    return [schema_path, evidence_path, checks_path], {"checks": len(checks), "failed": failed}
+    exact = _kept_inside(run, released)
+    return [schema_path, evidence_path, checks_path, *exact], {"checks": len(checks), "failed": failed}
+
+
+def _noised_evidence(run: Run, codec: "Codec", constraints: Constraints) -> "Evidence":
+    """What is known under privacy: synthetic rows beside noised counts, those of the fit and those of the report."""
+    from validation.coarse import Recount
+    from validation.evidence import Evidence
+    from validation.fitted import fitted
+    from validation.noised import PARTS, Drawn, noised
+
+    table = constraints.encode(_head(run, run.recipe.evidence_rows))
+    path = run.workspace.path / RECOUNT
+    figures: Noised | None = None
+    if RECOUNT in run.workspace.records()["fit"].outputs and len(table) >= PARTS:
+        recount, rows = Recount.from_json(path.read_text("utf-8"), codec.layout), codec.encode(table)
+        drawn = [Drawn.of(m, rows) for m in recount.marginals]
+        figures = noised(recount, dict(enumerate(codec.schema.names)), drawn)
+    return Evidence(fidelity=fitted(codec.schema, codec.profile, table), noised=figures)
+
+
+def _kept_inside(run: Run, released: Schema) -> list[Path]:
+    """The exact report of a private run, where the recipe wants one: for the workspace, and read by nothing else."""
+    from validation import report
+    from validation.gates import verdict
+
+    if run.recipe.privacy is None or not run.recipe.privacy.exact_report:
+        return []
+    paths = [run.workspace.path / name for name in (EXACT, EXACT_PAGE)]
+
+    def write(evidence: "Evidence") -> None:
+        found = verdict(
+            evidence.fidelity, (), run.recipe.gate, evidence.attacks,
+            detection=evidence.detection, utility=evidence.utility, fairness=evidence.fairness,
+        )  # fmt: skip
+        page = report.render(
+            title=f"{run.recipe.name}: exact, for the inside alone",
+            evidence=evidence,
+            verdict=found,
+            certificate={"statement": private.EXACT_INSIDE},
+            schema=released,
+            zone="inside",
+        )
+        write_atomic(paths[0], json.dumps(evidence.to_dict(), ensure_ascii=False).encode())
+        write_atomic(paths[1], page.encode())
+
+    exact_evidence(run).keep(write)
+    run.watch.wrote("validate", paths[1])
+    return paths
 
 
 def exact_evidence(run: Run) -> "Exact[Evidence]":
@@ -807,7 +910,7 @@ def _largest_side(run: Run) -> float:
     if isinstance(holdout, str):
         held = facts["holdout_rows"] / max(1, facts["rows"] + facts["holdout_rows"])
     else:
-        held = holdout
+        held = holdout if run.recipe.privacy is None else 0.0
     return float(max(held, 1 - held))
 
 
@@ -853,6 +956,7 @@ def _gate(run: Run) -> tuple[list[Path], dict[str, Any]]:
     found = verdict(
         evidence.fidelity, checks, run.recipe.gate, evidence.attacks,
         detection=evidence.detection, utility=evidence.utility, fairness=evidence.fairness,
+        noised=evidence.noised,
     )  # fmt: skip
     found = replace(found, findings=(*found.findings, *_personal(run.schema)))
     path = run.workspace.path / VERDICT

@@ -6,7 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.recipe import Recipe
-from pipelines.steps import Run, Watch, check, evidence_of, open_run, perform, synthesizer_of, verdict_of
+from pipelines.steps import (
+    Run,
+    Watch,
+    check,
+    evidence_of,
+    learned_rows,
+    open_run,
+    perform,
+    synthesizer_of,
+    verdict_of,
+)
 from pipelines.workspace import write_atomic
 from privacy.errors import GateRefused, RecipeError, UnderstudyError
 from synth.registry import SYNTHESIZERS, resolve, synthesizer
@@ -100,9 +110,10 @@ def _compared(title: str, runs: Sequence[Run], entries: Sequence[Entry]) -> Comp
     fidelity = evidence_of(runs[0]).fidelity
     return Comparison(
         title=title,
-        rows=int(runs[0].workspace.records()["profile"].facts["rows"]),
+        rows=learned_rows(runs[0]),
         entries=tuple(entries),
         shape_ceiling=fidelity.shape_ceiling,
         trend_ceiling=fidelity.trend_ceiling,
         copies_holdout=fidelity.copies_holdout,
+        noised=fidelity.noised,
     )

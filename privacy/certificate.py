@@ -80,6 +80,8 @@ def formal(
     lifetime: Mapping[str, Any],
     audit: Mapping[str, Any] | None,
     versions: Mapping[str, str],
+    exact_report: bool = False,
+    report_rows: str | None = None,
 ) -> dict[str, Any]:
     """The parameters of a formal guarantee, after NIST SP 800-226 and the OpenDP deployments registry.
 
@@ -96,6 +98,8 @@ def formal(
         lifetime: the dataset's budget, and the head of its ledger.
         audit: the last lower bound on epsilon for this configuration, on made-up rows; None where there was none.
         versions: of the packages that account and draw.
+        exact_report: whether an exact report was made inside, which nothing here covers.
+        report_rows: which rows the noised figures are about; None where there are none.
     """
     return {
         "model": "central differential privacy",
@@ -120,10 +124,21 @@ def formal(
             "facts of the schema that were declared, whoever looked at the rows to declare them",
             "the time a run took, and whether it was refused",
             "the run's workspace, which is inside and must stay there",
+            *([_EXACT] if exact_report else []),
         ],
+        "quality_figures": "of what the model was fitted to"
+        if report_rows is None
+        else f"noised and charged, part `report` of the mechanisms: of {report_rows}",
+        "exact_report": exact_report,
         "lifetime": dict(lifetime),
         "audit": None if audit is None else dict(audit),
     }
+
+
+_EXACT = (
+    "an exact report of the private rows, which was made in the workspace because the recipe asked for it: nothing of "
+    "it is published, but whoever read it and changed a recipe by what it says has spent privacy that nobody counted"
+)
 
 
 def with_guarantee(guarantee: Mapping[str, Any]) -> str:
@@ -134,4 +149,9 @@ def with_guarantee(guarantee: Mapping[str, Any]) -> str:
         f"nearly as well if that unit had never been in the table; no probability is changed by more than a factor "
         f"of {math.exp(guarantee['epsilon']):.3g}, but for one chance in {1 / guarantee['delta']:,.0f}. Everything in "
         "it is public by declaration, synthetic, or computed from noised answers that were charged."
+        + (
+            " An exact report of the private rows was made inside, and is not covered: see `not_covered`."
+            if guarantee.get("exact_report")
+            else ""
+        )
     )

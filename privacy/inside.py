@@ -1,9 +1,9 @@
 """Inside: the second door to private rows, for evidence alone.
 
 Evidence has to look at real rows. It comes in by this door, and what it takes out is an `Exact`: a value that
-was computed from rows without noise or charge. An `Exact` stays inside. Only a release that promises nothing
-formal may open one; under a formal guarantee opening it is an error, so that exact evidence cannot slip into
-a release or into a gate's verdict.
+was computed from rows without noise or charge. An `Exact` stays inside, where it may be written down. Only a
+release that promises nothing formal may open one; under a formal guarantee opening it is an error, so that exact
+evidence cannot slip into a release or into a gate's verdict.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,6 +34,10 @@ class Exact(Generic[T]):
                 "publish noised figures instead"
             )
         return self._value
+
+    def keep(self, write: Callable[[T], None]) -> None:
+        """Hands the value to what writes it into the workspace, which is inside; nothing comes back."""
+        write(self._value)
 
 
 class Inside:

@@ -20,6 +20,7 @@ from validation.fidelity import ColumnFidelity, Fidelity
 from validation.gates import Verdict
 from validation.making import citation
 from validation.markup import cut
+from validation.noised import Noised, told
 
 NAME_WIDTH = 80
 """Width at which a name is cut."""
@@ -65,7 +66,7 @@ def render(
         "## How to load it\n\n" + _LOADING,
         "## Columns\n\n" + "\n".join(_columns(schema, fidelity)),
         *_constraints(schema, rows, rejected),
-        "## How faithful it is\n\n" + "\n".join(_quality(fidelity)),
+        "## How faithful it is\n\n" + "\n".join(_quality(evidence)),
         *_useful(evidence),
         _findings(verdict),
         "## What is promised about privacy\n\n" + _privacy(fidelity, certificate, evidence.attacks),
@@ -194,13 +195,29 @@ def _notes(column: Column, measured: ColumnFidelity | None, *, unit: bool) -> It
         yield "lost: " + ", ".join(escape(label, 24) for label, _ in measured.lost[:3])
 
 
-def _quality(fidelity: Fidelity) -> Iterator[str]:
+def _counted_anew(figures: Noised) -> Iterator[str]:
+    held = "held out of training" if figures.held_out else "that the model learned from"
+    yield (
+        f"\nAbout {figures.rows:,} real rows (a noised number) {held} were counted anew, each count ± "
+        f"{figures.noise_std:,.0f} rows of noise, which was taken off again; the 95 % intervals cover noise and "
+        "sampling.\n"
+    )
+    yield "| | Score (noised) | Ceiling |"
+    yield "|---|---:|---:|"
+    for name, score in (("Shapes of columns", figures.shape), ("Trends of pairs", figures.trend)):
+        if score is not None:
+            yield f"| {name} | {told(score)} | {_score(score.ceiling)} |"
+
+
+def _quality(evidence: Evidence) -> Iterator[str]:
+    fidelity = evidence.fidelity
     if fidelity.noised:
         yield (
             f"Column shapes score {_score(fidelity.shape)} of 100, measured on {fidelity.rows_synthetic:,} synthetic "
             "rows against the noised counts that the model was fitted to. Exact figures stay with those who hold the "
             "real table."
         )
+        yield from () if evidence.noised is None else _counted_anew(evidence.noised)
         return
     yield (
         f"Scores from 0 to 100, measured on {fidelity.rows_synthetic:,} synthetic rows against "

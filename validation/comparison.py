@@ -60,6 +60,7 @@ class Comparison:
         shape_ceiling: Column Shapes of held-out rows.
         trend_ceiling: Column Pair Trends of held-out rows.
         copies_holdout: share of held-out rows that equal a training row.
+        noised: whether figures come from noised counts, and the number of rows is one.
     """
 
     title: str
@@ -68,6 +69,7 @@ class Comparison:
     shape_ceiling: float | None
     trend_ceiling: float | None
     copies_holdout: float | None
+    noised: bool = False
 
 
 HEADINGS = ("synthesizer", "fit s", "rows/s", "shapes", "trends", "copies", "verdict")
@@ -114,11 +116,13 @@ def render(comparison: Comparison) -> str:
         title=title,
         heading=comparison.title,
         eyebrow="Synthesizers compared on one split",
-        facts=f"{count}. Shapes and trends are SDMetrics\u2019 scores of 100.",
+        facts=f"About {count}, by a noised count. Shapes are of 100, beside the noised counts that were fitted to."
+        if comparison.noised
+        else f"{count}. Shapes and trends are SDMetrics\u2019 scores of 100.",
         links=(("scores", "Scores"), ("chart", "Chart")),
         main=main,
         footer=element("footer", {}, element("p", {}, "Nothing was published.")),
-        zone="inside",
+        zone="outside" if comparison.noised else "inside",
     )
 
 

@@ -20,6 +20,7 @@ from validation.exposure import sides_of
 from validation.fairness import Fairness, fairness
 from validation.features import Features
 from validation.fidelity import Fidelity, cells_of, measure, one_of_each
+from validation.noised import Noised
 from validation.structure import Structure, structure
 from validation.utility import Utility, utility
 
@@ -35,8 +36,9 @@ class Evidence:
         utility: what it is good for.
         fairness: for whom; None where no column is protected.
         structure: joint counts, coverage, missing patterns, rarity, the calendar.
+        noised: under privacy, how close it is to rows that were counted anew with noise.
 
-    Under privacy all but `fidelity` are None: nothing else is known.
+    Under privacy all but `fidelity` and `noised` are None: nothing else is known.
     """
 
     fidelity: Fidelity
@@ -45,6 +47,7 @@ class Evidence:
     utility: Utility | None = None
     structure: Structure | None = None
     fairness: Fairness | None = None
+    noised: Noised | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values that JSON can hold, without loss."""
@@ -67,6 +70,7 @@ _PARTS: Mapping[str, Any] = {
     "utility": Utility,
     "structure": Structure,
     "fairness": Fairness,
+    "noised": Noised,
 }
 
 

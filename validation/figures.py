@@ -23,6 +23,10 @@ def figures(evidence: Evidence, verdict: Verdict, certificate: Mapping[str, Any]
         certificate: what is promised.
     """
     fidelity, detection = evidence.fidelity, evidence.detection
+    shape = (fidelity.shape, fidelity.shape_ceiling)
+    trend = (fidelity.trend, fidelity.trend_ceiling)
+    if (anew := evidence.noised) is not None:
+        shape, trend = ((None, None) if s is None else (s.value, s.ceiling) for s in (anew.shape, anew.trend))
     return {
         "format": FORMAT,
         "verdict": {
@@ -32,8 +36,8 @@ def figures(evidence: Evidence, verdict: Verdict, certificate: Mapping[str, Any]
             "rules": list(dict.fromkeys(f.rule for f in verdict.findings)),
         },
         "faithful": {
-            "columns": {"score": fidelity.shape, "ceiling": fidelity.shape_ceiling},
-            "pairs": {"score": fidelity.trend, "ceiling": fidelity.trend_ceiling},
+            "columns": {"score": shape[0], "ceiling": shape[1]},
+            "pairs": {"score": trend[0], "ceiling": trend[1]},
             "beside": "noised counts" if fidelity.noised else "training rows",
             "told_apart_auc": None if detection is None else detection.auc.value,
         },

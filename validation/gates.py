@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from validation.expectations import Check
     from validation.fairness import Fairness
     from validation.fidelity import ColumnFidelity, Fidelity
+    from validation.noised import Noised, Score
     from validation.utility import Utility
 
 Level = Literal["critical", "warning"]
@@ -173,9 +174,45 @@ class Measure:
         return self.value <= self.limit
 
 
+Outcome = Literal["pass", "fail", "undecided"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A noised figure, held against its limit: what is lost, and the ends of the interval of that.
+
+    Attributes:
+        rule: shape, trend or association.
+        level: what it means if it fails.
+        columns: what it is about: none for the table, one for a column or a column's pairs, two for a pair.
+        value: what was estimated.
+        low: lower end of its interval.
+        high: upper end of its interval.
+        limit: what is allowed.
+        about: the same in words.
+    """
+
+    rule: str
+    level: Level
+    columns: tuple[str, ...]
+    value: float
+    low: float
+    high: float
+    limit: float
+    about: str
+
+    @property
+    def outcome(self) -> Outcome:
+        """Pass or fail where the whole interval lies on one side of the limit."""
+        return "pass" if self.high <= self.limit else "fail" if self.low > self.limit else "undecided"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A rule that was broken: by which columns, and by how much."""
+    """A rule that was broken, or may be: by which columns, and by how much.
+
+    `undecided` says that a noised figure does not tell whether the rule is broken; then it only warns.
+    """
 
     rule: str
     level: Level
@@ -183,13 +220,15 @@ class Finding:
     message: str
     value: float | None
     limit: float | None
+    undecided: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What the evidence says of a release: the broken rules, critical ones first."""
+    """What the evidence says of a release: broken rules, critical ones first; and how noised figures were judged."""
 
     findings: tuple[Finding, ...]
+    judged: tuple[Judged, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -210,8 +249,9 @@ class Verdict:
     def summary(self) -> str:
         """One line: passed, or the first critical rule with its column."""
         if self.passed:
-            count = len(self.warnings)
-            return "passed" + (f" with {count} warning{'s' * (count > 1)}" if count else "")
+            count, open_ones = len(self.warnings), sum(f.undecided for f in self.warnings)
+            left = f", {open_ones} of them undecided because of noise" if open_ones else ""
+            return "passed" + (f" with {count} warning{'s' * (count > 1)}{left}" if count else "")
         first, more = self.critical[0], len(self.critical) - 1
         where = f" ({', '.join(_plain(c) for c in first.columns[:3])})" if first.columns else ""
         rest = f"; and {more} more" if more else ""
@@ -220,12 +260,17 @@ class Verdict:
     def to_dict(self) -> dict[str, Any]:
         """As plain values that JSON can hold, with `passed` and `summary` for the reader."""
         findings = [{**asdict(f), "columns": list(f.columns)} for f in self.findings]
-        return {"passed": self.passed, "summary": self.summary, "findings": findings}
+        judged = [{**asdict(j), "columns": list(j.columns), "outcome": j.outcome} for j in self.judged]
+        return {"passed": self.passed, "summary": self.summary, "findings": findings, "judged": judged}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Verdict":
         """The inverse of `to_dict`."""
-        return cls(findings=tuple(Finding(**{**f, "columns": tuple(f["columns"])}) for f in data["findings"]))
+        judged = ({k: v for k, v in j.items() if k != "outcome"} for j in data.get("judged", ()))
+        return cls(
+            findings=tuple(Finding(**{**f, "columns": tuple(f["columns"])}) for f in data["findings"]),
+            judged=tuple(Judged(**{**j, "columns": tuple(j["columns"])}) for j in judged),
+        )
 
 
 def verdict(
@@ -237,6 +282,7 @@ def verdict(
     detection: "Detection | None" = None,
     utility: "Utility | None" = None,
     fairness: "Fairness | None" = None,
+    noised: "Noised | None" = None,
 ) -> Verdict:
     """What the evidence says of a release.
 
@@ -248,6 +294,7 @@ def verdict(
         detection: how well trees tell rows apart; None leaves that rule out.
         utility: what models learned; None leaves that rule out.
         fairness: how groups of protected columns fare; None leaves those rules out.
+        noised: under privacy, how close the table is to rows that were counted anew; None leaves those rules out.
     """
     held = measures(fidelity, rules) if fidelity is not None else ()
     held = (*held, *exposures(attacks, rules)) if attacks is not None else held
@@ -256,19 +303,23 @@ def verdict(
     # The same rule for the same columns is said once: of rows and facts, the facts, which come later.
     said = {_what(f): f for f in (_checked(c) for c in checks if not c.success)}
     said |= {_what(f): f for f in (_finding(m) for m in held if not m.holds)}
+    judged = tuple(_judged(noised, rules)) if noised is not None else ()
+    said |= {_what(f): f for f in _judgements(judged)}
     found = [*_worst(said.values())]
     found = [replace(f, level="warning") if f.rule in rules.warn_only else f for f in found]
     order = {rule: at for at, rule in enumerate(CRITICAL)}
     found.sort(key=lambda f: (f.level != "critical", order.get(f.rule, len(order)), -_excess(f)))
     critical = [f for f in found if f.level == "critical"]
-    return Verdict(findings=(*critical, *_shortened([f for f in found if f.level == "warning"])))
+    return Verdict(
+        findings=(*critical, *_shortened([f for f in found if f.level == "warning"])), judged=judged
+    )
 
 
 def _worst(found: Iterable[Finding]) -> Iterator[Finding]:
     """Without the warnings about what is critical already."""
     found = list(found)
     grave = {(f.rule, f.columns) for f in found if f.level == "critical"}
-    yield from (f for f in found if f.level == "critical" or (f.rule, f.columns) not in grave)
+    yield from (f for f in found if f.level == "critical" or f.undecided or (f.rule, f.columns) not in grave)
 
 
 def measures(fidelity: "Fidelity", rules: GateRules) -> tuple[Measure, ...]:
@@ -592,6 +643,73 @@ def _fairness(fairness: "Fairness", rules: GateRules) -> Iterator[Measure]:
             f"however: {gap.rate} for {gap.target!r} by {gap.column!r} differ by {gap.synthetic:.3f}, not "
             f"{gap.real:.3f}; learn longer or with a larger model, or choose another synthesizer",
         )  # fmt: skip
+
+
+def _judged(noised: "Noised", rules: GateRules) -> Iterator[Judged]:
+    """Every noised figure with its limit.
+
+    shape: of the table and each column, at most `shape_points` below its ceiling; a column surely further than
+        `shape_lost` is critical.
+    trend: of the table, of each column's pairs together and of each pair, at most `trend_points` below; warns.
+    association: a column must not surely have lost more than `association_kept` leaves; critical. Asked only where
+        noise does not hide whether there is any association.
+    """
+    if noised.shape is not None:
+        yield _lost("shape", "warning", (), noised.shape, rules.shape_points, "all columns together")
+    if noised.trend is not None:
+        yield _lost("trend", "warning", (), noised.trend, rules.trend_points, "all pairs together")
+    for c in noised.columns:
+        about = (c.name,)
+        grave = _lost("shape", "critical", about, c.shape, rules.shape_lost, f"column {c.name!r}")
+        mild = _lost("shape", "warning", about, c.shape, rules.shape_points, f"column {c.name!r}")
+        yield grave if grave.outcome == "fail" else mild
+        if c.trend is not None:
+            told = f"the pairs of {c.name!r}"
+            yield _lost("trend", "warning", about, c.trend, rules.trend_points, told)
+        if c.kept is not None:
+            yield Judged(
+                rule="association", level="critical", columns=about, value=1 - c.kept.value,
+                low=1 - c.kept.high, high=1 - c.kept.low, limit=1 - rules.association_kept,
+                about=f"the pairs of {c.name!r}",
+            )  # fmt: skip
+    for p in noised.pairs:
+        told = f"{p.first!r} with {p.second!r}"
+        yield _lost("trend", "warning", (p.first, p.second), p.trend, rules.trend_points, told)
+
+
+def _lost(
+    rule: str, level: Level, columns: tuple[str, ...], score: "Score", most: float, about: str
+) -> Judged:
+    return Judged(
+        rule=rule, level=level, columns=columns, value=score.ceiling - score.value,
+        low=score.ceiling - score.high, high=score.ceiling - score.low, limit=most / 100, about=about,
+    )  # fmt: skip
+
+
+def _judgements(judged: Iterable[Judged]) -> Iterator[Finding]:
+    """Each failure by itself; what is undecided is counted, by rule and by how many columns it is about."""
+    judged = list(judged)
+    for j in (j for j in judged if j.outcome == "fail"):
+        yield Finding(
+            rule=j.rule, level=j.level, columns=j.columns, value=j.value, limit=j.limit,
+            message=f"noised figures must not surely lie beyond their limit, however: {j.about} lost between "
+            f"{_percent(j.low)} and {_percent(j.high)} of {_LOST[j.rule]}, of {_percent(j.limit)} that may be lost; "
+            "give the model more epsilon or a larger share, or choose another synthesizer",
+        )  # fmt: skip
+    for rule, number in dict.fromkeys((j.rule, len(j.columns)) for j in judged):
+        alike = [j for j in judged if (j.rule, len(j.columns)) == (rule, number)]
+        left = sorted((j for j in alike if j.outcome == "undecided"), key=lambda j: -j.high)
+        if left:
+            worst = left[0]
+            yield Finding(
+                rule=rule, level="warning", columns=worst.columns, value=worst.high, limit=worst.limit, undecided=True,
+                message=f"noised figures should be decided, however: {len(left)} of {len(alike)} are undecided, of "
+                f"which {worst.about} may have lost most of {_LOST[rule]}, up to {_percent(worst.high)} where "
+                f"{_percent(worst.limit)} may be lost; give the report a larger share, or the release more epsilon",
+            )  # fmt: skip
+
+
+_LOST = {"shape": "the shape", "trend": "the trend", "association": "the association"}
 
 
 def _finding(measure: Measure) -> Finding:

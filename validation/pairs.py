@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from synth.schema import Schema
-from validation.fidelity import Fidelity, PairFidelity
+from validation.evidence import Evidence
+from validation.fidelity import PairFidelity
 from validation.markup import (
     Html,
     cut,
@@ -84,10 +85,12 @@ MAPS = (
 )  # fmt: skip
 
 
-def render(fidelity: Fidelity, schema: Schema, zone: Zone = "outside") -> Html:
-    """The section; under privacy nothing is known of pairs."""
+def render(evidence: Evidence, schema: Schema, zone: Zone = "outside") -> Html:
+    """The section; under privacy nothing exact is known of pairs."""
+    fidelity = evidence.fidelity
     if fidelity.noised:
-        text = "Exact figures of pairs stay inside under privacy, and noised ones were not asked for."
+        anew = "were not asked for" if evidence.noised is None else "stand below: counted anew"
+        text = f"Exact figures of pairs stay inside under privacy, and noised ones {anew}."
         return section("pairs", "Pairs of columns", paragraph(text))
     names = _names(fidelity.pairs, schema)
     if len(names) < 2:

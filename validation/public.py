@@ -42,7 +42,7 @@ def outside(evidence: Evidence, *, at_least: int) -> Evidence:
 
 def said(verdict: Verdict) -> Verdict:
     """The verdict as a release shows it: percentages with one decimal, values with three."""
-    return Verdict(findings=tuple(_finding(f) for f in verdict.findings))
+    return replace(verdict, findings=tuple(_finding(f) for f in verdict.findings))
 
 
 class _Grid:

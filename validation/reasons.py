@@ -25,6 +25,7 @@ from validation.markup import (
     shown_name,
     strength,
 )
+from validation.noised import Noised, told
 from validation.utility import MODELS, Score, Task, Utility
 
 USEFUL = frozenset({"utility", "representation", "fairness"})
@@ -155,6 +156,8 @@ def _lines(lines: Iterable[tuple[Html | str, str, Html | str]]) -> Html:
 def _faithful(evidence: Evidence, said: _Said) -> Html:
     found = evidence.fidelity
     score, ceiling = _mean(found.shape, found.trend), _mean(found.shape_ceiling, found.trend_ceiling)
+    if evidence.noised is not None:
+        return _anew(evidence.noised, found, said)
     if found.noised:
         remark = "Beside the noised counts that the model was fitted to; nothing exact was computed."
         lines = [("Columns", points(found.shape), _worst_column(found.columns))]
@@ -176,6 +179,36 @@ def _faithful(evidence: Evidence, said: _Said) -> Html:
         gauge(score, ceiling),
         _beside(_held_against(score, ceiling)),
         _lines(lines),
+    )
+
+
+def _anew(figures: Noised, found: Fidelity, said: _Said) -> Html:
+    """Of figures for which rows were counted anew, with noise."""
+    held = "rows that were held out" if figures.held_out else "rows that the model learned from"
+    shape, trend = figures.shape, figures.trend
+    values, ceilings = (
+        [getattr(s, of) for s in (shape, trend) if s is not None] for of in ("value", "ceiling")
+    )
+    score, ceiling = (sum(v) / len(v) if v else None for v in (values, ceilings))
+    lines = [
+        (name, told(s), f"noised, by 95 %; ceiling {points(s.ceiling)}")
+        for name, s in (("Columns", shape), ("Pairs of columns", trend))
+        if s is not None
+    ]
+    return _card(
+        "Faithful",
+        said,
+        (points(score), "" if ceiling is None else f"of {points(ceiling)}"),
+        gauge(score, ceiling),
+        _beside(
+            f"Beside {held}, counted anew with noise; the mark is what as many rows of the model's own would score."
+        ),
+        _lines(
+            [
+                *lines,
+                ("As fitted", points(found.shape), "columns beside the noised counts that were fitted to"),
+            ]
+        ),
     )
 
 

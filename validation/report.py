@@ -4,21 +4,32 @@ The page is a pure function of its arguments: no time, no random name, no remote
 a table is hostile: `markup.element` escapes it, and `page` puts all under a policy that loads nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from privacy.attacks import Attacks
 from synth.schema import Schema
-from validation import columns, detection, exposure, fairness, making, pairs, reasons, structure, utility
+from validation import (
+    columns,
+    detection,
+    exposure,
+    fairness,
+    making,
+    noised,
+    pairs,
+    reasons,
+    structure,
+    utility,
+)
 from validation.evidence import Evidence
-from validation.gates import Verdict
+from validation.gates import Judged, Verdict
 from validation.markup import NAME_WIDTH, Html, counted, cut, element, paragraph, section
 from validation.page import Zone, document
 
 _LINKS = (
     ("verdict", "Verdict"), ("findings", "Worries"), ("columns", "Columns"), ("pairs", "Pairs"),
-    ("structure", "Beyond pairs"), ("detection", "Told apart"), ("utility", "Use"), ("fairness", "Groups"),
-    ("attacks", "Attacks"), ("making", "Making"), ("citing", "Citing"),
+    ("noised", "Counted anew"), ("structure", "Beyond pairs"), ("detection", "Told apart"), ("utility", "Use"),
+    ("fairness", "Groups"), ("attacks", "Attacks"), ("making", "Making"), ("citing", "Citing"),
 )  # fmt: skip
 
 
@@ -49,8 +60,8 @@ def render(
         "verdict": reasons.render(evidence, verdict, certificate),
         "findings": reasons.findings(verdict, anchors),
         "columns": columns.render(evidence.fidelity, verdict, schema, anchors),
-        "pairs": pairs.render(evidence.fidelity, schema, zone),
-        **_looked(evidence),
+        "pairs": pairs.render(evidence, schema, zone),
+        **_looked(evidence, verdict.judged),
         "making": making.render(certificate),
         "citing": making.citing(title, certificate),
     }
@@ -68,10 +79,11 @@ def render(
     )
 
 
-def _looked(evidence: Evidence) -> dict[str, Html]:
+def _looked(evidence: Evidence, judged: Sequence[Judged]) -> dict[str, Html]:
     """The sections for which rows were looked at, or, under privacy, why there are none."""
     if evidence.fidelity.noised:
-        return {"utility": _UNSEEN, "attacks": _BOUNDED}
+        anew = {} if evidence.noised is None else {"noised": noised.render(evidence.noised, judged)}
+        return {**anew, "utility": _UNSEEN, "attacks": _BOUNDED}
     fair = {} if evidence.fairness is None else {"fairness": fairness.render(evidence.fairness)}
     return {
         "structure": structure.render(evidence.structure or structure.Structure()),

@@ -18,7 +18,7 @@ from pipelines.init import initialize
 from pipelines.plan import estimate
 from pipelines.private import ledger_at
 from pipelines.recipe import load
-from pipelines.steps import Run, check, open_run, perform, release
+from pipelines.steps import Run, check, evidence_of, learned_rows, open_run, perform, release, verdict_of
 from pipelines.workspace import Record
 from privacy.book import Budget
 from privacy.errors import BudgetRefused, InputError, LedgerError, RecipeError, ReleaseError, SchemaError
@@ -73,7 +73,10 @@ def test_the_certificate_says_what_was_spent_within_one_percent_from_below(done:
     assert (formal["epsilon"], formal["delta"]) == (3.0, 1e-5)
     assert 0.99 * 3 <= formal["spent_epsilon"] <= 3
     assert sum(m["share"] for m in formal["mechanisms"]) == pytest.approx(1, rel=1e-6)
-    assert {m["for"] for m in formal["mechanisms"]} == {"profile", "model"}
+    assert {m["for"] for m in formal["mechanisms"]} == {"profile", "model", "report"}
+    (report,) = (m for m in formal["mechanisms"] if m["for"] == "report")
+    assert report["share"] == pytest.approx(0.05)
+    assert "counted anew" in formal["quality_figures"]
     assert all(m["noise_std"] > 0 for m in formal["mechanisms"])
     assert formal["failure_delta"] == pytest.approx(1e-6)
     assert "epsilon 3" in promised["statement"]
@@ -122,9 +125,20 @@ def test_the_number_of_private_rows_is_told_nowhere(source: Path, tmp_path: Path
     run = opened(source, tmp_path / "a")
     secret = {*run.workspace.records()["ingest"].outputs.values()}
     assert not any({*r.inputs.values(), *r.outputs.values()} & secret for r in watch.records)
-    # The count that is told carries noise, so two releases of the same rows tell two.
-    assert first.rows != again.rows
+    # The count that is told is the profile's, which carries noise, so not all profiles of the same rows tell one. That
+    # noise is about 12 rows, so that two tell the same once in forty times; all six, never in a lifetime.
+    told = {first.rows, again.rows}
+    for name in "cdef":
+        other = opened(source, tmp_path / name)
+        for step in ("ingest", "profile"):
+            perform(other, step)
+        told.add(learned_rows(other))
+    assert first.rows == learned_rows(run)
+    assert len(told) > 1
     assert first.rows == pytest.approx(2_000, rel=0.2)
+    # And whoever reads it is told that it does.
+    assert set(watch.records[1].facts) == {"noised_rows", "charges"}
+    assert first.rows_noised
 
 
 @pytest.mark.parametrize(
@@ -248,7 +262,7 @@ def journal_of(run: Run) -> Path:
 
 
 @pytest.mark.parametrize("settled", [True, False])
-@pytest.mark.parametrize("part", ["profile", "model"])
+@pytest.mark.parametrize("part", ["profile", "model", "report"])
 def test_a_journal_that_is_gone_gives_nothing_back_and_is_not_drawn_anew(
     source: Path, tmp_path: Path, settled: bool, part: str
 ) -> None:
@@ -331,7 +345,7 @@ def test_fewer_rows_may_be_learned_from_and_as_many_as_there_are_released(
     schema = tmp_path / "schema.yaml"
     schema.write_text(schema.read_text("utf-8") + "\nunits_about: 2000\n", "utf-8")
     out = release(run)
-    assert run.workspace.records()["profile"].facts["rows"] == pytest.approx(500, rel=0.4)
+    assert learned_rows(run) == pytest.approx(500, rel=0.4)
     assert out.rows == pytest.approx(2_000, rel=0.4)
 
 
@@ -377,6 +391,127 @@ def test_a_damaged_journal_stops_the_run_and_says_what_to_do(source: Path, tmp_p
     next(iter((journal_of(run) / "profile").glob("*.json"))).write_text("{}")
     with pytest.raises(ReleaseError, match="release anew"):
         perform(run, "profile")
+
+
+# ----------------------------------------------------------------------------------------------- noised figures
+
+
+def test_the_page_holds_noised_figures_with_intervals_that_were_charged(done: tuple[Run, Path]) -> None:
+    run, folder = done
+    figures = evidence_of(run).noised
+    assert figures is not None
+    assert not figures.held_out
+    learned = {c.name for c in run.schema if c.learned}
+    assert {c.name for c in figures.columns} <= learned
+    assert len(figures.columns) >= 8
+    assert all(s.low <= s.value <= s.high for s in (figures.shape, figures.trend) if s is not None)
+    page = (folder / "report.html").read_text("utf-8")
+    assert "Counted anew, with noise" in page
+    assert "noised number" in page
+    assert "Score (noised)" in (folder / "README.md").read_text("utf-8")
+    outcomes = {j.outcome for j in verdict_of(run).judged}
+    assert outcomes <= {"pass", "fail", "undecided"}
+    assert outcomes
+
+
+def test_a_report_without_a_share_asks_nothing_and_shows_what_was_fitted_to(
+    source: Path, tmp_path: Path
+) -> None:
+    run = opened(source, tmp_path, privacy={**PRIVACY, "shares": {"report": 0}})
+    assert "report 0%: no noised figures" in estimate(run).privacy
+    folder = release(run).release
+    formal = certificate_of(folder)["formal_guarantee"]
+    assert {m["for"] for m in formal["mechanisms"]} == {"profile", "model"}
+    assert formal["spent_epsilon"] >= 0.99 * 3
+    assert formal["quality_figures"] == "of what the model was fitted to"
+    assert evidence_of(run).noised is None
+    assert "noised counts that the model was fitted to" in (folder / "report.html").read_text("utf-8")
+
+
+def test_the_answer_is_replayed_byte_for_byte_at_no_new_charge(source: Path, tmp_path: Path) -> None:
+    run = opened(source, tmp_path)
+    for name in ("ingest", "profile", "fit"):
+        perform(run, name)
+    journal, recount = bytes_of(journal_of(run)), (run.workspace.path / "recount.json").read_bytes()
+    assert len(private.charges_of(run, "report")) == 1
+    forget(run, "fit")
+    (run.workspace.path / "recount.json").unlink()
+    perform(run, "fit")
+    assert (run.workspace.path / "recount.json").read_bytes() == recount
+    assert bytes_of(journal_of(run)) == journal
+    # Another validation, for instance by a newer Understudy, asks nothing.
+    for name in ("sample", "validate"):
+        perform(run, name)
+    forget(run, "validate")
+    perform(run, "validate")
+    assert bytes_of(journal_of(run)) == journal
+
+
+def test_what_one_row_has_alone_is_no_cell_of_the_question(done: tuple[Run, Path]) -> None:
+    run, _ = done
+    text = (run.workspace.path / "recount.json").read_text("utf-8")
+    assert RARE not in text
+    assert RARE not in json.dumps(evidence_of(run).to_dict())
+
+
+def test_held_out_rows_are_counted_where_there_are_some(source: Path, tmp_path: Path) -> None:
+    write_table(tmp_path / "held.csv", rows=1_500, seed=7)
+    run = opened(source, tmp_path, holdout="held.csv")
+    folder = release(run).release
+    figures = evidence_of(run).noised
+    assert figures is not None
+    assert figures.held_out
+    assert figures.rows == pytest.approx(1_500, rel=0.2)
+    formal = certificate_of(folder)["formal_guarantee"]
+    assert "has not learned from" in formal["quality_figures"]
+    # What is held out is charged as if it were not: somebody may be on both sides.
+    assert formal["spent_epsilon"] >= 0.99 * 3
+    assert "if the holdout has as many rows" not in estimate(run).privacy
+
+
+def test_the_plan_says_what_noise_will_hide(source: Path, tmp_path: Path) -> None:
+    run = opened(source, tmp_path)
+    assert "set `units_about`" in estimate(run).privacy
+    schema = tmp_path / "schema.yaml"
+    text = schema.read_text("utf-8")
+    schema.write_text(text + "\nunits_about: 2000\n", "utf-8")
+    told = estimate(run).privacy
+    assert "report 5%" in told
+    assert "too noisy to decide: shapes" in told
+    schema.write_text(text + "\nunits_about: 90000\n", "utf-8")
+    assert "too noisy" not in estimate(run).privacy
+
+
+@pytest.mark.parametrize("holdout", [0.2, "held.csv"])
+def test_an_exact_report_stays_inside_and_the_certificate_says_that_there_is_one(
+    source: Path, tmp_path: Path, holdout: float | str
+) -> None:
+    write_table(tmp_path / "held.csv", rows=600, seed=7)
+    run = opened(source, tmp_path, privacy={**PRIVACY, "exact_report": True}, holdout=holdout)
+    assert "exact report" in estimate(run).privacy
+    out = release(run)
+    promised = certificate_of(out.release)
+    assert promised["formal_guarantee"]["exact_report"] is True
+    assert any("exact report" in line for line in promised["formal_guarantee"]["not_covered"])
+    assert "exact report" in promised["statement"]
+    assert out.exact_report is not None
+    exact = json.loads((run.workspace.path / "exact-evidence.json").read_text("utf-8"))
+    train, held = exact["fidelity"]["rows_train"], exact["fidelity"]["rows_holdout"]
+    assert (train, held) == (2_000, 0 if holdout == 0.2 else 600)
+    # Nothing of it is outside: neither a file nor a figure.
+    files = bytes_of(out.release)
+    assert not any("exact" in name for name in files)
+    figures = [repr(v).encode() for v in (exact["fidelity"]["shape"], exact["fidelity"]["trend"])]
+    assert all(len(f) > 10 for f in figures)
+    assert not any(f in data for f in figures for data in files.values())
+    assert (run.workspace.path / "exact-report.html").exists()
+
+
+def test_nothing_exact_is_computed_unless_it_was_asked_for(done: tuple[Run, Path]) -> None:
+    run, folder = done
+    assert not list(run.workspace.path.glob("exact*"))
+    assert certificate_of(folder)["formal_guarantee"]["exact_report"] is False
+    assert "exact report" not in certificate_of(folder)["statement"]
 
 
 # ----------------------------------------------------------------------------------------------- units

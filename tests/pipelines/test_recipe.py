@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from pipelines.commands import Changes
-from pipelines.recipe import Privacy, Recipe, load, resolve_input, slug
+from pipelines.recipe import Privacy, Recipe, Shares, load, resolve_input, slug
 from privacy.errors import RecipeError
 from synth.schema import Schema
 
@@ -325,6 +325,10 @@ def test_the_published_json_schema_takes_what_the_recipe_takes() -> None:
         ({"epsilon": 1, "delta": math.nan}, "delta"),
         ({"epsilon": 1, "delta": 1e-6, "max_rows_per_unit": 0}, "max_rows_per_unit"),
         ({"epsilon": 1, "delta": 1e-6, "shares": {"profile": 0.5, "model": 0.6}}, "shares must make 1"),
+        ({"epsilon": 1, "delta": 1e-6, "shares": {"report": -0.1}}, "report"),
+        ({"epsilon": 1, "delta": 1e-6, "shares": {"report": "5 %"}}, "report"),
+        ({"epsilon": 1, "delta": 1e-6, "shares": {"model": 0.97}}, "profile"),
+        ({"epsilon": 1, "delta": 1e-6, "exact_report": "yes"}, "exact_report"),
         ({"epsilon": 1, "delta": 1e-6, "lifetime": {"epsilon": 1}}, "delta"),
         ({"epsilon": 1, "delta": 1e-6, "noise": 3}, "noise"),
     ],
@@ -332,3 +336,25 @@ def test_the_published_json_schema_takes_what_the_recipe_takes() -> None:
 def test_a_budget_that_is_none_is_refused(privacy: dict[str, Any], said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         parse(yaml.safe_dump({**MINIMAL, "privacy": privacy}))
+
+
+@pytest.mark.parametrize(
+    ("said", "parts"),
+    [
+        ({}, (0.285, 0.665, 0.05)),
+        ({"report": 0}, (0.3, 0.7, 0)),
+        ({"report": 0.2}, (0.24, 0.56, 0.2)),
+        ({"profile": 0.3, "model": 0.7}, (0.3, 0.7, 0)),
+        ({"profile": 0.3, "model": 0.6}, (0.3, 0.6, 0.05)),
+        ({"profile": 0.3, "model": 0.68}, (0.3, 0.68, 0.02)),
+        ({"profile": 0.4}, (0.4, 0.55, 0.05)),
+        ({"model": 0.5}, (0.45, 0.5, 0.05)),
+        ({"profile": 0.4, "report": 0.1}, (0.4, 0.5, 0.1)),
+    ],
+)
+def test_shares_that_are_not_said_follow_from_those_that_are(
+    said: dict[str, float], parts: tuple[float, float, float]
+) -> None:
+    found = Shares.model_validate(said)
+    assert (found.profile, found.model, found.report) == pytest.approx(parts)
+    assert Shares.model_validate(found.model_dump()) == found

@@ -39,3 +39,9 @@ def test_neither_the_sealed_value_nor_its_refusal_prints_what_is_inside(secret: 
 def test_a_refused_leak_ends_the_command_with_a_failure() -> None:
     assert issubclass(LeakRefused, UnderstudyError)
     assert LeakRefused.exit_code == 1
+
+
+def test_what_is_kept_inside_comes_back_to_nobody() -> None:
+    written: list[float] = []
+    assert look().keep(written.append) is None  # type: ignore[func-returns-value]
+    assert written == [look().open(formal_guarantee=False)]
