@@ -318,7 +318,16 @@ def test_release_prints_one_json_object_and_resume_the_same(here: Path, call: Ca
     assert code == 0, err
     said = json.loads(out)
     assert out.count("\n") == 1
-    assert set(said) == {"release", "run", "verdict", "rows", "seconds", "again"}
+    assert set(said) == {
+        "release",
+        "run",
+        "verdict",
+        "rows",
+        "seconds",
+        "again",
+        "rows_noised",
+        "exact_report",
+    }
     assert not said["again"]
     assert Path(said["release"]).parent == here / "out" / "mine"
     assert (Path(said["run"]) / "run.json").exists()

@@ -42,6 +42,8 @@ def run_of(folder: Path, *, units_about: int | None = ROWS, **options: object) -
         "synthesizer": "vae",
         "options": {"layers": [16], "latent": 4, "epochs": 4, "batch_rows": 100, "components": 4, **options},
         "privacy": {"epsilon": 8.0, "delta": 1e-5},
+        # So few steps teach nothing of how the two columns depend on each other, and the noised figures show it.
+        "gate": {"warn_only": ["association", "shape"]},
     }
     (folder / "schema.yaml").write_text(yaml.safe_dump(schema))
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
