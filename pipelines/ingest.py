@@ -11,6 +11,7 @@ What a person should know of the reading, besides what `delimited` does:
 """
 
 import hashlib
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -38,11 +39,16 @@ from pipelines.query import Query, common_type, database_file, file_query, from_
 from pipelines.reference import check_address, is_address, label_of
 from pipelines.source import BLOCK_BYTES, COMPRESSED, Source, compressed, keys_of, opened, reading
 from privacy.errors import InputError, RecipeError, RowError
+from synth.images import holds_images, is_image_type
 from synth.infer import plain_type, to_plain
 from synth.keys import NOT_CONVERTED, is_text
+from synth.schema import IMAGE
 
 _SUFFIXES = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".pq": "parquet"}
 _PARQUET = b"PAR1"
+
+IMAGES_AT_ONCE = 1024
+"""Rows with bytes, which may be images, that are read at a time."""
 
 
 Table = Source | Query
@@ -488,7 +494,7 @@ def _parquet_types(source: Source) -> pa.Schema:
     fields: dict[str, pa.Field] = {}
     for file in source.files:
         for found in _parquet_schema(source, file):
-            field = pa.field(found.name, plain_type(found.type), found.nullable)
+            field = pa.field(found.name, _type_of(source, file, found), found.nullable)
             known = fields.get(field.name, field)
             merged = _common_type(known.type, field.type)
             if merged is None:
@@ -499,6 +505,17 @@ def _parquet_types(source: Source) -> pa.Schema:
             fields[field.name] = pa.field(field.name, merged, known.nullable or field.nullable)
     fields |= {name: pa.field(name, _key_type(source, name)) for name in source.keys}
     return pa.schema([fields[name] for name in source.columns])
+
+
+def _type_of(source: Source, file: Path, field: pa.Field) -> pa.DataType:
+    """The type of a column; one of bytes is of images if its first value begins as one."""
+    if not is_image_type(field.type):
+        return plain_type(field.type)
+    with reading(source.name_of(file)), pq.ParquetFile(file, buffer_size=BLOCK_BYTES) as parquet:
+        blocks = parquet.iter_batches(batch_size=16, columns=[field.name])
+        found = (holds_images(block.column(0)) for block in itertools.islice(blocks, 64))
+        shown = next((f for f in found if f is not None), field.type == IMAGE)
+    return IMAGE if shown else pa.string()
 
 
 def _key_type(source: Source, name: str) -> pa.DataType:
@@ -520,7 +537,9 @@ def _common_type(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
 def _parquet_blocks(source: Source, file: Path) -> Iterator[pa.RecordBatch]:
     # buffer_size: without it a whole row group is read at once, which may be the whole file.
     with reading(source.name_of(file)), pq.ParquetFile(file, buffer_size=BLOCK_BYTES) as parquet:
-        yield from parquet.iter_batches(batch_size=rows_at_once(len(source.columns) or 1))
+        wide = any(is_image_type(f.type) for f in parquet.schema_arrow)
+        rows = IMAGES_AT_ONCE if wide else rows_at_once(len(source.columns) or 1)
+        yield from parquet.iter_batches(batch_size=rows)
 
 
 # ------------------------------------------------------------------------------------------------- conversion

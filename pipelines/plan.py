@@ -98,7 +98,7 @@ def estimate(run: Run) -> Plan:
         columns=len(schema),
         learned_columns=learned,
         rows=None if secret and recipe.rows == "source" else released,
-        synthesizer=synthesizer_of(recipe),
+        synthesizer=synthesizer_of(recipe, run.stated),
         seconds=_seconds(run, rows, fitted, released),
         memory_bytes=memory_of(run, rows),
         privacy=_privacy(run, schema),
@@ -157,7 +157,7 @@ STEP_BATCH = 500
 def _seconds(run: Run, rows: int, fitted: int, released: int) -> dict[str, float]:
     """Seconds of each step on two cores of 2020s make: measured on 10 to 80 columns, good to a factor 2."""
     recipe, schema = run.recipe, run.schema
-    name, cells = synthesizer_of(recipe), len(schema) / 1e6
+    name, cells = synthesizer_of(recipe, run.stated), len(schema) / 1e6
     evidence = min(rows, recipe.evidence_rows)
     attacks = 9 * min(1, evidence / 32_768) ** 1.5 * (0.5 + len(schema) / 30)
     # The two-sample test, and two models for two targets.

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from privacy.errors import InputError
-from synth.schema import IMAGE, Picture
+from synth.schema import IMAGE, REPLACED, Picture, Schema
 
 NOTE = "Synthetic image made by Understudy; it shows nothing that exists."
 """The text chunk `Comment` of every image that is made."""
@@ -47,6 +47,9 @@ _BEGINNINGS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*")
 _UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, TypeError, Image.DecompressionBombError, Warning)
 """What Pillow raises on broken files."""
 
+GREY = ("1", "L", "LA", "I;16", "I;16L", "I;16B", "I")
+"""Pillow's modes without colour."""
+
 _DEEP = ("I;16", "I;16L", "I;16B", "I")
 
 
@@ -67,13 +70,12 @@ def _is_bytes(type: pa.DataType) -> bool:
     return bool(pa.types.is_binary(type) or pa.types.is_large_binary(type) or str(type) == "binary_view")
 
 
-def holds_images(array: pa.Array) -> bool:
-    """Whether the first value that is there begins as an image."""
+def holds_images(array: pa.Array) -> bool | None:
+    """Whether the first value that is there begins as an image; None where there is none."""
     if not is_image_type(array.type):
         return False
-    content = _content(array)
-    first = next((v for v in content if v.is_valid), None)
-    return first is not None and looks_like_image(first.as_py()[:16])
+    first = next((v for v in _content(array) if v.is_valid), None)
+    return None if first is None else looks_like_image(first.as_py()[:16])
 
 
 def as_images(array: pa.Array) -> pa.StructArray:
@@ -217,6 +219,27 @@ def images(
         fields=list(IMAGE),
         mask=pa.array(gone),
     )
+
+
+def unseen(schema: Schema) -> Schema:
+    """The schema as evidence that knows no images sees it: of an image, whether it is there."""
+    columns = [
+        c.model_copy(update={"kind": "text", "type": "string", "action": "replace", "image": None})
+        if c.image
+        else c
+        for c in schema
+    ]
+    return schema if not schema.images else schema.model_copy(update={"columns": tuple(columns)})
+
+
+def without_pixels(table: pa.Table, schema: Schema) -> pa.Table:
+    """A table as `unseen` has it."""
+    for column in schema.images:
+        i = table.schema.get_field_index(column.name)
+        gone = missing(table.column(column.name))
+        word = pa.array([REPLACED]).take(pa.array(np.zeros(len(table), np.int64), mask=gone))
+        table = table.set_column(i, pa.field(column.name, pa.string(), column.nullable), word)
+    return table
 
 
 def _png(values: NDArray[np.uint8], about: PngInfo) -> bytes:
