@@ -684,6 +684,9 @@ def sample_shard(run: Run, number: int, rows: int) -> Path:
         "model_digest": digest,
         "privacy": promise_of(run.recipe),
     }
+    if run.schema.images:
+        shown = {c.name: {"_type": "Image"} for c in run.schema.images}
+        about["huggingface"] = json.dumps({"info": {"features": shown}})
     path = shard_path(run, number)
     part = path.with_name(f".{path.name}.part")
     with pq.ParquetWriter(part, model.schema.arrow.with_metadata(about), compression="zstd") as writer:

@@ -60,7 +60,12 @@ class Options(BaseModel):
     by: str | None = Field(
         None, description="column whose values the strata are; none: the one that explains most"
     )
-    passes: int = Field(3, ge=1, le=100, description="passes over the rows at each number of components")
+    passes: int | None = Field(
+        None,
+        ge=1,
+        le=100,
+        description="over the rows at each number of components; none: 3 of many, 10 of few",
+    )
     shrinkage: float = Field(
         20.0, gt=0, le=1e6, description="rows that the pooled covariance counts in each component"
     )
@@ -616,8 +621,9 @@ def _grown(
 ) -> Iterator[Parameters]:
     """Fits one component for each stratum, then about twice as many again and again, `most` at last."""
     parameters = _one_each(space)
+    passes = options.passes or int(np.clip(ROWS_SEEN / max(1.0, space.layout.rows), 3, 10))
     while True:
-        for _ in range(options.passes):
+        for _ in range(passes):
             moments = _Moments(space, parameters)
             answer = curator.sum(moments, split=split)
             parameters = _maximize(space, moments.entries, parameters, answer.value, options)
@@ -627,6 +633,10 @@ def _grown(
         if cut.components == parameters.components:
             return
         parameters = cut
+
+
+ROWS_SEEN = 150_000
+"""Rows that are looked at, in all passes at one number of components, before fewer passes than ten are made."""
 
 
 def _one_each(space: Space) -> Parameters:
@@ -731,18 +741,42 @@ def _cut(space: Space, parameters: Parameters, number: int) -> Parameters:
     log_weights = columns.log_weights.clone()
     log_weights[chosen] -= math.log(2)
     doubled = torch.cat([torch.arange(parameters.components), chosen])
+    halves = gmm.Parameters(
+        log_weights=log_weights[doubled],
+        log_tables=columns.log_tables[:, doubled],
+        means=columns.means[:, doubled],
+        stds=columns.stds[:, doubled],
+    )
+    touched = torch.cat([chosen, torch.arange(parameters.components, len(doubled))])
+    halves = _tied(space, _apart(space.layout, halves, touched.numpy()), parameters.strata[doubled])
     return Parameters(
-        columns=gmm.Parameters(
-            log_weights=log_weights[doubled],
-            log_tables=columns.log_tables[:, doubled],
-            means=columns.means[:, doubled],
-            stds=columns.stds[:, doubled],
-        ),
+        columns=halves,
         means=torch.cat([means, (parameters.means + away.float())[chosen]]),
         factors=torch.cat([lower, factors]),
         strata=parameters.strata[doubled],
     )
 
+
+def _apart(layout: Layout, columns: gmm.Parameters, touched: NDArray[np.int64]) -> gmm.Parameters:
+    """Components of which those that were cut lean towards values that they hold, so that halves differ in all columns.
+
+    Halves that only differ in images would never tell other columns apart.
+    """
+    rng = np.random.default_rng([len(columns.log_weights), len(touched)])
+    tables, means = columns.log_tables.double().exp(), columns.means.clone()
+    for field, offset in zip(layout.fields, layout.offsets, strict=True):
+        table = tables[offset : offset + field.states].numpy()
+        own = table[:, touched]
+        leaning = from_tables(rng, own, np.arange(len(touched)))
+        table[:, touched] = (1 - LEANING) * own / own.sum(0)
+        table[leaning, touched] += LEANING
+    shifts = torch.from_numpy(rng.standard_normal((len(means), len(touched)), np.float32))
+    means[:, touched] += LEANING * shifts * columns.stds[:, touched]
+    return replace(columns, log_tables=tables.clamp(min=1e-12).log().float(), means=means)
+
+
+LEANING = 0.3
+"""How far the halves of a component lean to one value of each column."""
 
 LEAST_ROWS = 20.0
 """Rows of a component at least after a cut."""

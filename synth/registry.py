@@ -192,7 +192,7 @@ def check_images(name: str, schema: Schema) -> None:
         )
     if not schema.images and name in IMAGES:
         raise RecipeError(
-            f"a synthesizer of images needs a column of images, however: {name} has none; choose another"
+            f"a synthesizer of images needs a column of images, however: the table of {name} has none; choose another"
         )
 
 
