@@ -312,6 +312,8 @@ def evaluate(
 def export(release: Path, out: Path, /, *, force: Flag = False, json: Flag = False) -> None:
     """Write the rows of a release as CSV; texts that a spreadsheet would take for formulas get an apostrophe.
 
+    Images go into a folder beside it.
+
     Args:
         release: the folder of the release.
         out: the CSV file to write; called .csv.gz, .csv.bz2 or .csv.zst it is packed.
