@@ -115,7 +115,7 @@ def init(
         data: CSV or Parquet, a file or a folder; or a SQLite or DuckDB file, or the address of a database, in which
             secrets are written as ${env:NAME} or ${prefect:BLOCK}.
         query: what a database is asked: a SELECT.
-        example: write a real table to try instead: flights.
+        example: write a real table to try instead: flights, or digits with images.
         blind: names and kinds only; nothing is taken from the rows.
         sdv_metadata: SDV metadata JSON that says the kinds.
         sdv_constraints: JSON of SDV's constraints, as get_constraints of SDV 2 writes it.
@@ -127,7 +127,9 @@ def init(
 
     here = Path.cwd()
     if (data is None) == (example is None):
-        raise UsageError("init needs a table or --example flights, however: it got both or neither; give one")
+        raise UsageError(
+            "init needs a table or --example flights (or digits), however: it got both or neither; give one"
+        )
     check_targets(here, force=force)
     source = str(write_example(example, here, force=force)) if example is not None else data
     assert source is not None

@@ -147,6 +147,12 @@ STEP_SECONDS = {"vae": 0.005, "ctgan": 0.02, "sdv-ctgan": 0.02, "sdv-tvae": 0.01
 """Seconds of a network's step for twenty columns."""
 
 
+IMAGE_SECONDS = 1.0e-3
+"""Seconds that `image-mixture` takes for a row, its search for a size included."""
+
+PNG_SECONDS = 1.0e-4
+"""Seconds that it takes to decode or to encode a small image."""
+
 PRIVATE_STEP = 2.0
 """What a step with clipped and noised gradients takes, in steps without."""
 
@@ -178,11 +184,15 @@ def _seconds(run: Run, rows: int, fitted: int, released: int) -> dict[str, float
     else:
         visits = max(visits_of(fitted, len(schema), 30), FEWEST_STEPS * STEP_ROWS)
         fit = FIT_SECONDS.get(name, max(FIT_SECONDS.values())) * visits * cells
+    numbers = sum(c.image.size for c in schema if c.image is not None)
+    if numbers:
+        # Each row is looked at some thirty times in all, by its code; pixels are decoded, and encoded as PNG.
+        fit = IMAGE_SECONDS * fitted * (1 + numbers / 2000)
     return {
         "ingest": 0.2 + 0.1 * rows * cells,
-        "profile": 0.1 + 0.25 * rows * cells,
+        "profile": 0.1 + 0.25 * rows * cells + PNG_SECONDS * fitted * bool(numbers),
         "fit": 1.0 + fit,
-        "sample": 0.1 + 0.3 * released * cells,
+        "sample": 0.1 + 0.3 * released * cells + 2 * PNG_SECONDS * released * bool(numbers),
         "validate": 2.0 + 2.5 * evidence * cells + 0.0022 * len(schema) ** 2 + attacks + models,
         "gate": 0.1,
         "publish": 0.3 + 0.05 * released * cells,

@@ -1,11 +1,11 @@
 """image-mixture: a mixture over images and all other columns, in the space of a linear code.
 
-An image x, in [0, 1], is m + V z + e: its code z has d numbers, and V has orthonormal columns, the directions in
+An image x, in [0, 1], is taken for m + V z: its code z has d numbers, and V has orthonormal columns, the directions in
 which images vary most (principal components, found by subspace iteration: Halko, Martinsson & Tropp 2011, arXiv
 0909.4061, §4.5). Rows have one hidden component k. Given it the columns are independent, as in `synth.gmm`, and the
-code is Gaussian with a full covariance: N(μₖ, Σₖ). What is left, e, is orthogonal to V; it is Gaussian, and its
-variance differs between pixels and strata, not between components. So it says nothing of the component, and what
-depends on a condition is exact: given columns choose components, given images do by their codes.
+code is Gaussian with a full covariance: N(μₖ, Σₖ). What a code leaves of an image is lost: drawn as noise, it makes
+images worse. Given columns choose components, and given images do by their codes, so conditions are exact. The density
+of an image is that of its code.
 
 Where a column explains much of how images differ (a label, mostly), each component belongs to one of its states, its
 stratum. Components grow: from one in each stratum, each is cut in two along its longest axis, expectation maximization
@@ -159,10 +159,9 @@ class ImageMixture:
     private = False
     options = Options
 
-    def __init__(self, space: Space, parameters: Parameters, residues: Tensor) -> None:
+    def __init__(self, space: Space, parameters: Parameters) -> None:
         self._space = space
         self._parameters = parameters
-        self._residues = residues
         self._columns = gmm.Gmm(space.layout, parameters.columns)
         self._scorer = _Scorer(space, parameters)
 
@@ -197,8 +196,7 @@ class ImageMixture:
         space = Space(layout=layout, code=code, by=_strata(curator, layout, code, chosen.by))
         most = chosen.components or _best_number(curator, space, chosen)
         *_, parameters = _grown(curator, space, chosen, most, split="train")
-        residues = _residues(curator, space)
-        return cls(space, parameters, residues)
+        return cls(space, parameters)
 
     def draw(
         self, rows: int, rng: np.random.Generator, *, given: Encoded | None = None, present: bool = False
@@ -240,7 +238,6 @@ class ImageMixture:
             "strata": p.strata,
             "image_mean": self._space.code.mean,
             "basis": self._space.code.basis,
-            "residues": self._residues,
             "by": torch.tensor(self._space.by),
         }
 
@@ -266,7 +263,6 @@ class ImageMixture:
             "code_means": (components, size),
             "code_factors": (components, size, size),
             "strata": (components,),
-            "residues": (space.strata, layout.pixels),
         }
         for name, shape in expected.items():
             if tuple(tensors[name].shape) != shape:
@@ -277,7 +273,7 @@ class ImageMixture:
             factors=tensors["code_factors"],
             strata=tensors["strata"],
         )
-        return cls(space, parameters, tensors["residues"])
+        return cls(space, parameters)
 
     def _posterior(self, given: Encoded, *, present: bool) -> Floats:
         """Probability of each component given what is known: float64 (n, K)."""
@@ -294,10 +290,7 @@ class ImageMixture:
         for k in np.unique(component):
             own = torch.from_numpy(np.flatnonzero(component == k))
             codes[own] = p.means[k] + codes[own] @ p.factors[k].T
-        noise = torch.from_numpy(rng.standard_normal((len(component), len(code.mean)), np.float32))
-        noise *= self._residues[p.strata[torch.from_numpy(component)]].sqrt()
-        noise -= (noise @ code.basis) @ code.basis.T
-        values = code.mean + codes @ code.basis.T + noise
+        values = code.mean + codes @ code.basis.T
         return (values * 255).round_().clamp_(0, 255).to(torch.uint8).numpy()
 
 
@@ -461,40 +454,6 @@ class _Means:
         hot[:, -1] = 1.0
         values = torch.cat([torch.ones(len(codes), 1), (codes**2).sum(1, keepdim=True), codes], 1)
         return _Products(hot * there, values)
-
-
-def _residues(curator: Curator, space: Space) -> Tensor:
-    """The variance of each pixel that codes leave, in each stratum: float32 (strata, P)."""
-    numbers = space.layout.pixels
-    found = curator.sum(_Left(space)).value.reshape(space.strata, 1 + numbers)
-    whole = found.sum(0)
-    usual = whole[1:] / max(whole[0], 1.0)
-    return torch.from_numpy((found[:, 1:] + PRIOR_ROWS * usual) / (found[:, :1] + PRIOR_ROWS)).float()
-
-
-PRIOR_ROWS = 20.0
-"""Rows that count in a stratum for what is so in all."""
-
-
-class _Left:
-    """Σ of (1, e²) over what codes leave of images, in each stratum."""
-
-    def __init__(self, space: Space) -> None:
-        self._space = space
-        self.size = space.strata * (1 + space.layout.pixels)
-        self.bound = math.sqrt(1 + space.layout.pixels)
-
-    def of(self, batch: Batch) -> _Products:
-        """What these rows add."""
-        there, images = _shown(batch, self._space.layout)
-        code = self._space.code
-        centred = images - code.mean
-        left = centred - (centred @ code.basis) @ code.basis.T
-        strata = torch.from_numpy(self._space.strata_of(np.asarray(batch.columns["states"])))
-        hot = torch.zeros(len(strata), self._space.strata)
-        known = strata >= 0
-        hot[known, strata[known]] = 1.0
-        return _Products(hot * there, torch.cat([torch.ones(len(left), 1), left**2], 1))
 
 
 # ------------------------------------------------------------------------------------------------ expectation
@@ -715,6 +674,9 @@ def _maximize(
         strata=before.strata,
     )
 
+
+PRIOR_ROWS = 20.0
+"""Rows that what is usual in all strata counts in each."""
 
 FLOOR = 1e-3
 """Smallest variance of a component along any axis, in mean variances within components."""

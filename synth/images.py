@@ -200,7 +200,11 @@ def _in_size(image: Image.Image, picture: Picture) -> Image.Image:
 
 
 def images(
-    values: NDArray[np.uint8], *, absent: NDArray[np.bool_] | None = None, first_row: int = 0
+    values: NDArray[np.uint8],
+    *,
+    absent: NDArray[np.bool_] | None = None,
+    first_row: int = 0,
+    note: str | None = NOTE,
 ) -> pa.StructArray:
     """Pixels as a column of PNGs that say that they are synthetic, with names that are made up.
 
@@ -208,12 +212,14 @@ def images(
         values: uint8 (n, height, width, channels).
         absent: bool (n,): which cells have no image.
         first_row: number of the first row, from which names follow.
+        note: what each says in a text chunk; None says nothing, for images that are real.
     """
     gone = np.zeros(len(values), np.bool_) if absent is None else absent
     about = PngInfo()
-    about.add_text("Comment", NOTE)
+    if note is not None:
+        about.add_text("Comment", note)
     content = [None if g else _png(v, about) for v, g in zip(values, gone, strict=True)]
-    names = [None if g else f"synthetic-{first_row + i:09d}.png" for i, g in enumerate(gone)]
+    names = [None if g else f"{first_row + i:09d}.png" for i, g in enumerate(gone)]
     return pa.StructArray.from_arrays(
         [pa.array(content, pa.binary()), pa.array(names, pa.string())],
         fields=list(IMAGE),

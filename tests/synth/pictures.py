@@ -36,7 +36,7 @@ def with_pictures(table: pa.Table, *, seed: int, missing: float = 0.0) -> pa.Tab
     rng = np.random.default_rng(seed)
     which = table.column("team").to_pandas().map({"a": 0, "b": 1, "c": 2}).to_numpy().astype(np.int64)
     absent = rng.random(len(table)) < missing
-    return table.append_column("photo", images(drawings(which, rng), absent=absent))
+    return table.append_column("photo", images(drawings(which, rng), absent=absent, note=None))
 
 
 def pictured_schema(table: pa.Table) -> Schema:

@@ -53,7 +53,7 @@ def test_every_image_says_that_it_is_synthetic_and_has_a_made_up_name() -> None:
     first, second = images(np.zeros((2, 3, 4, 1), np.uint8), first_row=41).to_pylist()
     assert Image.open(io.BytesIO(first["bytes"])).info == {"Comment": NOTE}
     assert b"tEXtComment\0" + NOTE.encode() in second["bytes"]
-    assert second["path"] == "synthetic-000000042.png"
+    assert second["path"] == "000000042.png"
 
 
 def test_depths_palettes_and_transparency_become_eight_bits() -> None:
