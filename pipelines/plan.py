@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from pipelines import ingest as reading
 from pipelines import private
+from pipelines.gallery import image_rows
 from pipelines.query import Query
 from pipelines.source import compressed, opened
 from pipelines.steps import STEPS, Run, check, inputs_of, memory_of, synthesizer_of
@@ -123,10 +124,12 @@ def _kept(run: Run) -> Iterator[str]:
 
 
 def rows_of(source: reading.Table) -> int:
-    """Rows of a source: exact for Parquet and queries, a guess from the size of the first lines for CSV."""
+    """Rows of a source: exact for Parquet, images and queries, a guess from the size of the first lines for CSV."""
     if isinstance(source, Query):
         counting = replace(source, text=f"SELECT count(*) AS n FROM ({source.text.rstrip('; ')}) AS counted")
         return int(next(counting.blocks()).column(0)[0].as_py())
+    if source.holds_images:
+        return image_rows(source)
     if source.format == "parquet":
         return sum(int(pq.read_metadata(f).num_rows) for f in source.files)
     total = 0

@@ -24,8 +24,8 @@ import pyarrow.parquet as pq
 
 from pipelines import ingest as reading
 from pipelines import private
+from pipelines.aside import Aside
 from pipelines.croissant import croissant, provenance
-from pipelines.delimited import Aside
 from pipelines.machine import available_memory, check_disk, check_memory, room
 from pipelines.publish import publish as publish_files
 from pipelines.recipe import Recipe, canonical, resolve_input
@@ -141,13 +141,13 @@ class Run:
 
     def source(self) -> reading.Table:
         """The input, checked and recognized."""
-        return reading.find(self.recipe.input, self.recipe.query, self._locate)
+        return reading.find(self.recipe.input, self.recipe.query, self._locate, scans=self.recipe.scans)
 
     def holdout_source(self) -> reading.Table | None:
         """The input that is held out, where the recipe names one."""
         if not isinstance(self.recipe.holdout, str):
             return None
-        return reading.find(self.recipe.holdout, None, self._locate)
+        return reading.find(self.recipe.holdout, None, self._locate, scans=self.recipe.scans)
 
     def _locate(self, text: str) -> Path:
         return resolve_input(text, folder=self.folder, extra_roots=self.roots)
@@ -404,7 +404,9 @@ def _ingest_inputs(run: Run) -> dict[str, str]:
         "source": reading.digest(run.source()),
         "holdout": "" if held is None else reading.digest(held),
         "schema": digest_of(run.schema.to_json()),
-        "recipe": digest_of([run.recipe.broken_rows, run.recipe.allow_drift]),
+        "recipe": digest_of(
+            [run.recipe.broken_rows, run.recipe.allow_drift, run.recipe.scans.model_dump(mode="json")]
+        ),
     }
 
 
