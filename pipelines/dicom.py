@@ -10,6 +10,7 @@ values as they are, and others from the lowest to the highest value of the file.
 
 import importlib
 import io
+import re
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
@@ -57,6 +58,8 @@ def dicom_frames(file: Path, name: str, scans: Scans, limits: Limits = LIMITS) -
         except _BROKEN:
             raise InputError("a DICOM file must be whole, however: its header is damaged") from None
     _check(data, limits)
+    with _quiet():
+        _check_codestreams(data, limits)
     show = _Show.of(data, scans)
     for number, frame in enumerate(_arrays(data)):
         with _quiet():
@@ -219,6 +222,40 @@ def _check(data: Any, limits: Limits) -> None:
         raise InputError(
             "a DICOM image must be grey or coloured of 1 to 64 bits, however: its header is damaged"
         )
+
+
+_SIZ = re.compile(rb"\xff\x4f\xff\x51.{4}(.{4})(.{4})", re.DOTALL)
+"""Width and height in a JPEG 2000 codestream (ISO/IEC 15444-1 A.5.1)."""
+
+_SOF = re.compile(rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf\xf7].{3}(.{2})(.{2})", re.DOTALL)
+"""Height and width in a frame of JPEG (ISO/IEC 10918-1 B.2.2) or JPEG-LS."""
+
+_HEAD_BYTES = 1 << 16
+
+
+def _check_codestreams(data: Any, limits: Limits) -> None:
+    """Refuses compressed frames that would become larger than the header says: decoders believe the frames.
+
+    Raises:
+        InputError: see `dicom_frames`.
+    """
+    library = _library()
+    syntax = library.uid.UID(data.file_meta.TransferSyntaxUID)
+    if "PixelData" not in data or not syntax.is_compressed or syntax == _DEFLATED:
+        return
+    try:
+        count = int(data.get("NumberOfFrames") or 1)
+        frames = importlib.import_module("pydicom.encaps").generate_frames(
+            data.PixelData, number_of_frames=count
+        )
+        heads = [frame[:_HEAD_BYTES] for frame in frames]
+    except _BROKEN:
+        raise InputError("pixel data must be whole, however: its frames are damaged") from None
+    for head in heads:
+        form = _SOF if head.startswith(b"\xff\xd8") else _SIZ
+        found = form.search(head)
+        if found is not None:
+            check_size(int.from_bytes(found[1]), int.from_bytes(found[2]), limits)
 
 
 def _arrays(data: Any) -> Iterator[npt.NDArray[Any]]:
