@@ -10,6 +10,7 @@ values as they are, and others from the lowest to the highest value of the file.
 
 import importlib
 import io
+import logging
 import re
 import warnings
 import zlib
@@ -93,6 +94,9 @@ def is_dicom(file: Path) -> bool:
 
 def _library() -> Any:
     """pydicom, whose types tell less than it exports."""
+    for name in ("pydicom", "openjpeg"):
+        # They log what they stumble over, which may be a piece of a header.
+        logging.getLogger(name).propagate = False
     try:
         return importlib.import_module("pydicom.pixels") and importlib.import_module("pydicom")
     except ImportError:

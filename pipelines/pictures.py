@@ -32,7 +32,6 @@ _UNREADABLE = (
     OverflowError,
     struct.error,
     zlib.error,
-    Image.DecompressionBombError,
     Warning,
 )
 """What Pillow raises over a file that is not whole, or that was made to break it."""
@@ -120,6 +119,10 @@ def _decoded(content: bytes, limits: Limits) -> Iterator[Image.Image]:
     except UnidentifiedImageError:
         raise InputError(
             f"an image must be {', '.join(limits.formats[:-1])} or {limits.formats[-1]}, however: it is none"
+        ) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise InputError(
+            f"an image must have {limits.pixels:,} pixels at most, however: it has more"
         ) from None
     except _UNREADABLE:
         raise InputError("an image must be whole, however: it is damaged") from None

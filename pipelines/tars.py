@@ -109,7 +109,7 @@ def _members(file: Path, limits: Limits) -> Iterator[tuple[str, str, bytes | Non
             for member in tar:
                 # What was read is forgotten: a tar remembers its members, of which there may be millions.
                 tar.members = []  # type: ignore[attr-defined]
-                folder, _, last = member.name.rpartition("/")
+                folder, _, last = _harmless(member.name).rpartition("/")
                 stem, _, kind = last.partition(".")
                 kind = kind.lower().rpartition(".")[2]
                 if not member.isfile() or not stem or kind not in (*_IMAGES, *_SAID, _OBJECT):
@@ -117,7 +117,7 @@ def _members(file: Path, limits: Limits) -> Iterator[tuple[str, str, bytes | Non
                 most = limits.bytes if kind in _IMAGES else SAID_BYTES
                 content = tar.extractfile(member)
                 held = None if member.size > most or content is None else content.read()
-                yield _harmless(f"{folder}/{stem}"), kind, held
+                yield f"{folder}/{stem}".lstrip("/"), kind, held
     except tarfile.TarError:
         raise InputError(f"a tar must be whole, however: {file.name} is damaged; copy it again") from None
 
