@@ -95,8 +95,11 @@ def is_dicom(file: Path) -> bool:
 def _library() -> Any:
     """pydicom, whose types tell less than it exports."""
     for name in ("pydicom", "openjpeg"):
-        # They log what they stumble over, which may be a piece of a header.
-        logging.getLogger(name).propagate = False
+        # They log what they stumble over, which may be a piece of a header; without a handler it would be printed.
+        logger = logging.getLogger(name)
+        logger.propagate = False
+        if not logger.handlers:
+            logger.addHandler(logging.NullHandler())
     try:
         return importlib.import_module("pydicom.pixels") and importlib.import_module("pydicom")
     except ImportError:
