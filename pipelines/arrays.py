@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from pipelines.pictures import check_size, png
 from pipelines.source import opened, reading
-from privacy.errors import InputError
+from privacy.errors import InputError, RowError
 from synth.images import LIMITS, Limits
 
 Frame = tuple[bytes, Mapping[str, str | None]]
@@ -306,9 +306,10 @@ def _frames(images: _Rows, labels: _Rows | None, part: Part, limits: Limits) -> 
             yield png(_shown(image, channels)), said
         return
     if labels.shape[:1] != images.shape[:1]:
-        raise InputError(
-            f"images and labels must be as many, however: {images.name} has {images.shape[0]} and {labels.name} "
-            f"{labels.shape[0] if labels.shape else 0}"
+        raise RowError(
+            f"images and labels must be as many, however: {images.name} and {labels.name} are not",
+            f": {images.shape[0]} and {labels.shape[0] if labels.shape else 0}",
+            "; mend the files",
         )
     names = label_columns(_label_count(labels))
     for image, label in zip(images, labels, strict=True):
@@ -330,9 +331,11 @@ def _check_images(images: _Rows, limits: Limits) -> int:
         )
     channels = images.shape[3] if len(images.shape) == 4 else 1
     if len(images.shape) not in (3, 4) or channels not in (1, 3, 4):
-        raise InputError(
+        raise RowError(
             "images must be an array of (number, height, width) or (number, height, width, 1, 3 or 4), however: "
-            f"{images.name} is {' × '.join(map(str, images.shape))}"
+            f"{images.name} is another",
+            f": {' × '.join(map(str, images.shape))}",
+            "; bring it to one of them",
         )
     check_size(images.shape[2], images.shape[1], limits)
     return channels

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from pipelines.pictures import check_size, grey, png
 from pipelines.scans import FILE_BYTES, FRAME, PATIENT, Scans, Window, pseudonym
-from pipelines.source import BLOCK_BYTES, opened
+from pipelines.source import BLOCK_BYTES, opened, reading
 from privacy.errors import InputError, UsageError
 from synth.images import LIMITS, Limits
 
@@ -75,20 +75,20 @@ def dicom_count(file: Path) -> int:
     """How many frames a file says that it holds; 0 if it cannot be read."""
     pydicom = _library()
     try:
-        with _quiet(), opened(file) as stream:
+        with reading(file.name), _quiet(), opened(file) as stream:
             wanted = ["Rows", "NumberOfFrames"]
             head = pydicom.dcmread(stream, force=True, stop_before_pixels=True, specific_tags=wanted)
             return int(head.get("NumberOfFrames") or 1) if "Rows" in head else 0
-    except _BROKEN:
+    except (InputError, *_BROKEN):
         return 0
 
 
 def is_dicom(file: Path) -> bool:
     """Whether a file says at its beginning that it is DICOM."""
     try:
-        with opened(file) as stream:
+        with reading(file.name), opened(file) as stream:
             return stream.read(132)[128:] == b"DICM"
-    except (OSError, EOFError, zlib.error):
+    except InputError:
         return False
 
 
@@ -134,13 +134,8 @@ _BROKEN = (
 
 def _content(file: Path) -> bytes:
     """The bytes of a file, unpacked."""
-    try:
-        with opened(file) as stream:
-            content = stream.read(FILE_BYTES + 1)
-    except OSError as e:
-        raise InputError(f"a file must be readable, however: {e.strerror or 'it is damaged'}") from None
-    except (EOFError, zlib.error):
-        raise InputError("a file must be whole, however: it is damaged") from None
+    with reading("it"), opened(file) as stream:
+        content = stream.read(FILE_BYTES + 1)
     if len(content) > FILE_BYTES:
         raise InputError(f"a DICOM file must have {FILE_BYTES:,} bytes at most, however: it has more")
     if _DEFLATED.encode() in content[:1024]:

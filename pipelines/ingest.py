@@ -384,12 +384,17 @@ def _files_below(folder: Path) -> tuple[Path, ...]:
         folders[:] = [f for f in folders if not f.startswith(("_", "."))]
         found += [Path(parent, n) for n in names if not n.startswith(("_", "."))]
     away = {f for f in found if f.is_symlink() and not f.resolve().is_relative_to(folder.resolve())}
-    for file in away:
+    odd = {f for f in found if f.exists() and not f.is_file()}
+    for file in away | odd:
         if _is_table(file) or format_of(file) is not None or file.name.lower() in METADATA:
-            raise InputError(
-                f"a file of an input must lie in its folder, however: {file} is a link to elsewhere; copy it"
+            what = (
+                "a link to elsewhere; copy it"
+                if file in away
+                else "no file, but a pipe or a device; take it out"
             )
-    return tuple(sorted((f for f in found if f not in away), key=lambda f: f.relative_to(folder).as_posix()))
+            raise InputError(f"a file of an input must lie in its folder, however: {file} is {what}")
+    left = [f for f in found if f not in away | odd]
+    return tuple(sorted(left, key=lambda f: f.relative_to(folder).as_posix()))
 
 
 def _suffix(name: str) -> str:

@@ -158,6 +158,15 @@ def test_a_link_out_of_a_folder_of_images_is_refused(tmp_path: Path) -> None:
         sniff(tmp_path / "in")
 
 
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    lay(tmp_path, {"y.png": 2})
+    os.mkfifo(tmp_path / "IM0001")
+    assert read(tmp_path) == [{"image": 2}]
+    os.mkfifo(tmp_path / "x.png")
+    with pytest.raises(InputError, match=r"x\.png is no file, but a pipe"):
+        sniff(tmp_path)
+
+
 def test_what_is_no_image_may_be_a_link(tmp_path: Path) -> None:
     lay(tmp_path, {"out/x.txt": "x", "in/y.png": 2})
     os.symlink(tmp_path / "out" / "x.txt", tmp_path / "in" / "README")
