@@ -9,7 +9,7 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: setup demo test check check-browser bench lint types imports format schemas
+.PHONY: setup demo demo-images test check check-browser bench lint types imports format schemas
 
 setup: $(STAMP)
 
@@ -21,6 +21,9 @@ $(STAMP): requirements.lock pyproject.toml
 
 demo: setup
 	mkdir -p demo && cd demo && ../$(BIN)/understudy init --example flights --force && ../$(BIN)/understudy release recipe.yaml
+
+demo-images: setup
+	cd examples && ../$(BIN)/understudy init --example digits --force && ../$(BIN)/understudy release digits.yaml
 
 test: setup
 	$(BIN)/python -m pytest

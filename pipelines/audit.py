@@ -98,7 +98,7 @@ def kept_at(run: Run) -> Path:
     recipe = run.recipe
     assert recipe.privacy is not None
     promise = recipe.privacy.model_dump(exclude={"lifetime", "edition"})
-    about = [synthesizer_of(recipe), recipe.options, promise, run.schema.to_json()]
+    about = [synthesizer_of(recipe, run.stated), recipe.options, promise, run.schema.to_json()]
     return run.folder / ".understudy" / "audits" / f"{digest_of(about)[:16]}.json"
 
 
@@ -127,7 +127,7 @@ def _fitted(run: Run, table: pa.Table, rng: np.random.Generator) -> tuple[Codec,
     )
     seed = int(rng.integers(2**31))
     model = fit_encoded(
-        encoded, codec, synthesizer_of(recipe), recipe.options, seed=seed, threads=recipe.threads
+        encoded, codec, synthesizer_of(recipe, run.stated), recipe.options, seed=seed, threads=recipe.threads
     )
     return codec, model
 

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from pipelines import console
 from pipelines.recipe import Recipe
 from pipelines.recipe import load as load_recipe
+from pipelines.scans import Scans
 from privacy.errors import RecipeError, ReleaseError, UnderstudyError, UsageError
 
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
@@ -23,9 +24,11 @@ class Changes:
 
     Attributes:
         name: name of the release.
-        input: CSV or Parquet, a file or a folder; or the address of a database.
+        input: CSV, Parquet or images, a file or a folder; or the address of a database.
         query: what a database is asked, a SELECT.
-        broken_rows: rows of CSV files with too many or too few cells that are set aside at most.
+        broken_rows: rows of CSV files with too many or too few cells, and images that cannot be read, that are set
+            aside at most.
+        scans: how DICOM and NIfTI files become images, as --scans.window "[40, 400]".
         allow_drift: read an input whose columns are not those of the schema; the certificate says how they differ.
         schema: the schema of the table.
         dataset: name under which the lifetime of the dataset is kept.
@@ -51,6 +54,7 @@ class Changes:
     input: str | None = None
     query: str | None = None
     broken_rows: int | None = None
+    scans: dict[str, str] | None = None
     allow_drift: bool | None = None
     schema: str | None = None
     dataset: str | None = None
@@ -82,6 +86,7 @@ class Changes:
             ("options", recipe.options),
             ("privacy", now_private),
             ("gate", recipe.gate.model_dump(mode="json")),
+            ("scans", recipe.scans.model_dump(mode="json")),
         ):
             if field in changes:
                 given = {k.replace("-", "_"): _value(f"{field}.{k}", v) for k, v in changes[field].items()}
@@ -106,19 +111,22 @@ def init(
     blind: Flag = False,
     sdv_metadata: Path | None = None,
     sdv_constraints: Path | None = None,
+    headers: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     force: Flag = False,
     json: Flag = False,
 ) -> None:
     """Look at a table and write schema.yaml and recipe.yaml into this folder, to review.
 
     Args:
-        data: CSV or Parquet, a file or a folder; or a SQLite or DuckDB file, or the address of a database, in which
-            secrets are written as ${env:NAME} or ${prefect:BLOCK}.
+        data: CSV, Parquet or images (PNG, JPEG and TIFF, IDX, npz, WebDataset, DICOM, NIfTI), a file or a folder; or a
+            SQLite or DuckDB file, or the address of a database, in which secrets are written as ${env:NAME} or
+            ${prefect:BLOCK}.
         query: what a database is asked: a SELECT.
-        example: write a real table to try instead: flights.
+        example: write a real table to try instead: flights, or digits with images.
         blind: names and kinds only; nothing is taken from the rows.
         sdv_metadata: SDV metadata JSON that says the kinds.
         sdv_constraints: JSON of SDV's constraints, as get_constraints of SDV 2 writes it.
+        headers: an attribute of DICOM headers that becomes a column, e.g. Modality; may be given several times.
         force: overwrite files that are there.
         json: print one JSON object.
     """
@@ -127,7 +135,9 @@ def init(
 
     here = Path.cwd()
     if (data is None) == (example is None):
-        raise UsageError("init needs a table or --example flights, however: it got both or neither; give one")
+        raise UsageError(
+            "init needs a table or --example flights (or digits), however: it got both or neither; give one"
+        )
     check_targets(here, force=force)
     source = str(write_example(example, here, force=force)) if example is not None else data
     assert source is not None
@@ -139,6 +149,7 @@ def init(
         force=force,
         sdv_metadata=sdv_metadata,
         sdv_constraints=sdv_constraints,
+        scans=Scans.of(headers),
     )
     if json:
         console.say_json(written.to_dict())
@@ -368,6 +379,8 @@ def catalog(root: Path = Path("releases"), /, *, json: Flag = False) -> None:
 
 def export(release: Path, out: Path, /, *, force: Flag = False, json: Flag = False) -> None:
     """Write the rows of a release as CSV; texts that a spreadsheet would take for formulas get an apostrophe.
+
+    Images go into a folder beside it.
 
     Args:
         release: the folder of the release.

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from synth.schema import Column, Schema
+from synth.schema import IMAGE, Column, Schema
 
 _CONTEXT: dict[str, Any] = {
     "@language": "en",
@@ -124,6 +124,8 @@ def _field(number: int, column: Column) -> dict[str, Any]:
 
 
 def _data_type(kind: pa.DataType) -> str:
+    if kind == IMAGE:
+        return "sc:ImageObject"
     if pa.types.is_dictionary(kind):
         return _data_type(kind.value_type)
     if pa.types.is_boolean(kind):

@@ -12,7 +12,7 @@ import csv
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from pipelines.aside import Aside, Broken
 from pipelines.dates import WRITTEN, iso
 from pipelines.source import BLOCK_BYTES, Source, chunks, opened, reading
 from privacy.errors import InputError, RowError
@@ -223,46 +224,6 @@ def _counts_up(first: Sequence[str], below: Sequence[Sequence[str]], alike: Sequ
 
 def _is_year(cell: str) -> bool:
     return re.fullmatch(r"1[89]\d\d|2[01]\d\d", cell) is not None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Broken:
-    """A row with too many or too few cells; it belongs inside.
-
-    Attributes:
-        file: name of its file.
-        line: the line it begins in, from 1 on.
-        cells: how many it has.
-        text: its cells.
-    """
-
-    file: str
-    line: int
-    cells: int
-    text: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """For the workspace."""
-        return asdict(self)
-
-
-@dataclass(kw_only=True)
-class Aside:
-    """Takes broken rows.
-
-    Attributes:
-        most: how many at most.
-        rows: those that it took.
-    """
-
-    most: int = 0
-    rows: list[Broken] = field(default_factory=list)
-
-    @property
-    def lines(self) -> str:
-        """Where the first of them stand."""
-        shown = ", ".join(f"{b.file} line {b.line}" for b in self.rows[:5])
-        return shown + (f" and {len(self.rows) - 5} more" if len(self.rows) > 5 else "")
 
 
 def csv_columns(source: Source, file: Path) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from pipelines.source import Source
 from pipelines.steps import check_learned, versions
 from privacy.curator import ExactCurator
 from privacy.errors import GateRefused, InputError, SchemaError, UsageError
+from synth.images import unseen
 from synth.infer import infer
 from synth.rows import HELD_OUT, RawRows
 from synth.schema import Schema
@@ -134,8 +135,12 @@ def evaluate(asked: Asked) -> Evaluated:
     named = {"real": asked.real, "synthetic": asked.synthetic, "holdout": asked.holdout}
     sources = {side: reading.sniff(path) for side, path in named.items() if path is not None}
     rows = {side: rows_of(source) for side, source in sources.items()}
-    stated, notes = _schema_of(asked, sources)
+    whole, notes = _schema_of(asked, sources)
+    stated = unseen(whole)
     schema = stated.kept
+    if whole.images:
+        shown = ", ".join(repr(c.name) for c in whole.images)
+        notes.append(f"of images ({shown}) only whether they are there is compared")
     check_learned(schema, target=asked.targets, protected=asked.protected)
     synthetic = _drawn(
         sources["synthetic"], stated, keep=min(1.0, asked.rows / max(rows["synthetic"], 1)), asked=asked

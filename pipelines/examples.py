@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from privacy.errors import InputError, UsageError
+from synth.images import images
 from synth.schema import nearest
 
 
@@ -58,4 +59,14 @@ def flights() -> pa.Table:
     return table.set_column(at, "time_hour", table.column(at).cast(pa.timestamp("us", tz="UTC")))
 
 
-EXAMPLES: dict[str, Callable[[], pa.Table]] = {"flights": flights}
+def digits() -> pa.Table:
+    """1,797 handwritten digits of 8 × 8 pixels (scikit-learn's copy of the UCI set, CC BY 4.0), and what each is."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    # Grey in 17 steps, from 0 to 16.
+    shown = np.rint(found.images * 255 / 16).astype(np.uint8)[..., None]
+    return pa.table({"image": images(shown, note=None), "label": pa.array(found.target, pa.int8())})
+
+
+EXAMPLES: dict[str, Callable[[], pa.Table]] = {"flights": flights, "digits": digits}

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from pipelines.publish import check_sums
 from privacy.errors import ReleaseError, UsageError
 from synth.keys import is_text
+from synth.schema import IMAGE
 
 FORMULA = r"^[\s\x00]*[=+\-@\t\r\n＝＋－＠]"
 """How a text begins that a spreadsheet may take for a formula; the wide forms are read as the narrow ones."""
@@ -23,12 +24,14 @@ FORMULA = r"^[\s\x00]*[=+\-@\t\r\n＝＋－＠]"
 def export(release: Path, out: Path, *, force: bool = False) -> tuple[int, int]:
     """Writes the rows of a release into a CSV file, packed with gzip or the like if it is called so.
 
+    Images go into a folder beside it, called like it without its ending, and the file says where each is.
+
     Returns:
         Rows, and cells that were escaped.
 
     Raises:
         ReleaseError: the release is damaged.
-        UsageError: the file is there already, or its folder is not.
+        UsageError: the file or the images' folder is there already, or the file's folder is not.
     """
     if out.exists() and not force:
         raise UsageError(f"export overwrites nothing, however: {out} is there; add --force")
@@ -43,7 +46,7 @@ def export(release: Path, out: Path, *, force: bool = False) -> tuple[int, int]:
     writer = None
     with pa.output_stream(str(part), compression="detect") as stream:
         for batch in _batches(shards):
-            plain, count = plain_batch(batch)
+            plain, count = plain_batch(_with_paths(batch, out, rows, force=force))
             writer = writer or pyarrow.csv.CSVWriter(stream, plain.schema)
             writer.write_batch(plain)
             rows, escaped = rows + len(batch), escaped + count
@@ -51,6 +54,28 @@ def export(release: Path, out: Path, *, force: bool = False) -> tuple[int, int]:
             writer.close()
     part.replace(out)
     return rows, escaped
+
+
+def _with_paths(batch: pa.RecordBatch, out: Path, first_row: int, *, force: bool) -> pa.RecordBatch:
+    """The rows with the paths of images, which are written, in their place.
+
+    Files are called by numbers: whoever changed a release must not choose where they go.
+    """
+    for i, field in enumerate(batch.schema):
+        if field.type != IMAGE:
+            continue
+        folder = out.parent / out.name.split(".")[0] / f"column_{i + 1}"
+        if folder.exists() and first_row == 0 and not force:
+            raise UsageError(f"export overwrites nothing, however: {folder} is there; add --force")
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = []
+        for number, image in enumerate(batch.column(i).to_pylist(), start=first_row):
+            path = None if image is None else folder / f"{number:09d}.png"
+            if path is not None:
+                path.write_bytes(image["bytes"])
+            paths.append(None if path is None else path.relative_to(out.parent).as_posix())
+        batch = batch.set_column(i, pa.field(field.name, pa.string()), pa.array(paths, pa.string()))
+    return batch
 
 
 def plain_batch(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, int]:

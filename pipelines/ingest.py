@@ -1,4 +1,4 @@
-"""Ingest: CSV and Parquet, a file or a folder, and queries of databases, as streams of Arrow record batches.
+"""Ingest: CSV, Parquet, collections of images and queries of databases, as streams of Arrow record batches.
 
 The table never has to fit in memory: `find` and `sniff` find out what an input is, `infer_types` reads a CSV once to
 learn its types, `batches` streams rows of exactly the types of a schema, `digest` notices a changed input.
@@ -11,6 +11,7 @@ What a person should know of the reading, besides what `delimited` does:
 """
 
 import hashlib
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -22,11 +23,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines.aside import Aside
 from pipelines.dates import iso
 from pipelines.delimited import (
     CANDIDATES,
     TIMES,
-    Aside,
     Candidate,
     csv_blocks,
     csv_columns,
@@ -34,30 +35,54 @@ from pipelines.delimited import (
     from_text,
     present,
 )
+from pipelines.gallery import (
+    IMAGE_COLUMN,
+    METADATA,
+    files_of_images,
+    format_of,
+    image_blocks,
+    image_source,
+    plain_images,
+)
 from pipelines.publish import SUMS
 from pipelines.query import Query, common_type, database_file, file_query, from_values
 from pipelines.reference import check_input, is_address, label_of
-from pipelines.source import BLOCK_BYTES, COMPRESSED, Source, compressed, keys_of, opened, reading
+from pipelines.scans import Scans
+from pipelines.source import (
+    BLOCK_BYTES,
+    COMPRESSED,
+    ImageFormat,
+    Source,
+    compressed,
+    keys_of,
+    opened,
+    reading,
+)
 from privacy.errors import InputError, RecipeError, RowError
+from synth.images import holds_images, is_image_type
 from synth.infer import plain_type, to_plain
 from synth.keys import NOT_CONVERTED, is_text
-from synth.schema import DATES, DAY_OR_MONTH, dates_of
+from synth.schema import DATES, DAY_OR_MONTH, IMAGE, dates_of
 
 _SUFFIXES = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".pq": "parquet"}
 _PARQUET = b"PAR1"
+
+IMAGES_AT_ONCE = 1024
+"""Rows with bytes, which may be images, that are read at a time."""
 
 
 Table = Source | Query
 """Where rows come from."""
 
 
-def find(text: str, query: str | None, locate: Callable[[str], Path]) -> Table:
+def find(text: str, query: str | None, locate: Callable[[str], Path], *, scans: Scans | None = None) -> Table:
     """Finds out what an input is: a database that an address names, or what lies at a path.
 
     Args:
         text: a path, or an address as SQLAlchemy has it.
         query: what a database is asked.
         locate: gives the absolute path of an input that may be read.
+        scans: what a recipe says of DICOM and NIfTI files.
 
     Raises:
         RecipeError: query and input do not fit, or the input may not be read.
@@ -77,25 +102,28 @@ def find(text: str, query: str | None, locate: Callable[[str], Path]) -> Table:
         return file_query(path, engine, query)
     if query is not None:
         raise RecipeError(f"a query is for a database, however: {path.name} is none; leave query out")
-    return sniff(path)
+    return sniff(path, scans=scans)
 
 
-def sniff(path: Path) -> Source:
-    """Finds out what lies at `path`: a CSV or Parquet file, or a folder of one of them.
+def sniff(path: Path, *, scans: Scans | None = None) -> Source:
+    """Finds out what lies at `path`: a CSV or Parquet file, images, or a folder of one of them.
 
     A folder is searched through and through; names that start with `_` or `.` are passed over, and so are
-    files that are not called .csv, .tsv, .parquet or .pq, and folders below it that are releases (they hold a
+    files that are called neither as tables nor as images, and folders below it that are releases (they hold a
     file SHA256SUMS): what was made from a table is no part of it.
 
     Raises:
         InputError: there is nothing to read, a file is damaged, the files differ in form or in columns, or a
             column name stands twice.
     """
-    if path.is_dir():
-        return _sniff_files(path, _files_below(path))
-    if not path.is_file():
+    if not (path.is_dir() or path.is_file()):
         raise InputError(f"an input must be a file or a folder, however: {path} is neither; correct the path")
-    return _sniff_files(path, (path,))
+    files = _files_below(path) if path.is_dir() else (path,)
+    tables = tuple(f for f in files if _is_table(f))
+    images = files_of_images(f for f in files if f not in set(tables)) if path.is_dir() or not tables else {}
+    if not images:
+        return _sniff_files(path, tables if path.is_dir() else files)
+    return _sniff_images(path, files, images, scans or Scans())
 
 
 def infer_types(source: Table, aside: Aside | None = None) -> pa.Schema:
@@ -116,18 +144,16 @@ def infer_types(source: Table, aside: Aside | None = None) -> pa.Schema:
         return _query_types(source)
     if source.format == "parquet":
         return _parquet_types(source)
-    alive: dict[str, tuple[Candidate, ...]] = dict.fromkeys(source.columns, CANDIDATES)
-    seen: set[str] = set()
-    for file in source.files:
-        for block in _with_keys(source, file, csv_blocks(source, file, aside or Aside())):
-            for name in source.columns:
-                values = present(block.column(name))
-                if len(values):
-                    seen.add(name)
-                    alive[name] = tuple(c for c in alive[name] if c.fits(values))
+    alive: dict[str, tuple[Candidate, ...]] = {}
+    for block, _ in _file_blocks(source, aside or Aside()):
+        for name, cells in zip(block.schema.names, block.columns, strict=True):
+            values = present(cells) if is_text(cells.type) else cells[:0]
+            if len(values):
+                alive[name] = tuple(c for c in alive.get(name, CANDIDATES) if c.fits(values))
+    images = (IMAGE_COLUMN,) if source.holds_images else ()
     return pa.schema(
         [
-            _first(name, alive[name]) if name in seen else pa.field(name, pa.string())
+            pa.field(name, IMAGE) if name in images else _first(name, alive.get(name, ()))
             for name in source.columns
         ]
     )
@@ -184,18 +210,22 @@ def batches(
         InputError: a column is missing or too many, a value does not convert, a value is missing where none
             may be; file, column and row are named, the value is not.
     """
+    aside = aside or Aside()
     if isinstance(source, Query):
         read, convert = _query_blocks(source), from_values
     else:
         source = _named_by(source, schema)
-        read = _file_blocks(source, aside or Aside())
-        convert = from_text if source.format == "csv" else to_plain
+        read = _file_blocks(source, aside)
+        convert = to_plain if source.format == "parquet" else _from_cells
     batch_rows = batch_rows or rows_at_once(len(schema))
+    images = [f.name for f in schema if f.type == IMAGE]
     empty = True
     for number, (block, place) in enumerate(read):
         if number == 0:
             _refuse_drift(source.label, _name_drift(block.schema.names, schema), allowed=adapt)
         block = _adapted(block, schema)
+        if images and not (isinstance(source, Source) and source.holds_images):
+            block = plain_images(block, images, _row_of(place), aside)
         for start in range(0, block.num_rows, batch_rows):
             piece = block.slice(start, batch_rows)
             yield _typed(piece, schema, convert, replace(place, row=place.row + start))
@@ -210,6 +240,12 @@ def rows_at_once(columns: int) -> int:
 
 
 def _file_blocks(source: Source, aside: Aside) -> Iterator[tuple[pa.RecordBatch, "_Place"]]:
+    if source.holds_images:
+        row = 0
+        for block in image_blocks(source, aside):
+            yield block, _Place(file=source.label, row=row)
+            row += block.num_rows
+        return
     for file in source.files:
         row = 0
         read = csv_blocks(source, file, aside) if source.format == "csv" else _parquet_blocks(source, file)
@@ -240,8 +276,8 @@ def drift_of(source: Table, schema: pa.Schema) -> tuple[str, ...]:
         found = next(source.blocks()).schema
         return _name_drift(found.names, schema)
     source = _named_by(source, schema)
-    names = _columns_of(source, source.files[0])
-    if source.format == "csv":
+    names = source.columns if source.holds_images else _columns_of(source, source.files[0])
+    if source.format != "parquet":
         return _name_drift(names, schema)
     types = _parquet_types(replace(source, columns=names))
     other = [
@@ -352,20 +388,26 @@ def digest(source: Table) -> str:
 
 
 def _files_below(folder: Path) -> tuple[Path, ...]:
-    """The table files in `folder` and below it, by relative name."""
+    """The files in `folder` and below it, by relative name."""
     found: list[Path] = []
     for parent, folders, names in os.walk(folder):
         if SUMS in names and Path(parent) != folder:
             folders.clear()
             continue
         folders[:] = [f for f in folders if not f.startswith(("_", "."))]
-        found += [Path(parent, n) for n in names if not n.startswith(("_", ".")) and _suffix(n) in _SUFFIXES]
-    for file in found:
-        if file.is_symlink() and not file.resolve().is_relative_to(folder.resolve()):
-            raise InputError(
-                f"a file of an input must lie in its folder, however: {file} is a link to elsewhere; copy it"
+        found += [Path(parent, n) for n in names if not n.startswith(("_", "."))]
+    away = {f for f in found if f.is_symlink() and not f.resolve().is_relative_to(folder.resolve())}
+    odd = {f for f in found if f.exists() and not f.is_file()}
+    for file in away | odd:
+        if _is_table(file) or format_of(file) is not None or file.name.lower() in METADATA:
+            what = (
+                "a link to elsewhere; copy it"
+                if file in away
+                else "no file, but a pipe or a device; take it out"
             )
-    return tuple(sorted(found, key=lambda f: f.relative_to(folder).as_posix()))
+            raise InputError(f"a file of an input must lie in its folder, however: {file} is {what}")
+    left = [f for f in found if f not in away | odd]
+    return tuple(sorted(left, key=lambda f: f.relative_to(folder).as_posix()))
 
 
 def _suffix(name: str) -> str:
@@ -374,10 +416,33 @@ def _suffix(name: str) -> str:
     return os.path.splitext(stem)[1] if suffix in COMPRESSED else suffix
 
 
+def _is_table(file: Path) -> bool:
+    return _suffix(file.name) in _SUFFIXES
+
+
+def _sniff_images(
+    path: Path, files: Sequence[Path], images: dict[ImageFormat, list[Path]], scans: Scans
+) -> Source:
+    """A collection of images: all of one format, and no other table beside them than metadata."""
+    tables = [f for f in files if _is_table(f) and f.name.lower() not in METADATA]
+    kinds = {format: found[0] for format, found in images.items()} | (
+        {"csv or parquet": tables[0]} if tables else {}
+    )
+    if len(kinds) > 1:
+        (a, first), (b, second) = list(kinds.items())[:2]
+        raise InputError(
+            f"the files of one input must be of one format, however: {first} is of {a} and {second} of {b}; move one "
+            "of them elsewhere, and call a table that says something of images metadata.csv"
+        )
+    ((format, found),) = images.items()
+    said = [f for f in files if f.name.lower() in METADATA and format in ("pictures", "scans")]
+    return image_source(path, format, sorted([*found, *said]), scans)
+
+
 def _sniff_files(path: Path, files: tuple[Path, ...]) -> Source:
     if not files:
         raise InputError(
-            f"an input folder must hold .csv, .tsv, .parquet or .pq files, however: {path} holds none; "
+            f"an input folder must hold .csv, .tsv, .parquet or .pq files, or images, however: {path} holds none; "
             "correct the path"
         )
     formats = {_format_of(file): file for file in files}
@@ -454,7 +519,7 @@ def _format_of(file: Path) -> Literal["csv", "parquet"]:
         raise InputError(f"a .parquet file must hold Parquet, however: {file} does not; copy it again")
     if head == b"PK\x03\x04":
         raise InputError(
-            f"an input must be CSV or Parquet, however: {file} is a zip archive; unpack it first, or pack it "
+            f"an input must be CSV, Parquet or images, however: {file} is a zip archive; unpack it first, or pack it "
             "with gzip, bzip2, zstd or xz"
         )
     return "parquet" if head == _PARQUET else "csv"
@@ -502,7 +567,7 @@ def _parquet_types(source: Source) -> pa.Schema:
     fields: dict[str, pa.Field] = {}
     for file in source.files:
         for found in _parquet_schema(source, file):
-            field = pa.field(found.name, plain_type(found.type), found.nullable)
+            field = pa.field(found.name, _type_of(source, file, found), found.nullable)
             known = fields.get(field.name, field)
             merged = _common_type(known.type, field.type)
             if merged is None:
@@ -513,6 +578,17 @@ def _parquet_types(source: Source) -> pa.Schema:
             fields[field.name] = pa.field(field.name, merged, known.nullable or field.nullable)
     fields |= {name: pa.field(name, _key_type(source, name)) for name in source.keys}
     return pa.schema([fields[name] for name in source.columns])
+
+
+def _type_of(source: Source, file: Path, field: pa.Field) -> pa.DataType:
+    """The type of a column; one of bytes is of images if its first value begins as one."""
+    if not is_image_type(field.type):
+        return plain_type(field.type)
+    with reading(source.name_of(file)), pq.ParquetFile(file, buffer_size=BLOCK_BYTES) as parquet:
+        blocks = parquet.iter_batches(batch_size=16, columns=[field.name])
+        found = (holds_images(block.column(0)) for block in itertools.islice(blocks, 64))
+        shown = next((f for f in found if f is not None), field.type == IMAGE)
+    return IMAGE if shown else pa.string()
 
 
 def _key_type(source: Source, name: str) -> pa.DataType:
@@ -538,7 +614,9 @@ def _common_type(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
 def _parquet_blocks(source: Source, file: Path) -> Iterator[pa.RecordBatch]:
     # buffer_size: without it a whole row group is read at once, which may be the whole file.
     with reading(source.name_of(file)), pq.ParquetFile(file, buffer_size=BLOCK_BYTES) as parquet:
-        yield from parquet.iter_batches(batch_size=rows_at_once(len(source.columns) or 1))
+        wide = any(is_image_type(f.type) for f in parquet.schema_arrow)
+        rows = IMAGES_AT_ONCE if wide else rows_at_once(len(source.columns) or 1)
+        yield from parquet.iter_batches(batch_size=rows)
 
 
 # ------------------------------------------------------------------------------------------------- conversion
@@ -590,10 +668,19 @@ def _iso(values: pa.Array, field: pa.Field) -> pa.Array:
     return values if written is None or not is_text(values.type) else iso(values, written)
 
 
+def _from_cells(values: pa.Array, type: pa.DataType) -> pa.Array:
+    """Cells of text as `type`; images as they are."""
+    return values if values.type == type else from_text(values, type)
+
+
 def _nan_is_missing(values: pa.Array) -> pa.Array:
     if not pa.types.is_floating(values.type) or not pc.any(pc.is_nan(values)).as_py():
         return values
     return pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
+
+
+def _row_of(place: _Place) -> Callable[[int], str]:
+    return lambda row: f"{place.file} row {place.row + row + 1}"
 
 
 def _first_wrong(values: pa.Array, type: pa.DataType, convert: _Convert) -> int:

@@ -11,16 +11,17 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from pipelines import ingest as reading
-from pipelines.delimited import Aside
+from pipelines.aside import Aside, Unreadable
 from pipelines.private import dataset_for
 from pipelines.query import Query
 from pipelines.recipe import resolve_input, slug
 from pipelines.reference import label_of
+from pipelines.scans import PATIENT, Scans
 from pipelines.source import Source
 from privacy.errors import InputError, RecipeError, SchemaError, UsageError
 from synth.infer import infer
 from synth.metadata import from_sdv
-from synth.schema import Schema
+from synth.schema import Column, Schema
 
 J = TypeVar("J", dict[str, Any], list[Any])
 
@@ -104,17 +105,19 @@ def initialize(
     query: str | None = None,
     sdv_metadata: Path | None = None,
     sdv_constraints: Path | None = None,
+    scans: Scans | None = None,
 ) -> Written:
     """Writes `schema.yaml` and `recipe.yaml` for a table.
 
     Args:
-        source: CSV or Parquet, a file or a folder, or a database; anywhere, since a person names it.
+        source: CSV, Parquet or images, a file or a folder, or a database; anywhere, since a person names it.
         query: what a database is asked.
         folder: where the two files go.
         blind: whether nothing is taken from the rows but the types of their columns.
         force: whether files that are there are overwritten.
         sdv_metadata: SDV metadata JSON, which then says the kinds; nothing is taken from the rows but types.
         sdv_constraints: JSON of SDV's constraints, beside the metadata.
+        scans: which headers of DICOM files become columns.
 
     Raises:
         UsageError: a file is there already, or there are SDV's constraints without metadata.
@@ -125,12 +128,16 @@ def initialize(
         raise UsageError(
             "SDV's constraints are read beside SDV's metadata, however: there are none; add --sdv-metadata"
         )
-    found = reading.find(str(source), query, lambda text: Path(text).resolve())
+    found = reading.find(str(source), query, lambda text: Path(text).resolve(), scans=scans)
+    if scans is not None and scans.headers and not (isinstance(found, Source) and found.format == "scans"):
+        raise UsageError(
+            f"headers are those of DICOM files, however: {found.label} holds none; leave them out"
+        )
     aside = Aside(most=MOST_BROKEN)
     types = reading.infer_types(found, aside)
     seen: list[int] = []
     if sdv_metadata is None:
-        schema = infer(lambda: _rows(found, types, seen), blind=blind)
+        schema = _by_patient(found, infer(lambda: _rows(found, types, seen), blind=blind))
     else:
         constraints = [] if sdv_constraints is None else _json_of(sdv_constraints, list)
         schema = from_sdv(_json_of(sdv_metadata, dict), types, constraints)
@@ -138,7 +145,9 @@ def initialize(
     name = slug(place.stem)
     text = RECIPE.format(name=name, input=_input(found, folder), dataset=dataset_for(place, name, folder))
     if aside.rows:
-        text += f"broken_rows: {len(aside.rows)}  # rows with too many or too few cells that are set aside at most\n"
+        text += f"broken_rows: {len(aside.rows)}  # {_what(aside)}, set aside at most\n"
+    if isinstance(found, Source) and found.scans.headers:
+        text += f"scans: {{headers: [{', '.join(found.scans.headers)}]}}\n"
     outside = [] if isinstance(found, Query) and found.file is None else _outside(place, folder)
     root = f" --root {shlex.quote(str(place.parent))}" if outside else ""
     targets[0].write_text(HEADER.format(source=_one_line(place.name)) + schema.to_yaml(), "utf-8")
@@ -165,6 +174,15 @@ def _rows(found: reading.Table, types: pa.Schema, seen: list[int]) -> Iterator[p
             f"a table must have rows, however: {found.label} has none; give one that has, or --blind"
         )
     seen.append(rows)
+
+
+def _by_patient(found: reading.Table, schema: Schema) -> Schema:
+    """The schema with the pseudonyms of scans as its unit: a person's scans stay on one side of the split."""
+    if not (isinstance(found, Source) and PATIENT in found.columns and found.format == "scans"):
+        return schema
+    unit = Column(name=PATIENT, kind="identifier", type="string", nullable=False, pattern="[0-9a-f]{16}")
+    columns = tuple(unit if c.name == PATIENT else c for c in schema)
+    return schema.model_copy(update={"columns": columns, "unit": PATIENT})
 
 
 def _place_of(found: reading.Table) -> Path:
@@ -240,14 +258,23 @@ def _few(seen: list[int]) -> list[str]:
 def _broken(aside: Aside) -> list[str]:
     if not aside.rows:
         return []
+    those = "images cannot be read" if _are_images(aside) else "rows have too many or too few cells"
     return [
-        f"{len(aside.rows)} rows have too many or too few cells: {aside.lines}; a release sets them aside, into "
+        f"{len(aside.rows)} {those}: {aside.lines}; a release sets them aside, into "
         "its run, up to `broken_rows`; mend the file if they matter"
     ]
 
 
+def _what(aside: Aside) -> str:
+    return "images that cannot be read" if _are_images(aside) else "rows with too many or too few cells"
+
+
+def _are_images(aside: Aside) -> bool:
+    return isinstance(aside.rows[0], Unreadable)
+
+
 def _nameless(found: reading.Table) -> list[str]:
-    if isinstance(found, Query) or found.header:
+    if isinstance(found, Query) or found.header or found.holds_images:
         return []
     return [
         f"{_one_line(found.path.name)} has no header line; columns are named column_1 … "

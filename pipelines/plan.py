@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from pipelines import ingest as reading
 from pipelines import private
+from pipelines.gallery import image_rows
 from pipelines.query import Query
 from pipelines.source import compressed, opened
 from pipelines.steps import STEPS, Run, check, inputs_of, memory_of, synthesizer_of
@@ -98,7 +99,7 @@ def estimate(run: Run) -> Plan:
         columns=len(schema),
         learned_columns=learned,
         rows=None if secret and recipe.rows == "source" else released,
-        synthesizer=synthesizer_of(recipe),
+        synthesizer=synthesizer_of(recipe, run.stated),
         seconds=_seconds(run, rows, fitted, released),
         memory_bytes=memory_of(run, rows),
         privacy=_privacy(run, schema),
@@ -123,10 +124,12 @@ def _kept(run: Run) -> Iterator[str]:
 
 
 def rows_of(source: reading.Table) -> int:
-    """Rows of a source: exact for Parquet and queries, a guess from the size of the first lines for CSV."""
+    """Rows of a source: exact for Parquet, images and queries, a guess from the size of the first lines for CSV."""
     if isinstance(source, Query):
         counting = replace(source, text=f"SELECT count(*) AS n FROM ({source.text.rstrip('; ')}) AS counted")
         return int(next(counting.blocks()).column(0)[0].as_py())
+    if source.holds_images:
+        return image_rows(source)
     if source.format == "parquet":
         return sum(int(pq.read_metadata(f).num_rows) for f in source.files)
     total = 0
@@ -147,6 +150,12 @@ STEP_SECONDS = {"vae": 0.005, "ctgan": 0.02, "sdv-ctgan": 0.02, "sdv-tvae": 0.01
 """Seconds of a network's step for twenty columns."""
 
 
+IMAGE_SECONDS = 1.0e-3
+"""Seconds that `image-mixture` takes for a row, its search for a size included."""
+
+PNG_SECONDS = 1.0e-4
+"""Seconds that it takes to decode or to encode a small image."""
+
 PRIVATE_STEP = 2.0
 """What a step with clipped and noised gradients takes, in steps without."""
 
@@ -157,7 +166,7 @@ STEP_BATCH = 500
 def _seconds(run: Run, rows: int, fitted: int, released: int) -> dict[str, float]:
     """Seconds of each step on two cores of 2020s make: measured on 10 to 80 columns, good to a factor 2."""
     recipe, schema = run.recipe, run.schema
-    name, cells = synthesizer_of(recipe), len(schema) / 1e6
+    name, cells = synthesizer_of(recipe, run.stated), len(schema) / 1e6
     evidence = min(rows, recipe.evidence_rows)
     attacks = 9 * min(1, evidence / 32_768) ** 1.5 * (0.5 + len(schema) / 30)
     # The two-sample test, and two models for two targets.
@@ -178,11 +187,15 @@ def _seconds(run: Run, rows: int, fitted: int, released: int) -> dict[str, float
     else:
         visits = max(visits_of(fitted, len(schema), 30), FEWEST_STEPS * STEP_ROWS)
         fit = FIT_SECONDS.get(name, max(FIT_SECONDS.values())) * visits * cells
+    numbers = sum(c.image.size for c in schema if c.image is not None)
+    if numbers:
+        # Each row is looked at some thirty times in all, by its code; pixels are decoded, and encoded as PNG.
+        fit = IMAGE_SECONDS * fitted * (1 + numbers / 2000)
     return {
         "ingest": 0.2 + 0.1 * rows * cells,
-        "profile": 0.1 + 0.25 * rows * cells,
+        "profile": 0.1 + 0.25 * rows * cells + PNG_SECONDS * fitted * bool(numbers),
         "fit": 1.0 + fit,
-        "sample": 0.1 + 0.3 * released * cells,
+        "sample": 0.1 + 0.3 * released * cells + 2 * PNG_SECONDS * released * bool(numbers),
         "validate": 2.0 + 2.5 * evidence * cells + 0.0022 * len(schema) ** 2 + attacks + models,
         "gate": 0.1,
         "publish": 0.3 + 0.05 * released * cells,

@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from pipelines.reference import check_input, is_address
+from pipelines.scans import Scans
 from privacy.errors import RecipeError
 from synth.schema import parse_model
 from validation.gates import GateRules
@@ -134,15 +135,23 @@ class Recipe(BaseModel):
     ]
     input: Annotated[
         str,
-        Field(min_length=1, description="CSV or Parquet, a file or a folder; or the address of a database"),
+        Field(
+            min_length=1,
+            description="CSV, Parquet or images, a file or a folder; or the address of a database",
+        ),
     ]
     query: Annotated[str | None, Field(min_length=1, description="what a database is asked: a SELECT")] = None
     broken_rows: Annotated[
         Whole,
         Field(
-            ge=0, description="rows of CSV files with too many or too few cells that are set aside at most"
+            ge=0,
+            description="rows of CSV files with too many or too few cells, and images that cannot be read, that are "
+            "set aside at most",
         ),
     ] = 0
+    scans: Annotated[Scans, Field(description="how DICOM and NIfTI files become images and columns")] = (
+        Scans()
+    )
     allow_drift: Annotated[
         bool,
         Field(strict=True, description="read an input whose columns are not those of the schema, and say so"),

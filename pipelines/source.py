@@ -14,9 +14,13 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
+from pipelines.scans import DEFAULT, Scans
 from privacy.errors import InputError
 
 BLOCK_BYTES = 1 << 20
+
+ImageFormat = Literal["pictures", "scans", "idx", "npz", "tar"]
+"""What collections of images are kept as; `pipelines.gallery` says more."""
 
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 """The folder of a partition whose value is missing."""
@@ -28,23 +32,30 @@ class Source:
 
     Attributes:
         path: the file or the folder that was asked for.
-        format: csv or parquet.
+        format: csv, parquet, or what a collection of images is kept as.
         files: the files, in the order of their relative names.
         columns: the column names, in the order of the first file, then those that folders name.
         keys: columns whose values stand in the names of folders, `year=2020`, and not in the files.
         encoding: of the CSV files: utf-8, utf-16 or cp1252; None for Parquet.
         delimiter: of the CSV files; None for Parquet.
         header: whether the first row of each CSV file holds names; else they are column_1, column_2, …
+        scans: what the recipe says of DICOM and NIfTI files.
     """
 
     path: Path
-    format: Literal["csv", "parquet"]
+    format: Literal["csv", "parquet"] | ImageFormat
     files: tuple[Path, ...]
     columns: tuple[str, ...]
     keys: tuple[str, ...] = ()
     encoding: str | None = None
     delimiter: str | None = None
     header: bool = True
+    scans: Scans = DEFAULT
+
+    @property
+    def holds_images(self) -> bool:
+        """Whether it is a collection of images, not a table."""
+        return self.format not in ("csv", "parquet")
 
     @property
     def label(self) -> str:

@@ -25,9 +25,9 @@ import pyarrow.parquet as pq
 
 from pipelines import ingest as reading
 from pipelines import private
+from pipelines.aside import Aside
 from pipelines.catalog import rebuild
 from pipelines.croissant import croissant, provenance
-from pipelines.delimited import Aside
 from pipelines.machine import available_memory, check_disk, check_memory, room
 from pipelines.publish import publish as publish_files
 from pipelines.recipe import Recipe, canonical, resolve_input
@@ -36,6 +36,7 @@ from pipelines.workspace import Record, Workspace, digest_of, sha256, write_atom
 from privacy.certificate import Certificate, with_guarantee, without_guarantee
 from privacy.errors import GateRefused, InputError, ReleaseError, RowError, SchemaError, UnderstudyError
 from synth.constraints import Constraints
+from synth.images import as_images, unseen, without_pixels
 from synth.keys import is_text
 from synth.schema import REPLACED, Schema
 
@@ -137,20 +138,12 @@ class Run:
         Raises:
             SchemaError: it is not there or breaks a rule.
         """
-        path = self.folder / self.recipe.schema_file
-        try:
-            text = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as e:
-            raise SchemaError(
-                f"a schema must be a readable UTF-8 file, however: {path}: {getattr(e, 'strerror', e)}; "
-                "`understudy init DATA` writes one"
-            ) from None
-        return Schema.parse(text, source=path.name)
+        return schema_of(self.recipe, self.folder)
 
     @property
     def most_rows(self) -> int:
-        """Rows to learn from at most: a row takes four bytes for each state and score, and nine for unit and split."""
-        return min(self.recipe.fit_rows, ENCODED_BYTES // (8 * len(self.schema) + 9))
+        """Rows to learn from at most."""
+        return min(self.recipe.fit_rows, max(1, ENCODED_BYTES // encoded_bytes(self.schema)))
 
     @property
     def release_root(self) -> Path:
@@ -159,16 +152,38 @@ class Run:
 
     def source(self) -> reading.Table:
         """The input, checked and recognized."""
-        return reading.find(self.recipe.input, self.recipe.query, self._locate)
+        return reading.find(self.recipe.input, self.recipe.query, self._locate, scans=self.recipe.scans)
 
     def holdout_source(self) -> reading.Table | None:
         """The input that is held out, where the recipe names one."""
         if not isinstance(self.recipe.holdout, str):
             return None
-        return reading.find(self.recipe.holdout, None, self._locate)
+        return reading.find(self.recipe.holdout, None, self._locate, scans=self.recipe.scans)
 
     def _locate(self, text: str) -> Path:
         return resolve_input(text, folder=self.folder, extra_roots=self.roots)
+
+
+def schema_of(recipe: Recipe, folder: Path) -> Schema:
+    """The schema of a recipe as it is written.
+
+    Raises:
+        SchemaError: it is not there or breaks a rule.
+    """
+    path = folder / recipe.schema_file
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise SchemaError(
+            f"a schema must be a readable UTF-8 file, however: {path}: {getattr(e, 'strerror', e)}; "
+            "`understudy init DATA` writes one"
+        ) from None
+    return Schema.parse(text, source=path.name)
+
+
+def encoded_bytes(schema: Schema) -> int:
+    """Bytes of an encoded row: four for a state or a score, nine for unit and split, one for a number of an image."""
+    return 8 * len(schema) + 9 + sum(c.image.size for c in schema if c.image is not None)
 
 
 def open_run(recipe: Recipe, folder: Path, *, roots: Sequence[Path] = (), watch: Watch | None = None) -> Run:
@@ -325,9 +340,10 @@ def check(run: Run) -> None:
     Raises:
         UsageError: recipe, schema or options break a rule.
     """
-    from synth.registry import check_options, check_private
+    from synth.registry import check_images, check_options, check_private
 
-    name = synthesizer_of(run.recipe)
+    name = synthesizer_of(run.recipe, run.stated)
+    check_images(name, run.schema)
     check_options(name, run.recipe.options)
     if run.recipe.privacy is not None:
         check_private(name)
@@ -360,7 +376,7 @@ def check_room(run: Run) -> None:
 def memory_of(run: Run, rows: int | None = None) -> int:
     """Estimated resident memory in bytes; `rows` of the source, where they are known."""
     fitted = run.most_rows if rows is None else min(rows, run.most_rows)
-    return BASE_BYTES + 2 * (8 * len(run.schema) + 9) * fitted
+    return BASE_BYTES + 2 * encoded_bytes(run.schema) * fitted
 
 
 def check_learned(schema: Schema, **named: Sequence[str]) -> None:
@@ -377,11 +393,12 @@ def check_learned(schema: Schema, **named: Sequence[str]) -> None:
                 )
 
 
-def synthesizer_of(recipe: Recipe) -> str:
-    """The synthesizer that a recipe means: `auto` follows from whether answers are noised."""
+def synthesizer_of(recipe: Recipe, schema: Schema) -> str:
+    """The synthesizer that a recipe means: `auto` follows from whether answers are noised, and from the columns."""
     from synth.registry import resolve
 
-    return resolve(recipe.synthesizer, private=recipe.privacy is not None)
+    images = any(c.action != "drop" for c in schema.images)
+    return resolve(recipe.synthesizer, private=recipe.privacy is not None, images=images)
 
 
 def outcome(run: Run, before: Mapping[str, Record]) -> Outcome:
@@ -409,7 +426,9 @@ def _ingest_inputs(run: Run) -> dict[str, str]:
         "source": reading.digest(run.source()),
         "holdout": "" if held is None else reading.digest(held),
         "schema": digest_of(run.schema.to_json()),
-        "recipe": digest_of([run.recipe.broken_rows, run.recipe.allow_drift]),
+        "recipe": digest_of(
+            [run.recipe.broken_rows, run.recipe.allow_drift, run.recipe.scans.model_dump(mode="json")]
+        ),
     }
 
 
@@ -479,10 +498,12 @@ def _units(run: Run) -> Iterator["NDArray[np.uint64]"]:
 
 
 def _needed(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
-    """The batch without what is never learned: of identifiers and texts only the missing pattern stays."""
+    """The batch without what is never learned: of identifiers and texts only the missing pattern, of images no name."""
     arrays = []
     for column, array in zip(schema, batch.columns, strict=True):
-        if is_text(array.type) and not column.learned and column.name != schema.unit:
+        if column.image is not None:
+            array = as_images(array)
+        elif is_text(array.type) and not column.learned and column.name != schema.unit:
             missing = array.is_null().to_numpy(zero_copy_only=False)
             place = pa.array(np.zeros(len(array), np.int64), mask=missing)
             array = pa.array([REPLACED]).take(place).cast(array.type)
@@ -513,8 +534,9 @@ def _stored(run: Run) -> "RowSource":
 
     def source(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         names = list(columns) or [schema.names[0]]
+        at_once = reading.IMAGES_AT_ONCE if any(c.name in names for c in schema.images) else 65_536
         with pq.ParquetFile(path, read_dictionary=[s for s in strings if s in names]) as file:
-            for batch in file.iter_batches(batch_size=65_536, columns=names, use_threads=False):
+            for batch in file.iter_batches(batch_size=at_once, columns=names, use_threads=False):
                 yield batch.select(names)
 
     return source
@@ -624,7 +646,7 @@ def _fit(run: Run) -> tuple[list[Path], dict[str, Any]]:
     model = fit_encoded(
         curator,
         codec,
-        synthesizer_of(recipe),
+        synthesizer_of(recipe, run.stated),
         recipe.options,
         seed=recipe.seed,
         threads=recipe.threads,
@@ -725,6 +747,9 @@ def sample_shard(run: Run, number: int, rows: int) -> Path:
         "model_digest": digest,
         "privacy": promise_of(run.recipe),
     }
+    if run.schema.images:
+        shown = {c.name: {"_type": "Image"} for c in run.schema.images}
+        about["huggingface"] = json.dumps({"info": {"features": shown}})
     path = shard_path(run, number)
     part = path.with_name(f".{path.name}.part")
     with pq.ParquetWriter(part, model.schema.arrow.with_metadata(about), compression="zstd") as writer:
@@ -831,10 +856,11 @@ def _validate(run: Run) -> tuple[list[Path], dict[str, Any]]:
     evidence_path = run.workspace.path / EVIDENCE
     write_atomic(evidence_path, json.dumps(evidence.to_dict(), ensure_ascii=False).encode())
     run.watch.wrote("validate", evidence_path)
-    facts = observe(released_batches(run), released)
+    shown = unseen(released)
+    facts = observe(_judged_batches(run), shown)
     head = _head(run, 20_000)
-    broken = observe_constraints(released_batches(run), released)
-    checks = check(head, facts, evidence.fidelity, released, run.recipe.gate, broken)
+    broken = observe_constraints(_judged_batches(run), shown)
+    checks = check(head, facts, evidence.fidelity, shown, run.recipe.gate, broken)
     checks_path = run.workspace.path / CHECKS
     write_atomic(checks_path, json.dumps([asdict(c) for c in checks], ensure_ascii=False).encode())
     failed = sum(not c.success for c in checks)
@@ -891,14 +917,16 @@ def _kept_inside(run: Run, released: Schema) -> list[Path]:
 
 def exact_evidence(run: Run) -> "Exact[Evidence]":
     """Holds real and synthetic rows, as many of each as the recipe allows, against each other: evidence's own door."""
+    from synth.rows import RawRows
     from validation.evidence import gather
 
-    recipe, rows = run.recipe, raw_rows(run)
+    recipe, schema = run.recipe, unseen(run.schema)
+    rows = RawRows(schema, _stored(run), marked=isinstance(recipe.holdout, str))
     # Rows are drawn by unit from the whole source, so that a source in order of time gives a fair sample.
     curator = curator_of(run, rows, at_most=int(recipe.evidence_rows / _largest_side(run)))
     synthetic = _head(run, recipe.evidence_rows)
     return gather(
-        curator, rows, synthetic, run.schema,
+        curator, rows, synthetic, schema,
         targets=recipe.targets, protected=recipe.protected, at_least=recipe.at_least, seed=recipe.seed,
     )  # fmt: skip
 
@@ -918,18 +946,26 @@ def released_batches(run: Run) -> Iterator[pa.RecordBatch]:
     """All rows of the shards, as a stream."""
     for number, _ in shards_of(run):
         with pq.ParquetFile(shard_path(run, number)) as file:
-            yield from file.iter_batches(batch_size=65_536, use_threads=False)
+            yield from file.iter_batches(
+                batch_size=reading.IMAGES_AT_ONCE if run.schema.images else 65_536, use_threads=False
+            )
+
+
+def _judged_batches(run: Run) -> Iterator[pa.RecordBatch]:
+    """All rows of the shards, of images only whether they are there: what evidence that knows no images sees."""
+    for batch in released_batches(run):
+        yield from without_pixels(pa.Table.from_batches([batch]), run.schema).to_batches()
 
 
 def _head(run: Run, rows: int) -> pa.Table:
-    """The first rows of the release; rows are drawn independently, so they are as good as any."""
+    """The first rows of the release as evidence sees them; they are drawn independently, so they are as good as any."""
     batches, held = [], 0
-    for batch in released_batches(run):
+    for batch in _judged_batches(run):
         batches.append(batch.slice(0, rows - held))
         held += len(batches[-1])
         if held >= rows:
             break
-    return pa.Table.from_batches(batches, schema=run.schema.arrow if not batches else None)
+    return pa.Table.from_batches(batches, schema=unseen(run.schema).arrow if not batches else None)
 
 
 # --- gate
@@ -1192,6 +1228,7 @@ def versions() -> dict[str, str]:
         "torch",
         "pyarrow",
         "pandas",
+        "pillow",
         "safetensors",
         "sdmetrics",
         "scikit-learn",

@@ -14,12 +14,13 @@ from pipelines.steps import (
     learned_rows,
     open_run,
     perform,
+    schema_of,
     synthesizer_of,
     verdict_of,
 )
 from pipelines.workspace import write_atomic
 from privacy.errors import GateRefused, RecipeError, UnderstudyError
-from synth.registry import SYNTHESIZERS, resolve, synthesizer
+from synth.registry import IMAGES, SYNTHESIZERS, resolve, synthesizer
 from validation.comparison import Comparison, Entry, describe, render
 
 BEFORE_GATE = ("ingest", "profile", "fit", "sample", "validate")
@@ -62,10 +63,12 @@ def attempt(
         RecipeError: a name is none, or the recipe is wrong.
         InputError: the table cannot be learned from.
     """
-    own = synthesizer_of(recipe)
+    schema = schema_of(recipe, folder)
+    own = synthesizer_of(recipe, schema)
     private = recipe.privacy is not None
-    able = [n for n in SYNTHESIZERS if synthesizer(n).private or not private]
-    names = list(dict.fromkeys(resolve(n, private=private) for n in synthesizers)) or able
+    images = own in IMAGES
+    able = [n for n in (IMAGES if images else SYNTHESIZERS) if synthesizer(n).private or not private]
+    names = list(dict.fromkeys(resolve(n, private=private, images=images) for n in synthesizers)) or able
     if recipe.options and own not in names:
         raise RecipeError(
             f"options must be for a synthesizer that is tried, however: they are for {own}, the recipe's own; "

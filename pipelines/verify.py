@@ -7,11 +7,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.ingest import IMAGES_AT_ONCE
 from pipelines.publish import Verified, check_sums, signature_status
 from pipelines.sign import check_signature
 from pipelines.workspace import sha256
 from privacy.errors import ReleaseError, SchemaError
-from synth.schema import Schema
+from synth.images import unseen, without_pixels
+from synth.schema import IMAGE, Schema
 
 
 def verify(release: Path, *, public_key: Path | None = None) -> Verified:
@@ -37,10 +39,11 @@ def verify(release: Path, *, public_key: Path | None = None) -> Verified:
         raise ReleaseError(f"a release must have data, however: {release / 'data'} has none")
     for shard in shards:
         _check_columns(shard, schema)
-    facts = observe(_batches(shards), schema)
-    head = pq.ParquetFile(shards[0]).read_row_group(0)
-    broken = observe_constraints(_batches(shards), schema)
-    failed = [c for c in check(head, facts, None, schema, GateRules(), broken) if not c.success]
+    shown = unseen(schema)
+    facts = observe(_batches(shards, schema), shown)
+    head = without_pixels(pq.ParquetFile(shards[0]).read_row_group(0), schema)
+    broken = observe_constraints(_batches(shards, schema), shown)
+    failed = [c for c in check(head, facts, None, shown, GateRules(), broken) if not c.success]
     if failed:
         raise ReleaseError(f"data must be what schema.json says, however: {failed[0].message}")
     _check_certificate(release, facts[0].rows)
@@ -63,7 +66,8 @@ def _check_columns(shard: Path, schema: Schema) -> None:
         file = pq.read_metadata(shard)
     except (OSError, pa.ArrowException):
         raise ReleaseError(f"data must be Parquet, however: {shard.name} is not; fetch it again") from None
-    names = file.schema.to_arrow_schema().names
+    found = file.schema.to_arrow_schema()
+    names = found.names
     rule = f"data must have the columns of schema.json, however: {shard.name}"
     if lost := [n for n in schema.names if n not in names]:
         raise ReleaseError(f"{rule} lacks {lost[0]!r}")
@@ -71,15 +75,20 @@ def _check_columns(shard: Path, schema: Schema) -> None:
         raise ReleaseError(f"{rule} has {more[0]!r}, too")
     if names != list(schema.names):
         raise ReleaseError(f"{rule} has them in another order")
+    if wrong := [c.name for c in schema.images if found.field(c.name).type != IMAGE]:
+        raise ReleaseError(f"{rule} has no images in {wrong[0]!r}")
     if file.num_rows == 0:
         raise ReleaseError(f"a file of data must have rows, however: {shard.name} has none")
 
 
-def _batches(shards: list[Path]) -> Iterator[pa.RecordBatch]:
+def _batches(shards: list[Path], schema: Schema) -> Iterator[pa.RecordBatch]:
+    """The rows; of images, whether each is there."""
+    rows = IMAGES_AT_ONCE if schema.images else 65_536
     for shard in shards:
         try:
             with pq.ParquetFile(shard) as file:
-                yield from file.iter_batches(batch_size=65_536, use_threads=False)
+                for batch in file.iter_batches(batch_size=rows, use_threads=False):
+                    yield from without_pixels(pa.Table.from_batches([batch]), schema).to_batches()
         except (OSError, pa.ArrowException):
             raise ReleaseError(f"data must be Parquet, however: {shard.name} breaks off") from None
 

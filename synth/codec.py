@@ -7,8 +7,9 @@ the column's distribution, so it is close to N(0, 1) for every column whatever i
 means "nothing is known of this cell"; models integrate it out.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import field as attribute
 from functools import cached_property
 
@@ -19,7 +20,7 @@ from scipy.special import ndtr, ndtri
 
 from privacy.curator import MISSING, Batch, Keys
 from privacy.errors import ConditionError
-from synth import people
+from synth import images, people
 from synth.absence import UNKNOWN as UNKNOWN
 from synth.absence import folded, rates_where_present, unfolded
 from synth.identifier import Pattern, permuted
@@ -35,6 +36,7 @@ from synth.keys import (
     to_keys,
 )
 from synth.profile import ColumnProfile, Profile, declared_bounds
+from synth.rows import PIXELS
 from synth.schema import OTHER, REPLACED, Column, Schema, nearest, typed
 
 _EDGE = 1e-6
@@ -47,17 +49,20 @@ class Encoded:
     Attributes:
         states: int32 (n, C): a column for each field of the layout; −1 for unknown.
         scores: float32 (n, D): for the D columns that have a spread; 0 where the state says otherwise.
+        pixels: uint8 (n, P): of the layout's images, one after the other; None where it has none.
     """
 
     states: NDArray[np.int32]
     scores: NDArray[np.float32]
+    pixels: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.states)
 
     def take(self, index: NDArray[np.int64] | slice) -> "Encoded":
         """Some of the rows."""
-        return Encoded(states=self.states[index], scores=self.scores[index])
+        pixels = None if self.pixels is None else self.pixels[index]
+        return Encoded(states=self.states[index], scores=self.scores[index], pixels=pixels)
 
     def serving(self, rows: int) -> NDArray[np.int64]:
         """Which of these rows stands for each of `rows`: the only one for all, or each for itself."""
@@ -66,8 +71,11 @@ class Encoded:
     @classmethod
     def joined(cls, parts: Sequence["Encoded"]) -> "Encoded":
         """The rows of all parts, of which there is one at least."""
+        pixels = [p.pixels for p in parts if p.pixels is not None]
         return cls(
-            states=np.concatenate([p.states for p in parts]), scores=np.concatenate([p.scores for p in parts])
+            states=np.concatenate([p.states for p in parts]),
+            scores=np.concatenate([p.scores for p in parts]),
+            pixels=np.concatenate(pixels) if pixels else None,
         )
 
 
@@ -106,17 +114,39 @@ class Field:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pixels:
+    """Where the pixels of a column of images are.
+
+    Attributes:
+        field: index of its field, whose states are missing and there.
+        first: of its numbers among the pixels of a row.
+        shape: height, width, channels.
+    """
+
+    field: int
+    first: int
+    shape: tuple[int, int, int]
+
+    @property
+    def part(self) -> slice:
+        """Its numbers among the pixels of a row."""
+        return slice(self.first, self.first + math.prod(self.shape))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Layout:
     """The encoded table.
 
     Attributes:
         fields: its columns, then its groups of columns that are missing together (`synth.absence`).
         rows: number of rows that the profile was learned from.
+        images: the columns of images among them; synthesizers that know none are not asked to fit such a table.
         codec: what encoded it, for a synthesizer that must know the table's own values; None where nothing did.
     """
 
     fields: tuple[Field, ...]
     rows: float
+    images: tuple[Pixels, ...] = ()
     codec: "Codec | None" = attribute(default=None, repr=False, compare=False)
 
     @property
@@ -139,7 +169,13 @@ class Layout:
         return Encoded(
             states=np.full((rows, len(self.fields)), UNKNOWN, np.int32),
             scores=np.zeros((rows, len(self.scored)), np.float32),
+            pixels=np.zeros((rows, self.pixels), np.uint8) if self.images else None,
         )
+
+    @property
+    def pixels(self) -> int:
+        """Numbers of all images of a row."""
+        return self.images[-1].part.stop if self.images else 0
 
 
 class Codec:
@@ -172,13 +208,18 @@ class Codec:
         for absence in profile.absences:
             names = ", ".join(schema.names[i] for i in absence.columns)
             fields.append(Field(name=f"missing: {names}", rates=(absence.rate, 1 - absence.rate), score=None))
-        self.layout = Layout(fields=tuple(fields), rows=profile.rows, codec=self)
+        pictures: list[Pixels] = []
+        for i, column in enumerate(schema):
+            if column.image is not None:
+                first = pictures[-1].part.stop if pictures else 0
+                pictures.append(Pixels(field=i, first=first, shape=column.image.shape))
+        self.layout = Layout(fields=tuple(fields), rows=profile.rows, images=tuple(pictures), codec=self)
 
     def code(self, batch: Batch, dictionaries: Mapping[str, Dictionary]) -> dict[str, NDArray[np.generic]]:
-        """Raw keys → the arrays `states` and `scores`; the function by which a curator recodes.
+        """Raw keys → the arrays `states` and `scores`, and `pixels` of images; the function by which a curator recodes.
 
         Args:
-            batch: raw columns of the schema.
+            batch: raw columns of the schema, with the pixels of images.
             dictionaries: strings of the codes of the columns of strings.
         """
         keys = {}
@@ -186,7 +227,11 @@ class Codec:
             raw = np.asarray(batch.columns[column.name], np.int64)
             keys[column.name] = codec.of_codes(raw, dictionaries[column.name]) if codec.text else raw
         encoded = self._encode(keys, len(batch))
-        return {"states": encoded.states, "scores": encoded.scores}
+        arrays: dict[str, NDArray[np.generic]] = {"states": encoded.states, "scores": encoded.scores}
+        if self.layout.images:
+            pixels = [batch.columns[PIXELS + c.name] for c in self.schema.images]
+            arrays["pixels"] = np.concatenate(pixels, axis=1)
+        return arrays
 
     def encode(self, table: pa.Table | pa.RecordBatch, *, rows: int | None = None) -> Encoded:
         """Rows of a table. Columns that the table lacks are unknown.
@@ -198,7 +243,8 @@ class Codec:
         Raises:
             InputError: a column has another type than the schema says.
         """
-        return self._encode(self._keys(table), len(table) if rows is None else rows)
+        rows = len(table) if rows is None else rows
+        return self._with_pixels(self._encode(self._keys(table), rows), table)
 
     def encode_with_strange(self, table: pa.Table, *, rows: int) -> tuple[Encoded, NDArray[np.int64]]:
         """Rows of a table, and how many cells of each have a value that no row of the model can have: int64 (n,).
@@ -218,7 +264,7 @@ class Codec:
             own = keys[column.name]
             if own is not None and column.learned:
                 total += ~codec.gives(own) & (own != MISSING)
-        return self._encode(keys, rows), total
+        return self._with_pixels(self._encode(keys, rows), table), total
 
     def _keys(self, table: pa.Table | pa.RecordBatch) -> dict[str, Keys | None]:
         keys: dict[str, Keys | None] = {}
@@ -230,6 +276,17 @@ class Codec:
             array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
             keys[column.name] = codec.keys(typed(column, array))
         return keys
+
+    def _with_pixels(self, encoded: Encoded, table: pa.Table | pa.RecordBatch) -> Encoded:
+        """The rows with the pixels of the images that the table has."""
+        if not self.layout.images:
+            return encoded
+        values = np.zeros((len(encoded), self.layout.pixels), np.uint8)
+        for found, column in zip(self.layout.images, self.schema.images, strict=True):
+            if column.name in table.schema.names and column.image is not None:
+                array = typed(column, table.column(column.name))
+                values[:, found.part] = images.pixels(array, column.image).reshape(len(encoded), -1)
+        return replace(encoded, pixels=values)
 
     def condition(self, values: Mapping[str, object]) -> Encoded:
         """One row in which only the given columns are known; None means that the value is missing.
@@ -245,7 +302,7 @@ class Codec:
                 )
             at = self.schema.names.index(name)
             column, codec = self.schema.columns[at], self._columns[at]
-            if value is not None and not column.learned and column.kind != "empty":
+            if value is not None and not column.learned and column.kind not in ("empty", "image"):
                 raise ConditionError(
                     f"a condition must be on a column that is learned, however: {name!r} is kind: {column.kind}, "
                     "whose values are made anew; leave it out"
@@ -258,7 +315,8 @@ class Codec:
                     f"{codec.possible()}"
                 )
         self._check_absences(row)
-        return self._encode(row, 1)
+        shown = {c.name: one(values[c.name], c.arrow_type) for c in self.schema.images if c.name in values}
+        return self._with_pixels(self._encode(row, 1), pa.table(shown))
 
     def _check_absences(self, row: Mapping[str, Keys | None]) -> None:
         """Refuses a condition by which a column is missing that never is without its group."""
@@ -284,8 +342,15 @@ class Codec:
         """
         arrays = []
         states = unfolded(encoded.states, self.profile.absences)
+        drawn: dict[int, NDArray[np.uint8]] = {}
+        if encoded.pixels is not None:
+            drawn = {p.field: encoded.pixels[:, p.part].reshape(-1, *p.shape) for p in self.layout.images}
         for i, (field, codec) in enumerate(self._own_fields()):
             scores = None if field.score is None else encoded.scores[:, field.score]
+            if i in drawn:
+                absent = states[:, i] == 0
+                arrays.append(images.images(drawn[i], absent=absent, first_row=first_row))
+                continue
             personal = self.schema.columns[i].personal
             # Columns that are about the same person draw the same people.
             whose = field.name if personal is None or personal.of is None else f"\0{personal.of}"
@@ -387,7 +452,10 @@ class _ColumnCodec:
     def keys(self, array: pa.Array) -> Keys:
         """Keys of an Arrow array of this column's type."""
         if not self._column.learned:
-            return np.where(array.is_null().to_numpy(zero_copy_only=False), MISSING, 0)
+            gone = (
+                images.missing(array) if self._column.image is not None else array.is_null().to_numpy(False)
+            )
+            return np.where(gone, MISSING, 0)
         if not self.text:
             return to_keys(array)
         dictionary = Dictionary()

@@ -101,14 +101,24 @@ def best_size(
     best = fit(sizes[0])
     for smaller, size in itertools.pairwise(sizes):
         challenger = fit(size)
-        contest = Contest(log_prob(best), log_prob(challenger), columns)
-        gain, squares, rows = curator.sum(contest, split="select").value
-        mean = gain / max(rows, 1.0)
-        error = math.sqrt(max(squares / max(rows, 1.0) - mean**2, 0.0) / max(rows, 1.0))
-        if mean < -error:
+        if loses(curator, log_prob(best), log_prob(challenger), columns=columns):
             return smaller
         best = challenger
     return sizes[-1]
+
+
+def loses(
+    curator: Curator,
+    champion: Callable[[Encoded], Floats],
+    challenger: Callable[[Encoded], Floats],
+    *,
+    columns: int,
+) -> bool:
+    """Whether the second model's log-likelihood of unseen rows is below the first's, by more than a standard error."""
+    gain, squares, rows = curator.sum(Contest(champion, challenger, columns), split="select").value
+    mean = gain / max(rows, 1.0)
+    error = math.sqrt(max(squares / max(rows, 1.0) - mean**2, 0.0) / max(rows, 1.0))
+    return bool(mean < -error)
 
 
 class Contest:
@@ -135,10 +145,12 @@ class Contest:
 
 def encoded_of(batch: Batch) -> Encoded:
     """The encoded rows of a curator's batch."""
+    pixels = batch.columns.get("pixels")
     return Encoded(
         # Copies: batches may be read-only maps of files, which torch does not take.
         states=np.array(batch.columns["states"], np.int32),
         scores=np.array(batch.columns["scores"], np.float32),
+        pixels=None if pixels is None else np.array(pixels, np.uint8),
     )
 
 

@@ -76,7 +76,7 @@ class Gmm:
     def __init__(self, layout: Layout, parameters: Parameters) -> None:
         self._layout = layout
         self._parameters = parameters
-        self._scorer = _Scorer(layout, parameters)
+        self._scorer = Scorer(layout, parameters)
 
     @property
     def parameters(self) -> Parameters:
@@ -110,7 +110,7 @@ class Gmm:
             serving = given.serving(rows)
             component = from_tables(rng, self._posterior(given, present=present).T, serving)
             known = given.take(serving)
-        return self._fill(known, component, rng, present=present)
+        return self.fill(known, component, rng, present=present)
 
     def log_prob(self, encoded: Encoded) -> Floats:
         """Log-density of states and scores, unknown cells integrated out: float64 (n,)."""
@@ -168,9 +168,10 @@ class Gmm:
         first, states = self._layout.offsets[column], self._layout.fields[column].states
         return np.asarray(np.exp(self._parameters.log_tables[first : first + states].double().numpy()))
 
-    def _fill(
+    def fill(
         self, known: Encoded, component: NDArray[np.int64], rng: np.random.Generator, *, present: bool
     ) -> Encoded:
+        """Rows whose unknown states, and scores, are drawn from the component of each, int64 (n,)."""
         states, scores = known.states.copy(), known.scores.copy()
         means, stds = self._parameters.means.numpy(), self._parameters.stds.numpy()
         for i, field in enumerate(self._layout.fields):
@@ -192,7 +193,7 @@ class Gmm:
         return Encoded(states=states, scores=scores)
 
 
-class _Scorer:
+class Scorer:
     """log p(row, component) of encoded rows under fixed parameters."""
 
     def __init__(self, layout: Layout, parameters: Parameters) -> None:
@@ -241,25 +242,34 @@ class _Moments:
 
     def __init__(self, layout: Layout, parameters: Parameters) -> None:
         self._layout = layout
-        self._scorer = _Scorer(layout, parameters)
+        self._scorer = Scorer(layout, parameters)
         self._components = parameters.components
         scores = len(layout.scored)
         self.size = self._components * (1 + layout.states + 2 * scores)
         # E[x² + x⁴] = 4 for a standard normal score; twice that keeps nearly all rows unclipped.
         self.bound = math.sqrt(1 + len(layout.fields) + 8 * scores)
 
-    def of(self, batch: Batch) -> "_MomentsOfBatch":
+    def of(self, batch: Batch) -> "MomentsOfBatch":
         """What these rows add."""
         encoded = encoded_of(batch)
         with torch.no_grad():
             posterior = self._scorer.joint(encoded).softmax(1)
         sizes = tuple(f.states for f in self._layout.fields)
         states = torch.from_numpy(np.ascontiguousarray(encoded.states.T)).long()
-        return _MomentsOfBatch(posterior, states, self._scorer.powers(encoded), sizes)
+        return MomentsOfBatch(posterior, states, self._scorer.powers(encoded), sizes)
 
 
 @dataclass(frozen=True)
-class _MomentsOfBatch:
+class MomentsOfBatch:
+    """What rows add to the sums of the E step.
+
+    Attributes:
+        posterior: float32 (n, K).
+        states: int64 (C, n).
+        powers: float32 (n, 2 D), see `Scorer.powers`.
+        sizes: states of each column.
+    """
+
     posterior: Tensor
     states: Tensor
     powers: Tensor
@@ -312,7 +322,7 @@ def fit_components(
         curator,
         _start(layout, components, seed),
         lambda parameters: _Moments(layout, parameters),
-        lambda moments: _maximize(layout, moments.reshape(-1, components), rows, options),
+        lambda moments: maximize(layout, moments.reshape(-1, components), rows, options),
         rows=rows,
         entries=layout.states,
         visits=visits_of(rows, len(layout.fields), options.passes),
@@ -341,7 +351,7 @@ def fit_noised(
     for _ in range(steps):
         answer = curator.sum(_Moments(layout, parameters), share=each).value
         moments = answer.reshape(-1, components) / layout.rows
-        parameters = _maximize(layout, moments, layout.rows, options)
+        parameters = maximize(layout, moments, layout.rows, options)
     return parameters
 
 
@@ -369,7 +379,7 @@ def _start(layout: Layout, components: int, seed: int) -> Parameters:
     )
 
 
-def _maximize(layout: Layout, moments: Floats, rows: float, options: Options) -> Parameters:
+def maximize(layout: Layout, moments: Floats, rows: float, options: Options) -> Parameters:
     """The M step, with a prior that is worth `smoothing` rows of the profile's rates in each component.
 
     Args:

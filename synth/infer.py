@@ -9,6 +9,7 @@ values are counted exactly up to `DISTINCT` of them; beyond that, a sample of th
 import math
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -19,9 +20,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from privacy.errors import InputError
+from synth import images
 from synth.identifier import Pattern
 from synth.people import recognized
-from synth.schema import DATES, DAY_OR_MONTH, REPLACED, Column, Schema, dates_of, parse_type
+from synth.schema import DATES, DAY_OR_MONTH, IMAGE, REPLACED, Column, Picture, Schema, dates_of, parse_type
 from synth.suggest import Suggestions
 
 DISTINCT = 200_000
@@ -106,11 +108,13 @@ def plain_type(type: pa.DataType) -> pa.DataType:
     if pa.types.is_dictionary(type):
         inner = plain_type(type.value_type)
         return type if inner == type.value_type and _can_be_named(type) else inner
+    if type == IMAGE:
+        return type
     return pa.string() if _is_opaque(type) or not _can_be_named(type) else type
 
 
 def to_plain(values: pa.Array, type: pa.DataType) -> pa.Array:
-    """`values` as `type`, safely; what is no plain value (a list, a struct, bytes) becomes `REPLACED`.
+    """`values` as `type`, safely; what is no plain value (a list, a struct, bytes) becomes `REPLACED`, or an image.
 
     Raises:
         pyarrow.ArrowInvalid: a value does not convert without loss.
@@ -121,6 +125,8 @@ def to_plain(values: pa.Array, type: pa.DataType) -> pa.Array:
         return to_plain(values.storage, type)
     if pa.types.is_dictionary(values.type) and not pa.types.is_dictionary(type):
         return to_plain(values.dictionary_decode(), type)
+    if type == IMAGE and images.is_image_type(values.type):
+        return images.as_images(values)
     if pa.types.is_string(type) and _is_opaque(values.type):
         return pc.if_else(values.is_valid(), pa.scalar(REPLACED), pa.scalar(None, pa.string()))
     return values.cast(type)
@@ -162,6 +168,8 @@ class _Seen:
 
     Attributes:
         field: name and type.
+        picture: what images are brought to; None where they are none.
+        shrunk: whether that is smaller than most of them are.
         at_least: rows that must share what is written down.
         rows: all rows; `present` of them have a value.
         values: distinct values, all of them or a hash sample; empty for floats, decimals and times.
@@ -177,6 +185,8 @@ class _Seen:
     """
 
     field: pa.Field
+    picture: Picture | None
+    shrunk: bool
     at_least: int
     rows: int
     present: int
@@ -231,10 +241,15 @@ class _Watch:
         self._grid = _Grid()
         self._digits = _Digits()
         self._form = _Form()
+        self._pictures = _Pictures()
 
     def add(self, column: pa.Array) -> None:
         """Takes the next values."""
         self._rows += len(column)
+        if column.type == IMAGE:
+            self._present += int((~images.missing(column)).sum())
+            self._pictures.add(column)
+            return
         if pa.types.is_dictionary(column.type):
             column = column.dictionary_decode()
         missing = column.is_null(nan_is_null=True)
@@ -267,6 +282,8 @@ class _Watch:
         alone = (len(values) == 1 and scale == 1) or (least is not None and least == most)
         return _Seen(
             field=self._field,
+            picture=self._pictures.picture,
+            shrunk=self._pictures.shrunk,
             at_least=self._at_least,
             rows=self._rows,
             present=self._present,
@@ -281,6 +298,53 @@ class _Watch:
             step=self._grid.step,
             digits=self._digits.digits,
             form=self._form.pattern() if len(values) * scale >= self._at_least else None,
+        )
+
+
+@final
+class _Pictures:
+    """Looks at the headers of the first images for their sizes and modes."""
+
+    MOST = 2000
+    LONGEST = 64
+    """Pixels of the longer side that are proposed at most: what models can learn on a processor."""
+
+    def __init__(self) -> None:
+        self._sizes: Counter[tuple[int, int]] = Counter()
+        self._coloured = False
+
+    def add(self, column: pa.Array) -> None:
+        """Takes the next images; broken ones are passed over here, and refused when they are read."""
+        for value in pc.struct_field(column, "bytes").drop_null():
+            if self._sizes.total() >= self.MOST:
+                return
+            try:
+                image = images.opened(value.as_py())
+            except InputError:
+                continue
+            self._sizes[image.size] += 1
+            self._coloured |= image.mode not in images.GREY
+
+    @property
+    def shrunk(self) -> bool:
+        """Whether the commonest size is larger than what is proposed."""
+        return max(self._size) > self.LONGEST
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self._sizes.most_common(1)[0][0] if self._sizes else (0, 0)
+
+    @property
+    def picture(self) -> Picture | None:
+        """The commonest size, made smaller where it is too large; None where no image could be read."""
+        if not self._sizes:
+            return None
+        width, height = self._size
+        factor = min(1.0, self.LONGEST / max(width, height))
+        return Picture(
+            width=max(1, round(width * factor)),
+            height=max(1, round(height * factor)),
+            mode="RGB" if self._coloured else "L",
         )
 
 
@@ -511,6 +575,8 @@ def _about_people(seen: Sequence[_Seen]) -> tuple[Column, ...]:
     Where no kind of personal data stands twice, a row seems to be about one person, and its columns then agree.
     """
     columns = [_column(s) for s in seen]
+    if any(c.kind == "image" for c in columns):
+        columns = [_labelled(c, s) for c, s in zip(columns, seen, strict=True)]
     votes = [
         v for s, c in zip(seen, columns, strict=True) if c.personal for v in _locales(s, c.personal.what)
     ]
@@ -523,6 +589,20 @@ def _about_people(seen: Sequence[_Seen]) -> tuple[Column, ...]:
             columns[i] = column.model_copy(update={"personal": personal})
     return tuple(columns)
 
+
+def _labelled(column: Column, seen: _Seen) -> Column:
+    """A number beside an image that is named like a label, and has few values, is one."""
+    named = _LABELS.isdisjoint(_words(column.name)) is False
+    few = 2 <= seen.distinct <= CATEGORIES and seen.shared > 0.9
+    if column.kind != "numerical" or not pa.types.is_integer(seen.type) or not (named and few):
+        return column
+    return _categorical(seen)
+
+
+_LABELS = frozenset(
+    {"label", "labels", "class", "target", "category", "fine", "coarse", "y", "digit", "diagnosis"}
+)
+"""Words of the names of what images are of."""
 
 _COUNTRIES = {
     "US": "en_US", "GB": "en_GB", "UK": "en_GB", "DE": "de_DE", "AT": "de_AT", "CH": "de_CH", "FR": "fr_FR",
@@ -622,6 +702,8 @@ def _taken_for(seen: _Seen, finding: str | None) -> Column:
     type = seen.type
     if not seen.present:
         return _draft(seen, "empty")
+    if type == IMAGE:
+        return _image(seen)
     if finding in DIRECT and (_is_text(type) or pa.types.is_integer(type)):
         return _identifier_or_text(seen)
     if seen.same:
@@ -639,6 +721,14 @@ def _taken_for(seen: _Seen, finding: str | None) -> Column:
     if pa.types.is_integer(type) and _is_key(seen):
         return _draft(seen, "identifier", **_room(seen), note=_repeats(seen))
     return _draft(seen, "numerical", **_range(seen))
+
+
+def _image(seen: _Seen) -> Column:
+    if seen.picture is None:
+        return _draft(seen, "text", action="drop", note="no image could be read; it is left out")
+    size = f"{seen.picture.width} × {seen.picture.height}"
+    note = f"images are made smaller, to {size} pixels; models on a processor learn small ones"
+    return _draft(seen, "image", image=seen.picture, note=note if seen.shrunk else None)
 
 
 def _draft(seen: _Seen, kind: str, **facts: Any) -> Column:
@@ -799,9 +889,11 @@ def _blind_column(field: pa.Field) -> Column:
     return Column.model_validate(base | _blind_kind(field, type))
 
 
-def _blind_kind(field: pa.Field, type: pa.DataType) -> dict[str, str]:
+def _blind_kind(field: pa.Field, type: pa.DataType) -> dict[str, Any]:
     if pa.types.is_null(type):
         return {"kind": "empty"}
+    if type == IMAGE:
+        return {"kind": "image", "image": Picture(width=64, height=64, mode="RGB")}
     if pa.types.is_dictionary(field.type) and (_is_text(type) or pa.types.is_integer(type)):
         return {"kind": "categorical"}
     if _is_text(type):

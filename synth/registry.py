@@ -12,7 +12,7 @@ from torch import Tensor
 from privacy.curator import Descent, Floats
 from privacy.errors import RecipeError
 from synth.codec import Encoded, Layout
-from synth.schema import nearest
+from synth.schema import Schema, nearest
 
 
 class Model(Protocol):
@@ -126,6 +126,11 @@ SYNTHESIZERS: dict[str, str] = {
     "ctgan": "synth.ctgan:Ctgan",
 }
 
+IMAGES: dict[str, str] = {
+    "image-mixture": "synth.image_mixture:ImageMixture",
+}
+"""Synthesizers of tables with a column of images."""
+
 BASELINES: dict[str, str] = {
     "sdv-gaussian-copula": "synth.sdv:GAUSSIAN_COPULA",
     "sdv-ctgan": "synth.sdv:CTGAN",
@@ -134,18 +139,25 @@ BASELINES: dict[str, str] = {
 }
 """Others' synthesizers behind the same face. They need the rows themselves, and the extra `sdv`."""
 
-ALL = {**SYNTHESIZERS, **BASELINES}
+ALL = {**SYNTHESIZERS, **IMAGES, **BASELINES}
 
-DEFAULT, PRIVATE = "circuit", "marginals"
-"""What `auto` means for a table, and under privacy."""
+DEFAULT, PRIVATE, DEFAULT_IMAGES = "circuit", "marginals", "image-mixture"
+"""What `auto` means for a table, under privacy, and for a table with images."""
 
 
-def resolve(name: str, *, private: bool = False) -> str:
-    """The name of the synthesizer that a recipe's word means, where answers are noised or not.
+def resolve(name: str, *, private: bool = False, images: bool = False) -> str:
+    """The name of the synthesizer that a recipe's word means.
+
+    Args:
+        name: the word.
+        private: whether answers are noised.
+        images: whether the table has a column of images.
 
     Raises:
         RecipeError: no synthesizer has that name.
     """
+    if name == "auto" and images:
+        return DEFAULT_IMAGES
     if name == "auto":
         return PRIVATE if private else DEFAULT
     if name not in ALL:
@@ -166,13 +178,36 @@ def synthesizer(name: str) -> Synthesizer:
     return found
 
 
+def check_images(name: str, schema: Schema) -> None:
+    """Refuses a synthesizer that knows no images for a table that has some, and the other way round.
+
+    Raises:
+        RecipeError: it does not fit the table.
+    """
+    known = ", ".join(IMAGES)
+    if schema.images and name not in IMAGES:
+        raise RecipeError(
+            f"a table with images needs a synthesizer of images ({known}), however: {schema.images[0].name!r} is kind: "
+            f"image and {name} knows none; leave `synthesizer: auto`, or write action: drop with kind: text"
+        )
+    if not schema.images and name in IMAGES:
+        raise RecipeError(
+            f"a synthesizer of images needs a column of images, however: the table of {name} has none; choose another"
+        )
+
+
 def check_private(name: str) -> None:
     """Refuses a synthesizer that cannot learn from noised answers, before anything is spent.
 
     Raises:
         RecipeError: it needs the rows, or many exact answers.
     """
-    able = [n for n in SYNTHESIZERS if synthesizer(n).private]
+    able = [n for n in (IMAGES if name in IMAGES else SYNTHESIZERS) if synthesizer(n).private]
+    if name in IMAGES and not able:
+        raise RecipeError(
+            f"images cannot be learned under privacy yet, however: the recipe asks for it with {name}; drop the images "
+            "(kind: text, action: drop), or leave the privacy section out for no guarantee"
+        )
     if resolve(name) not in able:
         why = (
             "it needs the rows themselves"

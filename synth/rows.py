@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from privacy.curator import MISSING, Batch, Keys
 from privacy.errors import InputError
+from synth.images import missing, pixels
 from synth.keys import Dictionary, from_keys, is_text, to_keys
 from synth.schema import REPLACED, Column, Schema
 
@@ -23,6 +24,9 @@ MOST_BATCH_ROWS = 8192
 
 HELD_OUT = "\0held out"
 """Name of the boolean column by which a source itself says which rows are held out."""
+
+PIXELS = "\0pixels of "
+"""Before the name of a column of images: its pixels, uint8 (n, height · width · channels), beside its key."""
 
 
 class RawRows:
@@ -51,15 +55,22 @@ class RawRows:
         return self._dictionaries
 
     def batches(self, columns: Sequence[str] | None = None, *, size: int | None = None) -> Iterator[Batch]:
-        """All rows with these columns (None: all), in the source's own batches."""
+        """All rows with these columns (None: all, pixels included), in the source's own batches."""
         names = list(self._schema.names if columns is None else columns)
         extra = [n for n in (self._schema.unit,) if n is not None and n not in names]
         extra += [HELD_OUT] if self._marked else []
         start = 0
+        pictured = self._schema.images if columns is None else ()
         for record in self._source([*names, *extra]):
+            wide: dict[str, NDArray[np.generic]] = {
+                PIXELS + c.name: pixels(record.column(c.name), c.image).reshape(record.num_rows, -1)
+                for c in pictured
+                if c.image is not None
+            }
+            keys: dict[str, NDArray[np.generic]] = {n: self._keys(n, record.column(n)) for n in names}
             yield Batch(
                 unit=self._unit(record, start),
-                columns={name: self._keys(name, record.column(name)) for name in names},
+                columns=keys | wide,
                 holdout=record.column(HELD_OUT).to_numpy(zero_copy_only=False) if self._marked else None,
             )
             start += record.num_rows
@@ -89,7 +100,9 @@ class RawRows:
 
     def _keys(self, name: str, array: pa.Array) -> Keys:
         if not self._schema[name].learned:
-            # Of identifiers, texts and empty columns only the missing pattern is ever read.
+            # Of identifiers, texts, images and empty columns only the missing pattern is ever a key.
+            if self._schema[name].image is not None:
+                return np.where(missing(array), MISSING, 0)
             return np.where(array.is_null().to_numpy(zero_copy_only=False), MISSING, 0)
         if name in self._dictionaries:
             return self._dictionaries[name].codes(array)

@@ -179,7 +179,7 @@ def _check_names(constraint: Any, known: Mapping[str, "Column"]) -> None:
             raise ValueError(
                 f"a constraint must name columns, however: {constraint}: there is no column {name!r}"
             )
-        if known[name].kind in ("empty", "text"):
+        if known[name].kind in ("empty", "text", "image"):
             raise ValueError(
                 f"a constraint must be on columns that hold values, however: {constraint}: {name!r} is kind: "
                 f"{known[name].kind}; leave the constraint out"

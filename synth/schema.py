@@ -31,6 +31,7 @@ Kind = Literal[
     "duration",
     "identifier",
     "text",
+    "image",
     "constant",
     "empty",
 ]
@@ -44,16 +45,47 @@ Scalar = bool | int | float | str
 M = TypeVar("M", bound=BaseModel)
 Values = TypeVar("Values", pa.Array, pa.ChunkedArray)
 
+IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+"""Arrow type of a column of images: an encoded image, and a name that nobody may rely on."""
+
 LEARNED: frozenset[Kind] = frozenset(
     {"numerical", "categorical", "boolean", "datetime", "duration", "constant"}
 )
-"""Kinds whose values are learned; of the others only the missing pattern is."""
+"""Kinds whose values are learned as states and scores; of the others only the missing pattern is. Of images the pixels
+are learned, too, by synthesizers that know images."""
 
 OTHER = "(other)"
 """What stands for the pooled rare categories of a column of strings."""
 
 REPLACED = "(text)"
 """What stands for a text that was replaced."""
+
+
+class Picture(BaseModel):
+    """What every image of a column is brought to before it is learned, and what is released."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    width: Annotated[int, Field(ge=1, le=1024, description="pixels")]
+    height: Annotated[int, Field(ge=1, le=1024, description="pixels")]
+    mode: Annotated[Literal["L", "RGB"], Field(description="L: 8 bits of grey; RGB: three times 8 bits")]
+    resize: Annotated[
+        Literal["pad", "crop", "stretch", "refuse"],
+        Field(
+            description="what is done with another size: pad, shrunk or grown to fit, the rest black; crop, to cover, "
+            "the rest cut off; stretch, without regard to its form; refuse, an error"
+        ),
+    ] = "pad"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width, channels."""
+        return self.height, self.width, 3 if self.mode == "RGB" else 1
+
+    @property
+    def size(self) -> int:
+        """Numbers of an image."""
+        return self.height * self.width * self.shape[2]
 
 
 class Column(BaseModel):
@@ -87,6 +119,10 @@ class Column(BaseModel):
     dates: Annotated[
         Dates | None,
         Field(description="how the source writes dates, where they are text and not in ISO 8601"),
+    ] = None
+    image: Annotated[
+        Picture | None,
+        Field(description="size and mode that the images of a column of images are brought to"),
     ] = None
     learn: Annotated[
         Literal["none"] | None,
@@ -122,6 +158,16 @@ class Column(BaseModel):
             raise ValueError(
                 f"dates are written in columns of times, however: type={self.type}; write `type: date32[day]` or "
                 "`type: timestamp[us]`"
+            )
+        if (self.kind == "image") != (self.image is not None):
+            raise ValueError(
+                f"kind: image and `image` belong together, however: kind: {self.kind}; write e.g. "
+                "`image: {width: 28, height: 28, mode: L}`, or leave it out"
+            )
+        if (self.kind == "image") != (self.arrow_type == IMAGE) and self.kind not in ("text", "empty"):
+            raise ValueError(
+                f"images are of type {IMAGE}, and only they, however: kind: {self.kind}, type: {self.type}; correct "
+                "one of them"
             )
         if self.categories is not None and len(set(self.categories)) != len(self.categories):
             raise ValueError("categories must differ from each other, however: one is listed twice")
@@ -319,6 +365,11 @@ class Schema(BaseModel):
         return self.model_copy(update={"columns": kept, "suggestions": ()})
 
     @property
+    def images(self) -> tuple[Column, ...]:
+        """The columns of images."""
+        return tuple(c for c in self.columns if c.image is not None)
+
+    @property
     def arrow(self) -> pa.Schema:
         """The Arrow schema of a table with these columns."""
         return pa.schema([pa.field(c.name, c.arrow_type, c.nullable) for c in self.columns])
@@ -493,6 +544,7 @@ _SIMPLE: dict[str, pa.DataType] = {
         pa.time32("s"), pa.time32("ms"), pa.time64("us"), pa.time64("ns"),
     )
 }  # fmt: skip
+_SIMPLE[str(IMAGE)] = IMAGE
 _SIMPLE |= {"float32": pa.float32(), "float64": pa.float64(), "float16": pa.float16(), "str": pa.string()}
 
 

@@ -6,6 +6,7 @@ import math
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -23,14 +24,15 @@ from privacy.errors import InputError, RecipeError, ReleaseError, SchemaError, U
 from synth.codec import UNKNOWN, Codec, Encoded
 from synth.constraints import Constraints, breaks, unique_keys
 from synth.em import slices
+from synth.images import as_images, holds_images
 from synth.infer import infer_table
 from synth.keys import NOT_CONVERTED, one
 from synth.learn import learn
 from synth.profile import Labels, Profile
-from synth.registry import Coded, Dense, Model, check_options, synthesizer
+from synth.registry import Coded, Dense, Model, check_images, check_options, resolve, synthesizer
 from synth.rows import EncodedStore, RawRows, table_source
 from synth.rules import Unique
-from synth.schema import Schema, typed
+from synth.schema import IMAGE, Schema, typed
 
 Frame = TypeVar("Frame", pd.DataFrame, pa.Table)
 
@@ -47,6 +49,9 @@ that cannot be filled so that constraints hold keeps what it misses."""
 PART_ROWS, AHEAD = 32_768, 4
 """Rows that are drawn at a time, which what is done to them then finds in the processor's cache; and parts that may
 wait to be taken."""
+
+PART_PIXELS = 16_000_000
+"""Numbers of images that are drawn at a time."""
 
 
 class TableModel(Generic[Frame]):
@@ -148,12 +153,17 @@ class TableModel(Generic[Frame]):
             return self._drawn_constrained(rows, bits, given or {}, condition, first_row, salt, share)
         return self._drawn_freely(rows, bits, condition, first_row, salt)
 
+    @property
+    def _part_rows(self) -> int:
+        """Rows of a part: of large images fewer."""
+        return min(PART_ROWS, max(1, PART_PIXELS // max(1, self._codec.layout.pixels)))
+
     def _drawn_freely(
         self, rows: int, bits: np.random.PCG64DXSM, condition: "_Condition | None", first_row: int, salt: str
     ) -> Iterator[pa.Table]:
         waiting: deque[Future[pa.Table]] = deque()
         with ThreadPoolExecutor(1) as other:
-            for number, part in enumerate(slices(rows, PART_ROWS)):
+            for number, part in enumerate(slices(rows, self._part_rows)):
                 rng = np.random.Generator(bits.jumped(number))
                 size = part.stop - part.start
                 drawn = self._model.draw(size, rng, given=condition.of(size, rng) if condition else None)
@@ -185,7 +195,7 @@ class TableModel(Generic[Frame]):
                 )
             # After the first part it is known how many rows are kept.
             kept_share = max(done, 1) / max(drawn_rows, 1) if drawn_rows else 1.0
-            size = int(min(PART_ROWS, math.ceil((rows - done) / kept_share)))
+            size = int(min(self._part_rows, math.ceil((rows - done) / kept_share)))
             rng = np.random.Generator(bits.jumped(number))
             drawn = self._model.draw(size, rng, given=condition.of(size, rng) if condition else None)
             drawn = self._with_what_is_there(drawn, rng, given)
@@ -224,7 +234,7 @@ class TableModel(Generic[Frame]):
             if field.group is not None and field.rates[0] <= 0:
                 # It is never missing without its group, so the others of the group are missing with it.
                 gone[rows, field.group] = 0
-        drawn = Encoded(states=gone, scores=drawn.scores)
+        drawn = replace(drawn, states=gone)
         for missing, columns in self._constraints.to_draw_anew(table):
             index = np.flatnonzero(missing)
             if not len(index) or any(c in given for c in columns):
@@ -236,11 +246,12 @@ class TableModel(Generic[Frame]):
                 together = [at] if group is None else [group, *self._together(group)]
                 lacking = np.isin(states[:, together], (0, UNKNOWN))
                 states[:, together] = np.where(lacking, UNKNOWN, states[:, together])
-            unknown = Encoded(states=states, scores=drawn.scores[index])
+            unknown = replace(drawn.take(index), states=states)
             anew = self._model.draw(len(index), rng, given=unknown, present=True)
             whole, scores = drawn.states.copy(), drawn.scores.copy()
             whole[index], scores[index] = anew.states, anew.scores
-            drawn = Encoded(states=whole, scores=scores)
+            # Pixels stay: what is drawn anew is drawn given them.
+            drawn = replace(drawn, states=whole, scores=scores)
         return drawn
 
     def _together(self, group: int | None) -> list[int]:
@@ -303,13 +314,10 @@ class TableModel(Generic[Frame]):
         table = self._known(frame)
         encoded = self._codec.encode(self._constraints.encode(table), rows=len(frame))
         # What is never learned stays missing; whether a group is there is drawn with its columns.
-        learned = [c.learned for c in self._codec.schema] + [True] * len(self._codec.profile.absences)
-        unknown = Encoded(
-            states=np.where((encoded.states == 0) & np.array(learned), UNKNOWN, encoded.states).astype(
-                np.int32
-            ),
-            scores=encoded.scores,
-        )
+        drawn = [c.learned or c.kind == "image" for c in self._codec.schema]
+        drawn += [True] * len(self._codec.profile.absences)
+        states = np.where((encoded.states == 0) & np.array(drawn), UNKNOWN, encoded.states).astype(np.int32)
+        unknown = replace(encoded, states=states)
         rng = np.random.Generator(np.random.Philox(seed))
         out = self._filled(table, unknown, rng)
         if not isinstance(frame, pd.DataFrame):
@@ -536,13 +544,15 @@ def fit_encoded(
     Raises:
         RecipeError: the synthesizer or an option does not exist, or is out of range.
     """
-    check_options(synthesizer_name, options)
+    chosen = resolve(synthesizer_name, images=bool(codec.layout.images))
+    check_images(chosen, codec.schema)
+    check_options(chosen, options)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     # Numbers that have all but vanished take ten times as long as others, and change nothing.
     torch.set_flush_denormal(True)
     try:
-        model: Model = synthesizer(synthesizer_name).fit(curator, codec.layout, options, seed=seed)
+        model: Model = synthesizer(chosen).fit(curator, codec.layout, options, seed=seed)
     finally:
         torch.set_flush_denormal(False)
         torch.set_num_threads(before)
@@ -724,15 +734,23 @@ def _arrow(frame: pd.DataFrame | pa.Table) -> pa.Table:
     if twice:
         raise InputError(f"column names must differ, however: {twice[0]!r} stands twice; rename one")
     if isinstance(frame, pa.Table):
-        return frame
+        return _with_images(frame)
     named = frame.rename(columns=str)
     try:
-        return pa.Table.from_pandas(named, preserve_index=False).replace_schema_metadata(None)
+        return _with_images(pa.Table.from_pandas(named, preserve_index=False).replace_schema_metadata(None))
     except NOT_CONVERTED:
         faulty = next((n for n in named if not _converts(named[n])), "one of them")
         raise InputError(
             f"a column must hold values of one plain type, however: {faulty!r} does not; convert it, e.g. to str"
         ) from None
+
+
+def _with_images(table: pa.Table) -> pa.Table:
+    """The table with bytes that are images as columns of images."""
+    for i, name in enumerate(table.column_names):
+        if table.schema.field(i).type != IMAGE and any(holds_images(c) for c in table.column(i).chunks):
+            table = table.set_column(i, name, as_images(table.column(i)))
+    return table
 
 
 def _converts(column: pd.Series) -> bool:

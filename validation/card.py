@@ -60,13 +60,13 @@ def render(
     rows = certificate.get("rows")
     rows = rows if isinstance(rows, int) else fidelity.rows_synthetic
     parts = (
-        front_matter(name, rows),
+        front_matter(name, rows, images=bool(schema.images)),
         f"# {escape(name)}",
         _description(rows, certificate, schema),
         "## How to load it\n\n" + _LOADING,
         "## Columns\n\n" + "\n".join(_columns(schema, fidelity)),
         *_constraints(schema, rows, rejected),
-        "## How faithful it is\n\n" + "\n".join(_quality(evidence)),
+        "## How faithful it is\n\n" + _IMAGES * bool(schema.images) + "\n".join(_quality(evidence)),
         *_useful(evidence),
         _findings(verdict),
         "## What is promised about privacy\n\n" + _privacy(fidelity, certificate, evidence.attacks),
@@ -91,6 +91,11 @@ from datasets import load_dataset
 rows = load_dataset("parquet", data_files="data/part-*.parquet", split="train")
 ```"""
 
+_IMAGES = (
+    "Of images these figures, and those on attacks, compare only whether they are there: they are about the other "
+    "columns, and say nothing of how the images look or of whose they resemble.\n\n"
+)
+
 _LIMITS = """\
 - The rows were drawn from a model. What the model does not know (rules between many columns, rare cases, \
 exact order in time) the rows do not have.
@@ -100,7 +105,7 @@ real table.
 - Groups that are small in the real table are described worse than large ones."""
 
 
-def front_matter(name: str, rows: int) -> str:
+def front_matter(name: str, rows: int, *, images: bool = False) -> str:
     """YAML between dashes, as the Hugging Face Hub reads it; the steward fills in the licence.
 
     Examples:
@@ -114,7 +119,7 @@ def front_matter(name: str, rows: int) -> str:
         "pretty_name": cut(name, NAME_WIDTH),
         "license": "other",
         "license_name": "to be chosen by the data steward",
-        "tags": ["synthetic", "tabular"],
+        "tags": ["synthetic", "image" if images else "tabular"],
         "size_categories": [next((label for limit, label in _SIZES if rows < limit), "n>1T")],
         "configs": [
             {"config_name": "default", "data_files": [{"split": "train", "path": "data/part-*.parquet"}]}
@@ -189,6 +194,8 @@ def _notes(column: Column, measured: ColumnFidelity | None, *, unit: bool) -> It
         yield f"made up: {column.personal.what.replace('_', ' ')}"
     elif column.kind == "text":
         yield "free text, replaced"
+    if column.image is not None:
+        yield f"PNG, {column.image.width} × {column.image.height}, each marked as synthetic"
     if measured and measured.missing_synthetic:
         yield f"{_percent(measured.missing_synthetic)} missing"
     if measured and measured.lost:

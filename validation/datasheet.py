@@ -77,6 +77,8 @@ def _treatments(certificate: Mapping[str, Any], kinds: Collection[str]) -> Itera
         yield "identifiers were made anew"
     if "text" in kinds:
         yield "free text was replaced"
+    if "image" in kinds:
+        yield "images were brought to one size and mode, and nothing but their pixels was read"
     yield "numbers and times keep their type, range and grid"
 
 

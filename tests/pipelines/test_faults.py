@@ -24,7 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines import machine
-from pipelines.delimited import Aside
+from pipelines.aside import Aside
 from pipelines.ingest import rows_at_once
 from pipelines.init import initialize
 from pipelines.machine import available_memory, check_disk, check_memory, room

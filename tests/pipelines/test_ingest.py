@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.delimited import MISSING, Aside
+from pipelines.aside import Aside
+from pipelines.delimited import MISSING
 from pipelines.ingest import batches, digest, infer_types, sniff
 from pipelines.init import initialize
 from pipelines.recipe import load

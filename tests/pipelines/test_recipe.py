@@ -163,7 +163,7 @@ def test_the_digest_of_a_recipe_stays_what_it_is() -> None:
     canonical.pop("gate")
     assert canonical == {
         "name": "flights", "input": "flights.csv", "schema": "schema.yaml", "dataset": None, "broken_rows": 0,
-        "query": None, "allow_drift": False,
+        "query": None, "allow_drift": False, "scans": {"headers": [], "window": None, "axis": "axial"},
         "synthesizer": "auto", "options": {}, "rows": "source", "holdout": 0.2, "seed": 0, "threads": 2,
         "at_least": 10, "fit_rows": 1_000_000, "shard_rows": 250_000, "evidence_rows": 50_000, "workers": 1,
         "to": "releases", "privacy": None, "targets": [], "protected": [],
@@ -176,7 +176,7 @@ def test_every_field_that_a_byte_of_the_release_depends_on_moves_the_digest(fiel
         "options": {"components": 3}, "rows": 5, "holdout": 0.3, "seed": 1, "threads": 1, "at_least": 5,
         "fit_rows": 200, "shard_rows": 10, "evidence_rows": 200, "workers": 2, "gate": {"copies_z": 3},
         "privacy": {"epsilon": 1, "delta": 1e-6}, "broken_rows": 1,
-        "allow_drift": True, "targets": ["age"], "protected": ["age"],
+        "allow_drift": True, "targets": ["age"], "protected": ["age"], "scans": {"axis": "coronal"},
     }  # fmt: skip
     recipe = Recipe.model_validate(MINIMAL)
     moved = recipe.with_fields({field: other.get(field, "other")}).digest() != recipe.digest()

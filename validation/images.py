@@ -1,0 +1,613 @@
+"""Images: how close synthetic images are to real ones, what they are good for, and whether they are copies.
+
+All of it is about arrays of pixels: training rows, held-out rows that no model saw, and synthetic rows. Every figure of
+distance stands beside its ceiling: the same figure for held-out rows in the synthetic rows' place, of the same number.
+
+- Features are what a small convolutional network, trained here to tell the classes of the training rows, holds before
+  its last layer (as Inception's are used, and nothing is downloaded). Without classes they are the first principal
+  components of what a network of fixed random filters shows: those see textures and shapes, not what they mean.
+- Fréchet distance: Heusel et al. (2017, arXiv 1706.08500). Kernel distance, unbiased: Bińkowski et al. (2018, arXiv
+  1801.01401). Precision and recall: Kynkäänniemi et al. (2019, arXiv 1904.06991); density and coverage: Naeem et al.
+  (2020, arXiv 2002.09797). Class score: as the Inception Score of Salimans et al. (2016, arXiv 1606.03498). Figures in
+  other features than Inception's compare with their ceilings only, not with published ones.
+- Rows are drawn uniformly, by a seed, where there are more than the figures are computed from (the constants below);
+  how many were is part of the result. One thread computes, so that a machine's cores change no digit.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import stats
+from torch import Tensor, nn
+from torch.nn import functional
+
+from privacy.estimate import Z_SURE, Estimate, Z, estimate, wilson
+from validation.features import draw, from_resamples, one_thread, resampled, weighted_auc
+from validation.fidelity import SIDES, Floats
+
+Pixels = npt.NDArray[np.uint8]
+Codes = npt.NDArray[np.int64]
+
+ROWS = 4_000
+"""Rows of each side that distances are computed from at most."""
+
+TAUGHT = 20_000
+"""Rows that a classifier learns from at most; as many synthetic ones as real ones."""
+
+TESTED = 10_000
+"""Held-out rows that classifiers are tested on at most."""
+
+SEARCHED = {"pixels": 60_000, "features": 20_000}
+"""Training rows that nearest ones are looked for among at most."""
+
+FEWEST = 50
+"""Rows of a side without which there are no figures."""
+
+SIDE = 32
+"""Pixels of a side that images are shrunk to where they have more."""
+
+STEPS, BATCH, WIDTH = 500, 128, 64
+"""Steps of a classifier, its batch, and the number of features."""
+
+NEIGHBOURS = 5
+"""k of precision, recall, density and coverage, as Naeem et al. choose it."""
+
+BLOCKS = 10
+"""Disjoint blocks of rows whose kernel distances give its interval."""
+
+CLOSE = 0.05
+"""Share of held-out rows that count as close to a training row: the threshold is their quantile."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """A figure of the synthetic rows, and of held-out rows in their place; None with too few of those."""
+
+    value: Estimate
+    ceiling: Estimate | None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Beside":
+        """The inverse of `dataclasses.asdict`."""
+        ceiling = data["ceiling"]
+        return cls(value=Estimate(**data["value"]), ceiling=None if ceiling is None else Estimate(**ceiling))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Closeness:
+    """How close images are to training images, in the space of features.
+
+    Attributes:
+        rows: of each side.
+        features: classifier, or random where there are no classes.
+        frechet: Fréchet distance, 0 is best; it grows with fewer rows, so look at its ceiling.
+        frechet_ceiling: None with too few held-out rows.
+        kernel: squared kernel distance, 0 is best; the unbiased estimate may be below.
+        precision: share of the images that lie where training images do.
+        recall: share of the training images that lie where images do.
+        density: how many training images' neighbourhoods an image lies in, 1 is best and may be exceeded.
+        coverage: share of the training images with an image in their neighbourhood.
+        score: exp of the mean divergence of an image's classes from those of all, 1 to the number of classes; None
+            without classes.
+        score_ceiling: likewise of held-out rows.
+    """
+
+    rows: int
+    features: Literal["classifier", "random"]
+    frechet: float
+    frechet_ceiling: float | None
+    kernel: Beside
+    precision: Beside
+    recall: Beside
+    density: Beside
+    coverage: Beside
+    score: float | None
+    score_ceiling: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Use:
+    """What a classifier of synthetic images knows of held-out ones, beside one of as many training images.
+
+    Attributes:
+        taught: rows that each classifier learned from.
+        tested: held-out rows that both were tested on.
+        chance: accuracy of naming the commonest class.
+        accuracy: synthetic-trained; the ceiling is real-trained.
+        auc: area under the curve, the mean over classes against the rest; likewise.
+    """
+
+    taught: int
+    tested: int
+    chance: float
+    accuracy: Beside
+    auc: Beside
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nearness:
+    """Whether images lie closer to training images than held-out ones do.
+
+    Attributes:
+        space: pixels or features.
+        searched: training rows that nearest ones were looked for among.
+        rows: synthetic rows that were looked at.
+        close: share of them closer to a training image than all but 5 % of one half of the held-out rows.
+        close_ceiling: the same share of the other half of the held-out rows, about 5 %.
+        nearer: share of them whose nearest image, among as many training as held-out ones, is a training image: 0.5 if
+            training and held-out rows are the same to them. Smooth images lie close to all others, which raises
+            `close` but not this.
+    """
+
+    space: Literal["pixels", "features"]
+    searched: int
+    rows: int
+    close: Estimate
+    close_ceiling: Estimate
+    nearer: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageEvidence:
+    """All that is known of synthetic images.
+
+    Attributes:
+        rows: training, held-out and synthetic rows that were given.
+        closeness: how close they are.
+        use: what they are good for; None without classes on all sides.
+        nearness: whether they are copies, in pixels and in features; empty with too few held-out rows.
+        identical: share of the synthetic images that are, pixel by pixel, a training image.
+        identical_ceiling: the same share of the held-out images; None without any.
+    """
+
+    rows: tuple[int, int, int]
+    closeness: Closeness
+    use: Use | None
+    nearness: tuple[Nearness, ...]
+    identical: float
+    identical_ceiling: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values that JSON can hold, without loss."""
+        return {**asdict(self), "rows": list(self.rows), "nearness": [asdict(n) for n in self.nearness]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "ImageEvidence":
+        """The inverse of `to_dict`."""
+        close, use = dict(data["closeness"]), data["use"]
+        figures = ("kernel", "precision", "recall", "density", "coverage")
+        near = ("close", "close_ceiling", "nearer")
+        return cls(
+            rows=tuple(data["rows"]),
+            closeness=Closeness(**{**close, **{n: Beside.from_dict(close[n]) for n in figures}}),
+            use=None
+            if use is None
+            else Use(**{**use, **{n: Beside.from_dict(use[n]) for n in ("accuracy", "auc")}}),
+            nearness=tuple(
+                Nearness(**{**n, **{f: Estimate(**n[f]) for f in near}}) for n in data["nearness"]
+            ),
+            identical=data["identical"],
+            identical_ceiling=data["identical_ceiling"],
+        )
+
+
+def image_evidence(
+    pixels: Mapping[str, Pixels], labels: Mapping[str, npt.NDArray[Any]] | None, *, seed: int
+) -> ImageEvidence | None:
+    """Holds synthetic images against training and held-out ones.
+
+    Takes one to two minutes of one core for images of 28 × 28, and a quarter of that without classes.
+
+    Args:
+        pixels: for each of train, holdout and synthetic, uint8 (n, height, width, channels), of one size; where several
+            images are of one unit, one of each, or the intervals are too narrow.
+        labels: likewise (n,), of one type; None, or fewer than two classes among the training rows: there are none.
+        seed: of the rows that are drawn, and of the classifiers.
+
+    Returns:
+        The evidence; None with fewer than `FEWEST` training or synthetic rows.
+    """
+    count = {side: len(pixels[side]) for side in SIDES}
+    if min(count["train"], count["synthetic"]) < FEWEST:
+        return None
+    with _reproducible(seed):
+        rng = np.random.default_rng(seed)
+        classes = _Classes.of(labels)
+        real = made = None
+        if classes is not None:
+            taught = min(TAUGHT, count["train"], len(classes.known("synthetic")))
+            real = _taught(pixels["train"], classes, "train", taught, rng, seed)
+            made = (
+                _taught(pixels["synthetic"], classes, "synthetic", taught, rng, seed)
+                if taught >= FEWEST
+                else None
+            )
+        look = real.features if real is not None else _random_features(pixels["train"], rng)
+        use = None
+        if classes is not None and real is not None and made is not None and count["holdout"] >= FEWEST:
+            use = _use(pixels["holdout"], classes, real, made, taught, rng)
+        near = _nearness(pixels, look, rng) if count["holdout"] >= 2 * FEWEST else ()
+        return ImageEvidence(
+            rows=(count["train"], count["holdout"], count["synthetic"]),
+            closeness=_closeness(pixels, look, real, rng),
+            use=use,
+            nearness=near,
+            identical=_identical(pixels["synthetic"], pixels["train"]),
+            identical_ceiling=_identical(pixels["holdout"], pixels["train"]) if count["holdout"] else None,
+        )
+
+
+@contextmanager
+def _reproducible(seed: int) -> Iterator[None]:
+    """One thread and a generator of its own for torch, whose state outside stays as it is."""
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]), one_thread():
+        torch.manual_seed(seed)
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+
+# ----------------------------------------------------------------------------------------------------- networks
+
+
+def _input(pixels: Pixels) -> Tensor:
+    """Pixels as float32 (n, channels, height, width) in [−1, 1], shrunk to `SIDE`."""
+    x = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    height, width = x.shape[2:]
+    if max(height, width) <= SIDE:
+        return x
+    size = (min(SIDE, height), min(SIDE, width))
+    return functional.adaptive_avg_pool2d(x, size)
+
+
+def _in_pieces(pixels: Pixels, function: Callable[[Tensor], Tensor]) -> npt.NDArray[np.float32]:
+    """A function of images, a thousand at a time: float32 (n, …)."""
+    with torch.no_grad():
+        parts = [function(_input(pixels[i : i + 1000])).numpy() for i in range(0, len(pixels), 1000)]
+    return np.concatenate(parts).astype(np.float32)
+
+
+class _Classifier(nn.Module):
+    """Two convolutions and two layers: input (n, channels, height, width), output (n, classes)."""
+
+    def __init__(self, channels: int, height: int, width: int, classes: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2, ceil_mode=True),
+            nn.Conv2d(32, 64, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2, ceil_mode=True),
+            nn.Flatten(),
+            nn.Linear(64 * math.ceil(height / 4) * math.ceil(width / 4), WIDTH),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(WIDTH, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.as_tensor(self.head(functional.dropout(self.body(x), 0.3, self.training)))
+
+    def features(self, pixels: Pixels) -> npt.NDArray[np.float32]:
+        """What it holds before its last layer: float32 (n, `WIDTH`)."""
+        return _in_pieces(pixels, self.body)
+
+    def guesses(self, pixels: Pixels) -> Floats:
+        """The probability of each class: float64 (n, classes)."""
+        return _in_pieces(pixels, lambda x: self.head(self.body(x)).softmax(dim=1)).astype(np.float64)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Classes:
+    """The classes of rows as codes: those of the training rows, which are at least two, and −1 for others."""
+
+    codes: dict[str, Codes]
+    count: int
+
+    @classmethod
+    def of(cls, labels: Mapping[str, npt.NDArray[Any]] | None) -> "_Classes | None":
+        if labels is None:
+            return None
+        names = np.unique(labels["train"])
+        if len(names) < 2:
+            return None
+        codes = {}
+        for side in SIDES:
+            place = np.clip(np.searchsorted(names, labels[side]), 0, len(names) - 1)
+            codes[side] = np.where(names[place] == labels[side], place, -1).astype(np.int64)
+        return cls(codes=codes, count=len(names))
+
+    def known(self, side: str) -> npt.NDArray[np.int64]:
+        """Rows of a side whose class is one of the training rows'."""
+        return np.flatnonzero(self.codes[side] >= 0).astype(np.int64)
+
+
+def _taught(
+    pixels: Pixels, classes: _Classes, side: str, rows: int, rng: np.random.Generator, seed: int
+) -> _Classifier:
+    """A classifier of so many rows of a side: AdamW, one cycle of the learning rate, `STEPS` steps."""
+    known = classes.known(side)
+    drawn = known[draw(len(known), rows, rng)]
+    x, y = _input(pixels[drawn]), torch.from_numpy(classes.codes[side][drawn])
+    torch.manual_seed(seed)
+    model = _Classifier(x.shape[1], x.shape[2], x.shape[3], classes.count)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=STEPS)
+    generator = torch.Generator().manual_seed(seed)
+    model.train()
+    for _ in range(STEPS):
+        batch = torch.randint(len(x), (BATCH,), generator=generator)
+        optimizer.zero_grad()
+        functional.cross_entropy(model(x[batch]), y[batch]).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+    return model.eval()
+
+
+def _random_features(train: Pixels, rng: np.random.Generator) -> Callable[[Pixels], npt.NDArray[np.float32]]:
+    """Features without classes: principal components of what fixed random filters show of images.
+
+    Two layers of random filters (He et al. 2015) with ReLU, means over 4 × 4 places; scales and components are those
+    of up to `ROWS` training rows.
+    """
+    channels = train.shape[3]
+    net = nn.Sequential(
+        nn.Conv2d(channels, 64, 5, padding=2),
+        nn.ReLU(),
+        nn.AvgPool2d(2, ceil_mode=True),
+        nn.Conv2d(64, 128, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(4),
+        nn.Flatten(),
+    )
+    for layer in net:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    shown = _in_pieces(train[draw(len(train), ROWS, rng)], net)
+    mean, spread = shown.mean(axis=0), shown.std(axis=0) + 1e-6
+    _, sizes, axes = np.linalg.svd((shown - mean) / spread, full_matrices=False)
+    axes = axes[: min(WIDTH, int((sizes > 1e-3 * sizes[0]).sum()))]
+    scale = sizes[0] / math.sqrt(len(shown))
+
+    def features(pixels: Pixels) -> npt.NDArray[np.float32]:
+        found: npt.NDArray[np.float32] = (_in_pieces(pixels, net) - mean) / spread @ axes.T / scale
+        return found.astype(np.float32)
+
+    return features
+
+
+# ---------------------------------------------------------------------------------------------------- distances
+
+
+def _closeness(
+    pixels: Mapping[str, Pixels],
+    look: Callable[[Pixels], npt.NDArray[np.float32]],
+    real: _Classifier | None,
+    rng: np.random.Generator,
+) -> Closeness:
+    held = len(pixels["holdout"]) >= FEWEST
+    sides = SIDES if held else tuple(s for s in SIDES if s != "holdout")
+    rows = min(ROWS, *(len(pixels[side]) for side in sides))
+    drawn = {side: pixels[side][draw(len(pixels[side]), rows, rng)] for side in sides}
+    seen = _standardized({side: look(values).astype(np.float64) for side, values in drawn.items()})
+    blocks = rng.permutation(rows)
+    found = {side: _figures(seen["train"], seen[side], blocks) for side in sides if side != "train"}
+    score = {side: None if real is None else _score(real.guesses(drawn[side])) for side in found}
+    synthetic, ceiling = found["synthetic"], found.get("holdout")
+
+    def beside(name: str) -> Beside:
+        return Beside(value=synthetic[name], ceiling=None if ceiling is None else ceiling[name])
+
+    return Closeness(
+        rows=rows,
+        features="random" if real is None else "classifier",
+        frechet=frechet(seen["train"], seen["synthetic"]),
+        frechet_ceiling=frechet(seen["train"], seen["holdout"]) if held else None,
+        kernel=beside("kernel"),
+        precision=beside("precision"),
+        recall=beside("recall"),
+        density=beside("density"),
+        coverage=beside("coverage"),
+        score=score["synthetic"],
+        score_ceiling=score.get("holdout"),
+    )
+
+
+def _standardized(seen: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Features about the training rows' mean, in units of their mean variance: a network's scale means nothing."""
+    train = seen["train"]
+    scale = math.sqrt(float(train.var(axis=0).mean())) or 1.0
+    return {side: (x - train.mean(axis=0)) / scale for side, x in seen.items()}
+
+
+def _figures(train: Floats, other: Floats, order: npt.NDArray[np.int64]) -> dict[str, Estimate]:
+    """Kernel distance, precision, recall, density and coverage of as many rows."""
+    radius, own = _radii(train), _radii(other)
+    apart = _distances(train, other)
+    inside = apart <= radius[:, None]
+    precision, coverage = inside.any(axis=0), inside.any(axis=1)
+    recall = (apart <= own[None, :]).any(axis=1)
+    rows = len(other)
+    return {
+        "kernel": _kernel_estimate(train, other, order),
+        "precision": _share(float(precision.mean()), rows),
+        "recall": _share(float(recall.mean()), rows),
+        "density": _mean(inside.sum(axis=0) / NEIGHBOURS),
+        "coverage": _share(float(coverage.mean()), rows),
+    }
+
+
+def _share(share: float, rows: int) -> Estimate:
+    return estimate(share, lambda z: wilson(share, rows, z))
+
+
+def _around(value: float, reach: float, sure: float) -> Estimate:
+    return Estimate(value=value, low=value - reach, high=value + reach, surely=value - sure)
+
+
+def _mean(values: Floats) -> Estimate:
+    error = float(values.std(ddof=1)) / math.sqrt(len(values))
+    return _around(float(values.mean()), Z * error, Z_SURE * error)
+
+
+def _distances(a: Floats, b: Floats) -> Floats:
+    """Euclidean distances: (a rows, b rows)."""
+    squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None, :] - 2 * a @ b.T
+    found: Floats = np.sqrt(np.maximum(squares, 0))
+    return found
+
+
+def _radii(x: Floats) -> Floats:
+    """The distance of each row to its `NEIGHBOURS`-th nearest other row."""
+    apart = _distances(x, x)
+    np.fill_diagonal(apart, np.inf)
+    found: Floats = np.partition(apart, NEIGHBOURS - 1, axis=1)[:, NEIGHBOURS - 1]
+    return found
+
+
+def frechet(a: Floats, b: Floats) -> float:
+    """Squared Fréchet distance between the normal distributions of two sets of rows (Dowson and Landau 1982).
+
+    |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁^½ Σ₂ Σ₁^½)^½), whose root is taken by eigenvalues, which stays real for few rows.
+    """
+    first, second = np.atleast_2d(np.cov(a.T)), np.atleast_2d(np.cov(b.T))
+    values, vectors = np.linalg.eigh(first)
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    middle = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ second @ root), 0)).sum()
+    gap = a.mean(axis=0) - b.mean(axis=0)
+    return max(0.0, float(gap @ gap + np.trace(first) + np.trace(second) - 2 * middle))
+
+
+def kernel_distance(a: Floats, b: Floats) -> float:
+    """Squared maximum mean discrepancy under (x·y / d + 1)³, the unbiased estimate."""
+    dims, m, n = a.shape[1], len(a), len(b)
+
+    def kernel(x: Floats, y: Floats) -> Floats:
+        found: Floats = (x @ y.T / dims + 1) ** 3
+        return found
+
+    aa, bb = kernel(a, a), kernel(b, b)
+    within = (aa.sum() - np.trace(aa)) / (m * (m - 1)) + (bb.sum() - np.trace(bb)) / (n * (n - 1))
+    return float(within - 2 * kernel(a, b).mean())
+
+
+def _kernel_estimate(a: Floats, b: Floats, order: npt.NDArray[np.int64]) -> Estimate:
+    """The kernel distance of all rows; its interval from that of disjoint blocks, by Student's t."""
+    blocks = np.array_split(order, BLOCKS)
+    parts = np.array([kernel_distance(a[block], b[block]) for block in blocks])
+    error = float(parts.std(ddof=1)) / math.sqrt(BLOCKS)
+    reach, sure = (float(stats.t.ppf(1 - p, BLOCKS - 1)) * error for p in (0.025, 0.0005))
+    return _around(kernel_distance(a, b), reach, sure)
+
+
+def _score(guesses: Floats) -> float:
+    """The exponential of the mean divergence of an image's classes from the mean over images."""
+    safe = np.clip(guesses, 1e-12, None)
+    return float(np.exp((safe * np.log(safe / safe.mean(axis=0))).sum(axis=1).mean()))
+
+
+# ---------------------------------------------------------------------------------------------------------- use
+
+
+def _use(
+    holdout: Pixels,
+    classes: _Classes,
+    real: _Classifier,
+    made: _Classifier,
+    taught: int,
+    rng: np.random.Generator,
+) -> Use | None:
+    known = classes.known("holdout")
+    drawn = known[draw(len(known), TESTED, rng)]
+    truth = classes.codes["holdout"][drawn]
+    if len(drawn) < FEWEST or len(np.unique(truth)) < 2:
+        return None
+    weights = resampled(len(drawn), rng)
+    guesses = [model.guesses(holdout[drawn]) for model in (made, real)]
+    accuracy = [_share(float((g.argmax(axis=1) == truth).mean()), len(truth)) for g in guesses]
+    areas = [_areas(g, truth, weights) for g in guesses]
+    return Use(
+        taught=taught,
+        tested=len(truth),
+        chance=float(np.bincount(truth).max() / len(truth)),
+        accuracy=Beside(value=accuracy[0], ceiling=accuracy[1]),
+        auc=Beside(value=areas[0], ceiling=areas[1]),
+    )
+
+
+def _areas(guesses: Floats, truth: Codes, weights: Floats) -> Estimate:
+    """Area under the curve of each class against the rest, the mean over those that are there."""
+    there = [c for c in range(guesses.shape[1]) if 0 < (truth == c).sum() < len(truth)]
+    found = [weighted_auc(guesses[:, c], truth == c, weights) for c in there]
+    return from_resamples(np.mean(found, axis=0))
+
+
+# ------------------------------------------------------------------------------------------------------- copies
+
+
+def _nearness(
+    pixels: Mapping[str, Pixels],
+    look: Callable[[Pixels], npt.NDArray[np.float32]],
+    rng: np.random.Generator,
+) -> tuple[Nearness, ...]:
+    held, made = (pixels[s][draw(len(pixels[s]), ROWS, rng)] for s in ("holdout", "synthetic"))
+    held = held[rng.permutation(len(held))]
+    flat: Callable[[Pixels], npt.NDArray[np.float32]] = lambda p: _in_pieces(p, lambda x: x.flatten(1))  # noqa: E731
+    found = []
+    for space, see in (("pixels", flat), ("features", look)):
+        train = see(pixels["train"][draw(len(pixels["train"]), SEARCHED[space], rng)])
+        found.append(_near(space, train, see(held), see(made), rng))  # type: ignore[arg-type]
+    return tuple(found)
+
+
+def _near(
+    space: Literal["pixels", "features"],
+    train: npt.NDArray[np.float32],
+    held: npt.NDArray[np.float32],
+    made: npt.NDArray[np.float32],
+    rng: np.random.Generator,
+) -> Nearness:
+    half = len(held) // 2
+    to_train, held_to_train = _nearest(made, train), _nearest(held, train)
+    threshold = float(np.quantile(held_to_train[:half], CLOSE))
+    rest = held_to_train[half:]
+    same = min(len(train), len(held))
+    some = train[draw(len(train), same, rng)]
+    apart = _nearest(made, some), _nearest(made, held[draw(len(held), same, rng)])
+    nearer = float((apart[0] < apart[1]).mean() + (apart[0] == apart[1]).mean() / 2)
+    return Nearness(
+        space=space,
+        searched=len(train),
+        rows=len(made),
+        close=_share(float((to_train < threshold).mean()), len(made)),
+        close_ceiling=_share(float((rest < threshold).mean()), len(rest)),
+        nearer=_share(nearer, len(made)),
+    )
+
+
+def _nearest(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> Floats:
+    """The distance of each row of `a` to the nearest of `b`; their mean is taken off, so that few digits suffice."""
+    mean = b.mean(axis=0)
+    a, b = a - mean, b - mean
+    squares = np.full(len(a), np.inf)
+    for start in range(0, len(b), 4096):
+        piece = b[start : start + 4096]
+        apart = (piece**2).sum(axis=1)[None, :] - 2 * a @ piece.T
+        squares = np.minimum(squares, apart.min(axis=1))
+    found: Floats = np.sqrt(np.maximum(squares + (a.astype(np.float64) ** 2).sum(axis=1), 0))
+    return found
+
+
+def _identical(images: Pixels, train: Pixels) -> float:
+    known = {image.tobytes() for image in train}
+    return float(np.mean([image.tobytes() in known for image in images]))
