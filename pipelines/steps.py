@@ -38,7 +38,7 @@ from privacy.errors import GateRefused, InputError, ReleaseError, RowError, Sche
 from synth.constraints import Constraints
 from synth.images import as_images, unseen, without_pixels
 from synth.keys import is_text
-from synth.schema import REPLACED, Schema
+from synth.schema import IMAGE, REPLACED, Schema
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -752,7 +752,10 @@ def sample_shard(run: Run, number: int, rows: int) -> Path:
         about["huggingface"] = json.dumps({"info": {"features": shown}})
     path = shard_path(run, number)
     part = path.with_name(f".{path.name}.part")
-    with pq.ParquetWriter(part, model.schema.arrow.with_metadata(about), compression="zstd") as writer:
+    # `datasets` takes a column for images only where it may be missing.
+    fields = [f.with_nullable(True) if f.type == IMAGE else f for f in model.schema.arrow]
+    arrow = pa.schema(fields, metadata=about)
+    with pq.ParquetWriter(part, arrow, compression="zstd") as writer:
         rejected = 0
         while group := list(itertools.islice(parts, GROUP_PARTS)):
             rejected += sum(int((p.schema.metadata or {}).get(REJECTED, 0)) for p in group)
@@ -761,6 +764,7 @@ def sample_shard(run: Run, number: int, rows: int) -> Path:
                 .unify_dictionaries()
                 .replace_schema_metadata(about)
             )
+            table = table.cast(arrow) if run.schema.images else table
             writer.write_table(table, row_group_size=max(1, len(table)))
         if model.schema.constraints:
             writer.add_key_value_metadata({REJECTED: str(rejected)})

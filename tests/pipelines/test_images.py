@@ -83,6 +83,8 @@ def test_a_release_holds_images_that_say_that_they_are_synthetic(done: Outcome) 
     metadata = pq.read_schema(done.release / "data" / "part-00000.parquet").metadata
     assert json.loads(metadata[b"huggingface"]) == {"info": {"features": {"photo": {"_type": "Image"}}}}
     assert metadata[b"synthetic"] == b"true"
+    # Otherwise `datasets` would not take the column for images.
+    assert pq.read_schema(done.release / "data" / "part-00000.parquet").field("photo").nullable
 
 
 def test_nothing_of_a_source_but_its_pixels_leaves(done: Outcome) -> None:
