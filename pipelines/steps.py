@@ -11,6 +11,7 @@ import hashlib
 import importlib.metadata
 import itertools
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -36,9 +37,9 @@ from pipelines.workspace import Record, Workspace, digest_of, sha256, write_atom
 from privacy.certificate import Certificate, with_guarantee, without_guarantee
 from privacy.errors import GateRefused, InputError, ReleaseError, RowError, SchemaError, UnderstudyError
 from synth.constraints import Constraints
-from synth.images import as_images, unseen, without_pixels
+from synth.images import as_images, missing, pixels, unseen, without_pixels
 from synth.keys import is_text
-from synth.schema import IMAGE, REPLACED, Schema
+from synth.schema import IMAGE, REPLACED, Column, Schema
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from synth.table import TableModel
     from validation.evidence import Evidence
     from validation.gates import Finding, Verdict
+    from validation.images import ImageEvidence
     from validation.noised import Noised
 
 ROWS = "rows.parquet"
@@ -76,6 +78,9 @@ NOISED_ROWS = "noised_rows"
 ENCODED_BYTES = 400_000_000
 """What the encoded rows may take at most; wider tables learn from fewer rows."""
 
+
+IMAGE_ROWS, IMAGE_BYTES = 60_000, 200_000_000
+"""Images of each side, and bytes of their pixels, that evidence looks at at most."""
 
 BASE_BYTES = 700_000_000
 """Resident memory of the imports and of one batch."""
@@ -852,11 +857,12 @@ def _validate(run: Run) -> tuple[list[Path], dict[str, Any]]:
     released = constraints.released(codec.released_schema(), profile)
     schema_path = run.workspace.path / SCHEMA
     write_atomic(schema_path, released.to_json().encode())
-    evidence = (
-        exact_evidence(run).open(formal_guarantee=False)
-        if run.recipe.privacy is None
-        else _noised_evidence(run, codec, constraints)
-    )
+    if run.recipe.privacy is None:
+        evidence = exact_evidence(run).open(formal_guarantee=False)
+        if run.schema.images:
+            evidence = replace(evidence, images=_image_evidence(run).open(formal_guarantee=False))
+    else:
+        evidence = _noised_evidence(run, codec, constraints)
     evidence_path = run.workspace.path / EVIDENCE
     write_atomic(evidence_path, json.dumps(evidence.to_dict(), ensure_ascii=False).encode())
     run.watch.wrote("validate", evidence_path)
@@ -935,6 +941,33 @@ def exact_evidence(run: Run) -> "Exact[Evidence]":
     )  # fmt: skip
 
 
+def _image_evidence(run: Run) -> "Exact[ImageEvidence | None]":
+    """Holds images against each other, as many of each side as the memory for them allows."""
+    from validation.evidence import Made, gather_images
+
+    recipe, rows = run.recipe, raw_rows(run)
+    picture = run.schema.images[0].image
+    size = 1 if picture is None else math.prod(picture.shape)
+    most = max(1, min(IMAGE_ROWS, IMAGE_BYTES // size))
+
+    def made(column: Column, classes: Column | None) -> Made:
+        images, words, held = [], [], 0
+        for batch in released_batches(run):
+            part = batch.slice(0, most - held)
+            there = part.filter(pa.array(~missing(part.column(column.name))))
+            if column.image is not None:
+                images.append(pixels(there.column(column.name), column.image))
+            words += [] if classes is None else [there.column(classes.name)]
+            held += len(part)
+            if held >= most:
+                break
+        of_class = pa.chunked_array(words).combine_chunks() if words else None
+        return Made(pixels=np.concatenate(images), classes=of_class)
+
+    curator = curator_of(run, rows, at_most=int(most / _largest_side(run)))
+    return gather_images(curator, rows, run.schema, made, targets=recipe.targets, seed=recipe.seed)
+
+
 def _largest_side(run: Run) -> float:
     """Share of the rows that the larger of training and held-out rows has."""
     facts = run.workspace.records()["ingest"].facts
@@ -996,7 +1029,7 @@ def _gate(run: Run) -> tuple[list[Path], dict[str, Any]]:
     found = verdict(
         evidence.fidelity, checks, run.recipe.gate, evidence.attacks,
         detection=evidence.detection, utility=evidence.utility, fairness=evidence.fairness,
-        noised=evidence.noised,
+        noised=evidence.noised, images=evidence.images,
     )  # fmt: skip
     found = replace(found, findings=(*found.findings, *_personal(run.schema)))
     path = run.workspace.path / VERDICT

@@ -86,6 +86,10 @@ class RawRows:
             records.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema.arrow))
         return pa.Table.from_batches(records, schema=self._schema.arrow)
 
+    def values(self, column: Column, keys: NDArray[np.generic]) -> pa.Array:
+        """Keys of a column as its values, for evidence; of what is not learned only the missing pattern."""
+        return self._array(column, keys)
+
     def _array(self, column: Column, keys: NDArray[np.generic]) -> pa.Array:
         codes = np.asarray(keys, np.int64)
         kind = column.arrow_type

@@ -18,6 +18,7 @@ from validation.evidence import Evidence
 from validation.exposure import TOLD, ends, share
 from validation.fidelity import ColumnFidelity, Fidelity
 from validation.gates import Verdict
+from validation.images import Beside, ImageEvidence
 from validation.making import citation
 from validation.markup import cut
 from validation.noised import Noised, told
@@ -67,6 +68,7 @@ def render(
         "## Columns\n\n" + "\n".join(_columns(schema, fidelity)),
         *_constraints(schema, rows, rejected),
         "## How faithful it is\n\n" + _IMAGES * bool(schema.images) + "\n".join(_quality(evidence)),
+        *_images(evidence.images),
         *_useful(evidence),
         _findings(verdict),
         "## What is promised about privacy\n\n" + _privacy(fidelity, certificate, evidence.attacks),
@@ -214,6 +216,33 @@ def _counted_anew(figures: Noised) -> Iterator[str]:
     for name, score in (("Shapes of columns", figures.shape), ("Trends of pairs", figures.trend)):
         if score is not None:
             yield f"| {name} | {told(score)} | {_score(score.ceiling)} |"
+
+
+def _images(found: ImageEvidence | None) -> Iterator[str]:
+    if found is None:
+        return
+    near = found.closeness
+    yield (
+        "### Images\n\nBeside what real images that were held out score in their place.\n\n"
+        "| | Synthetic | Held out |\n|---|---:|---:|\n"
+        f"| Fréchet distance (0 is best) | {near.frechet:.2f} | {_number(near.frechet_ceiling)} |\n"
+        f"| Recall | {near.recall.value.value:.3f} | {_beside(near.recall)} |"
+        + (
+            ""
+            if found.use is None
+            else "\n| Accuracy of a classifier that learned from them | "
+            f"{found.use.accuracy.value.value:.3f} | {_beside(found.use.accuracy)} |"
+        )
+        + f"\n| Identical to a training image | {found.identical:.4f} | {_number(found.identical_ceiling)} |"
+    )
+
+
+def _beside(figure: Beside) -> str:
+    return "–" if figure.ceiling is None else f"{figure.ceiling.value:.3f}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
 
 
 def _quality(evidence: Evidence) -> Iterator[str]:

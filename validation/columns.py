@@ -37,7 +37,7 @@ _HEADERS = (
 _NOTES: Mapping[str, str] = {
     "identifier": "Made anew by its pattern; nothing of it is learned but what is missing.",
     "text": "Free text is replaced; nothing of it is learned but what is missing.",
-    "image": "Learned and drawn; of its images this page compares only whether they are there.",
+    "image": "Learned and drawn; figures of images stand below, here only whether they are there.",
     "constant": "One value only.",
     "empty": "No value in any row.",
 }

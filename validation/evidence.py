@@ -4,22 +4,23 @@ Only this module opens `privacy.inside.Inside`. What it returns is sealed.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from privacy.attacks import Attacks, attack
-from privacy.curator import Batch, ExactCurator, Split
+from privacy.curator import MISSING, Batch, ExactCurator, Split
 from privacy.inside import Exact, Inside
-from synth.rows import RawRows
-from synth.schema import Schema
+from synth.rows import PIXELS, RawRows
+from synth.schema import Column, Schema
 from validation.detection import Detection, detect
 from validation.exposure import sides_of
 from validation.fairness import Fairness, fairness
 from validation.features import Features
 from validation.fidelity import Fidelity, cells_of, measure, one_of_each
+from validation.images import ImageEvidence, image_evidence, sheet_of
 from validation.noised import Noised
 from validation.structure import Structure, structure
 from validation.utility import Utility, utility
@@ -37,6 +38,7 @@ class Evidence:
         fairness: for whom; None where no column is protected.
         structure: joint counts, coverage, missing patterns, rarity, the calendar.
         noised: under privacy, how close it is to rows that were counted anew with noise.
+        images: how close its images are, what they are good for, and whether they are copies.
 
     Under privacy all but `fidelity` and `noised` are None: nothing else is known.
     """
@@ -48,6 +50,7 @@ class Evidence:
     structure: Structure | None = None
     fairness: Fairness | None = None
     noised: Noised | None = None
+    images: ImageEvidence | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values that JSON can hold, without loss."""
@@ -71,7 +74,21 @@ _PARTS: Mapping[str, Any] = {
     "structure": Structure,
     "fairness": Fairness,
     "noised": Noised,
+    "images": ImageEvidence,
 }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Made:
+    """Synthetic images.
+
+    Attributes:
+        pixels: uint8 (n, height, width, channels).
+        classes: of each, (n,); None where no column says them.
+    """
+
+    pixels: np.ndarray[Any, np.dtype[np.uint8]]
+    classes: pa.Array | None
 
 
 def gather(
@@ -114,6 +131,79 @@ def gather(
         )
 
     return Inside(curator).look(evidence)
+
+
+CLASSES = 20
+"""Values that a column has at most to serve as the classes of images."""
+
+NAMED = frozenset({"label", "labels", "class", "target", "y"})
+"""What the column of an image's class is mostly called."""
+
+
+def gather_images(
+    curator: ExactCurator, rows: RawRows, schema: Schema, made: Callable[[Column, Column | None], Made], *,
+    targets: Sequence[str] = (), seed: int,
+) -> Exact[ImageEvidence | None]:  # fmt: skip
+    """Holds the images of the first column of images against those of a curator, one of each unit.
+
+    Args:
+        curator: who reads `rows` and says which are held out.
+        rows: the raw rows, with pixels.
+        schema: what the columns are.
+        made: takes the column of images and that of their classes, if there is one, and gives the synthetic ones.
+        targets: columns that may be the classes; none: one of few values, by its name or the number of its values.
+        seed: of what is drawn.
+    """
+    column = schema.images[0]
+
+    def evidence(split: Callable[[Split], Iterator[Batch]]) -> ImageEvidence | None:
+        real = {side: _pictured(list(split(side)), rows, column, seed) for side in ("train", "holdout")}
+        classes = _classes(schema, real["train"], targets)
+        synthetic = made(column, classes)
+        pixels = {side: batch.columns[PIXELS + column.name] for side, batch in real.items()}
+        shape = column.image.shape if column.image is not None else ()
+        images = {
+            **{side: np.asarray(p, np.uint8).reshape(-1, *shape) for side, p in pixels.items()},
+            "synthetic": synthetic.pixels,
+        }
+        labels = None
+        if classes is not None and synthetic.classes is not None:
+            labels = {
+                **{s: _words(rows.values(classes, b.columns[classes.name])) for s, b in real.items()},
+                "synthetic": _words(synthetic.classes),
+            }
+        found = image_evidence(images, labels, seed=seed)
+        shown = sheet_of(synthetic.pixels, None if labels is None else labels["synthetic"])
+        return None if found is None else replace(found, sheet=shown)
+
+    return Inside(curator).look(evidence)
+
+
+def _pictured(batches: list[Batch], rows: RawRows, column: Column, seed: int) -> Batch:
+    """Rows that have an image, one of each unit."""
+    there = [b.where(np.asarray(b.columns[column.name]) != MISSING) for b in batches]
+    whole = Batch(
+        unit=np.concatenate([np.empty(0, np.uint64), *(b.unit for b in there)]),
+        columns={
+            n: np.concatenate([b.columns[n] for b in there]) for n in (there[0].columns if there else ())
+        },
+    )
+    return whole if rows.unit_is_row or not len(whole) else whole.take(one_of_each(whole.unit, seed=seed))
+
+
+def _classes(schema: Schema, train: Batch, targets: Sequence[str]) -> Column | None:
+    """The column of the classes of images: a target, one that is called so, or that of most values."""
+
+    def values(column: Column) -> int:
+        return len(np.unique(np.asarray(train.columns[column.name])))
+
+    able = [c for c in schema if c.learned and c.image is None and 2 <= values(c) <= CLASSES]
+    named = [c for c in able if c.name in targets] or [c for c in able if c.name.lower() in NAMED]
+    return named[0] if named else max(able, key=values, default=None)
+
+
+def _words(values: pa.Array) -> np.ndarray[Any, Any]:
+    return np.asarray(values.cast(pa.string()).fill_null("").to_numpy(zero_copy_only=False), str)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -9,6 +9,7 @@ from typing import Any
 from privacy.attacks import Attack, Attacks
 from validation.evidence import Evidence
 from validation.gates import ATTACKS, Verdict
+from validation.images import ImageEvidence
 from validation.utility import Task
 
 FORMAT = 1
@@ -42,7 +43,19 @@ def figures(evidence: Evidence, verdict: Verdict, certificate: Mapping[str, Any]
             "told_apart_auc": None if detection is None else detection.auc.value,
         },
         "useful": [_task(t) for t in evidence.utility.tasks] if evidence.utility is not None else [],
+        "images": None if evidence.images is None else _pictured(evidence.images),
         "private": {**_promised(certificate), "copies": _copies(evidence), "worst_attack": _worst(evidence)},
+    }
+
+
+def _pictured(images: ImageEvidence) -> dict[str, Any]:
+    use, near = images.use, images.closeness
+    ceiling = None if use is None or use.accuracy.ceiling is None else use.accuracy.ceiling.value
+    return {
+        "frechet": near.frechet,
+        "frechet_ceiling": near.frechet_ceiling,
+        "accuracy": None if use is None else use.accuracy.value.value,
+        "accuracy_real": ceiling,
     }
 
 

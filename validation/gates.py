@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from validation.expectations import Check
     from validation.fairness import Fairness
     from validation.fidelity import ColumnFidelity, Fidelity
+    from validation.images import ImageEvidence
     from validation.noised import Noised, Score
     from validation.utility import Utility
 
@@ -38,8 +39,8 @@ ATTACKS = {
 """The rule that an attack is held to. Copies have a rule of their own; the distance is a smoke test."""
 
 CRITICAL = (
-    "schema", "copies", *dict.fromkeys(ATTACKS.values()), "category", "group", "missing", "association", "shape",
-    "utility",
+    "schema", "copies", "images", *dict.fromkeys(ATTACKS.values()), "category", "group", "missing", "association",
+    "shape", "utility",
 )  # fmt: skip
 """The rules that refuse a release unless a recipe says `warn_only`."""
 
@@ -152,7 +153,7 @@ class Measure:
     """A value and the limit that it must not pass: it holds where ``value <= limit``.
 
     Attributes:
-        rule: copies, one of `ATTACKS`, attacks, category, group, missing, association, shape, trend, detection,
+        rule: copies, images, one of `ATTACKS`, attacks, category, group, missing, association, shape, trend, detection,
             utility, representation or fairness.
         level: what it means if it does not hold.
         columns: the columns that it is about; empty for the table.
@@ -283,6 +284,7 @@ def verdict(
     utility: "Utility | None" = None,
     fairness: "Fairness | None" = None,
     noised: "Noised | None" = None,
+    images: "ImageEvidence | None" = None,
 ) -> Verdict:
     """What the evidence says of a release.
 
@@ -295,11 +297,13 @@ def verdict(
         utility: what models learned; None leaves that rule out.
         fairness: how groups of protected columns fare; None leaves those rules out.
         noised: under privacy, how close the table is to rows that were counted anew; None leaves those rules out.
+        images: whether images are copies, and what they are good for; None leaves those rules out.
     """
     held = measures(fidelity, rules) if fidelity is not None else ()
     held = (*held, *exposures(attacks, rules)) if attacks is not None else held
     held = (*held, *_models(detection, utility, rules))
     held = (*held, *_fairness(fairness, rules)) if fairness is not None else held
+    held = (*held, *_images(images, rules)) if images is not None else held
     # The same rule for the same columns is said once: of rows and facts, the facts, which come later.
     said = {_what(f): f for f in (_checked(c) for c in checks if not c.success)}
     said |= {_what(f): f for f in (_finding(m) for m in held if not m.holds)}
@@ -760,6 +764,33 @@ def _what(finding: Finding) -> tuple[str, tuple[str, ...], str]:
 
 def _excess(finding: Finding) -> float:
     return finding.value - finding.limit if finding.value is not None and finding.limit is not None else 0.0
+
+
+def _images(found: "ImageEvidence", rules: GateRules) -> Iterator[Measure]:
+    """Copies: more images lie close to a training image than held-out ones do, and nearer than to a held-out one.
+
+    Smooth images lie close to all others, so the first alone means nothing.
+    """
+    for near in found.nearness:
+        copied = near.nearer.surely > 0.5 or found.identical > (found.identical_ceiling or 0.0)
+        limit = near.close_ceiling.high
+        yield Measure(
+            rule="images", level="critical", columns=(), limit=limit,
+            value=near.close.proven(limit) if copied else 0.0,
+            message=f"synthetic images must not lie closer to training images than held-out ones do, however: in "
+            f"{near.space} {_percent(near.close.value)} do, {_percent(near.close_ceiling.value)} of held-out ones, and "
+            f"{_percent(near.nearer.value)} lie nearer to a training than to a held-out image, where half should; "
+            "learn shorter or with a smaller model",
+        )  # fmt: skip
+    if found.use is not None and found.use.accuracy.ceiling is not None:
+        use, ceiling = found.use, found.use.accuracy.ceiling.value
+        least = use.chance + rules.utility_kept * (ceiling - use.chance)
+        yield Measure(
+            rule="images", level="warning", columns=(), value=-use.accuracy.value.high, limit=-least,
+            message=f"a classifier of synthetic images should know {_percent(rules.utility_kept)} of what one of real "
+            f"images knows, however: it is right about {_percent(use.accuracy.value.value)}, that of real "
+            f"images about {_percent(ceiling)}; draw more images, or choose another synthesizer",
+        )  # fmt: skip
 
 
 def _percent(share: float) -> str:

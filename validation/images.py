@@ -14,6 +14,8 @@ distance stands beside its ceiling: the same figure for held-out rows in the syn
   how many were is part of the result. One thread computes, so that a machine's cores change no digit.
 """
 
+import base64
+import io
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional
@@ -30,6 +33,7 @@ from torch.nn import functional
 from privacy.estimate import Z_SURE, Estimate, Z, estimate, wilson
 from validation.features import draw, from_resamples, one_thread, resampled, weighted_auc
 from validation.fidelity import SIDES, Floats
+from validation.markup import Html, element, paragraph, scrolling, section
 
 Pixels = npt.NDArray[np.uint8]
 Codes = npt.NDArray[np.int64]
@@ -164,6 +168,7 @@ class ImageEvidence:
         nearness: whether they are copies, in pixels and in features; empty with too few held-out rows.
         identical: share of the synthetic images that are, pixel by pixel, a training image.
         identical_ceiling: the same share of the held-out images; None without any.
+        sheet: some of the synthetic images, a row for each class, as a PNG in base64.
     """
 
     rows: tuple[int, int, int]
@@ -172,6 +177,7 @@ class ImageEvidence:
     nearness: tuple[Nearness, ...]
     identical: float
     identical_ceiling: float | None
+    sheet: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values that JSON can hold, without loss."""
@@ -194,6 +200,7 @@ class ImageEvidence:
             ),
             identical=data["identical"],
             identical_ceiling=data["identical_ceiling"],
+            sheet=data["sheet"],
         )
 
 
@@ -611,3 +618,130 @@ def _nearest(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> Floats:
 def _identical(images: Pixels, train: Pixels) -> float:
     known = {image.tobytes() for image in train}
     return float(np.mean([image.tobytes() in known for image in images]))
+
+
+# ------------------------------------------------------------------------------------------------------ pictures
+
+SHEET = 10
+"""Images in a row of the sheet, and rows at most."""
+
+SHEET_PIXELS = 64
+"""Pixels of a side of an image on the sheet, about."""
+
+
+def sheet_of(images: Pixels, labels: npt.NDArray[Any] | None) -> str | None:
+    """The first images of each of the first classes, in rows, as a PNG in base64; None without images."""
+    if not len(images):
+        return None
+    groups = (
+        [np.arange(SHEET * SHEET)[i * SHEET : (i + 1) * SHEET] for i in range(SHEET)]
+        if labels is None
+        else [np.flatnonzero(labels == name)[:SHEET] for name in np.unique(labels)[:SHEET]]
+    )
+    rows = [images[g[g < len(images)]] for g in groups]
+    rows = [r for r in rows if len(r)]
+    _, height, width, channels = images.shape
+    gap, times = 1, max(1, round(SHEET_PIXELS / max(height, width)))
+    sheet = np.full((len(rows) * (height + gap), SHEET * (width + gap), channels), 255, np.uint8)
+    for y, row in enumerate(rows):
+        for x, image in enumerate(row):
+            sheet[y * (height + gap) :, x * (width + gap) :][:height, :width] = image
+    large = sheet.repeat(times, axis=0).repeat(times, axis=1)
+    stream = io.BytesIO()
+    Image.fromarray(large[:, :, 0] if channels == 1 else large).save(stream, "PNG", optimize=True)
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+# ------------------------------------------------------------------------------------------------------ in words
+
+
+def render(found: ImageEvidence | None) -> Html:
+    """The section of the report."""
+    title = "Images"
+    if found is None:
+        return section("images", title, paragraph(f"Not compared: fewer than {FEWEST} images of a side."))
+    close = found.closeness
+    lead = (
+        f"Distances are of {close.rows:,} images of each side in the features of a small network"
+        + (
+            " that learned the classes of the training images"
+            if close.features == "classifier"
+            else " of random filters"
+        )
+        + ". Beside each figure stands what real images that were held out score in the synthetic ones\u2019 place."
+    )
+    return section(
+        "images",
+        title,
+        paragraph(lead),
+        *([] if found.sheet is None else [_drawn(found.sheet)]),
+        scrolling("Figures of images", _table(found)),
+    )
+
+
+def _drawn(sheet: str) -> Html:
+    picture = element(
+        "img",
+        {
+            "src": f"data:image/png;base64,{sheet}",
+            "alt": "Synthetic images, a row for each class",
+            "class": "sheet",
+        },
+    )
+    return element("figure", {}, element("figcaption", {}, "Synthetic images, a row for each class"), picture)
+
+
+def _table(found: ImageEvidence) -> Html:
+    rows = [
+        element("tr", {}, element("th", {"scope": "row"}, name), *(element("td", {}, text) for text in texts))
+        for name, *texts in _lines(found)
+    ]
+    heads = ("", "Synthetic images", "Held-out images", "")
+    return element(
+        "table",
+        {"class": "plain"},
+        element("caption", {}, "Figures of images, with 95 % intervals"),
+        element("thead", {}, element("tr", {}, *(element("th", {"scope": "col"}, h) for h in heads))),
+        element("tbody", {}, *rows),
+    )
+
+
+def _lines(found: ImageEvidence) -> Iterator[tuple[str, str, str, str]]:
+    close = found.closeness
+    if found.use is not None:
+        use = found.use
+        taught = (
+            f"trained on {use.taught:,}, tested on {use.tested:,} held-out images; guessing {use.chance:.2f}"
+        )
+        yield "Accuracy of a classifier", *_beside(use.accuracy), taught
+        yield "Its AUC", *_beside(use.auc), "beside one that learned from as many real images"
+    yield "Fréchet distance", f"{close.frechet:.2f}", _one(close.frechet_ceiling), "0 is best"
+    yield "Kernel distance", *_beside(close.kernel), "0 is best"
+    yield "Precision", *_beside(close.precision), "lie where training images do"
+    yield "Recall", *_beside(close.recall), "of the training images lie where these do"
+    yield "Density", *_beside(close.density), "1 is best"
+    yield "Coverage", *_beside(close.coverage), "of the training images have one near"
+    if close.score is not None:
+        yield "Class score", f"{close.score:.2f}", _one(close.score_ceiling), "1 to the number of classes"
+    for near in found.nearness:
+        told = f"closer to a training image than {100 * (1 - CLOSE):.0f} % of held-out ones"
+        yield f"Close, in {near.space}", _told(near.close), _told(near.close_ceiling), told
+        yield (
+            f"Nearer, in {near.space}",
+            _told(near.nearer),
+            "0.5",
+            "to training images than to held-out ones",
+        )
+    yield "Identical", f"{found.identical:.4f}", _one(found.identical_ceiling), "equal a training image"
+
+
+def _beside(figure: Beside) -> tuple[str, str]:
+    return _told(figure.value), "–" if figure.ceiling is None else _told(figure.ceiling)
+
+
+def _told(figure: Estimate) -> str:
+    return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
+
+
+def _one(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"

@@ -71,7 +71,13 @@ def head(title: str) -> Html:
 
 def policy(style: str, script: str) -> str:
     """Content security policy under which this style and this script run, and nothing is loaded."""
-    rules = ("default-src 'none'", f"style-src '{_hash(style)}'", f"script-src '{_hash(script)}'")
+    # Pictures are in the page itself, as all else is.
+    rules = (
+        "default-src 'none'",
+        "img-src data:",
+        f"style-src '{_hash(style)}'",
+        f"script-src '{_hash(script)}'",
+    )
     return "; ".join((*rules, "base-uri 'none'", "form-action 'none'"))
 
 

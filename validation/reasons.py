@@ -12,6 +12,7 @@ from validation.fidelity import ColumnFidelity, Fidelity, PairFidelity
 from validation.figures import strongest
 from validation.gates import ATTACKS, Finding, Verdict
 from validation.gauges import gauge
+from validation.images import ImageEvidence, Use
 from validation.markup import (
     NAME_WIDTH,
     Html,
@@ -31,7 +32,7 @@ from validation.utility import MODELS, Score, Task, Utility
 USEFUL = frozenset({"utility", "representation", "fairness"})
 """The rules that are about what the rows are good for, and for whom."""
 
-PRIVATE = frozenset({"copies", "attacks", "personal", *ATTACKS.values()})
+PRIVATE = frozenset({"copies", "images", "attacks", "personal", *ATTACKS.values()})
 """The rules that are about people. All others are about how faithful the rows are."""
 
 OPEN = 12
@@ -169,6 +170,13 @@ def _faithful(evidence: Evidence, said: _Said) -> Html:
         ("Columns", _of(found.shape, found.shape_ceiling), _worst_column(found.columns)),
         ("Pairs of columns", _of(found.trend, found.trend_ceiling), _worst_pair(found.pairs)),
     ]
+    if evidence.images is not None:
+        near = evidence.images.closeness
+        fit = "how far images lie from training images (Fréchet); 0 is best"
+        distance = f"{near.frechet:.2f}" + (
+            "" if near.frechet_ceiling is None else f" of {near.frechet_ceiling:.2f}"
+        )
+        lines.append(("Images", distance, Html(fit)))
     if evidence.detection is not None:
         auc = evidence.detection.auc.value
         lines.append(("Told from real rows", f"AUC {auc:.2f}", Html("0.50 is best, 1 is worst")))
@@ -257,6 +265,8 @@ def _useful(evidence: Evidence, said: _Said) -> Html:
     """The target that the synthetic rows teach worst, by the model that learns it best from real rows."""
     found = evidence.utility or Utility()
     best = [(task, max(task.scores, key=lambda s: s.real.value)) for task in found.tasks]
+    if not best and evidence.images is not None and evidence.images.use is not None:
+        return _classified(evidence.images.use, said)
     if not best:
         why = (
             "Not measured: models that learn from real rows would look at rows without noise."
@@ -277,6 +287,24 @@ def _useful(evidence: Evidence, said: _Said) -> Html:
         ),
         _lines(_models(task) if len(best) == 1 else _targets(best)),
     )  # fmt: skip
+
+
+def _classified(use: Use, said: _Said) -> Html:
+    """How well a classifier of synthetic images knows real ones."""
+    value, ceiling = use.accuracy.value.value, use.accuracy.ceiling
+    scale = max(1 - use.chance, 1e-9)
+    return _card(
+        "Useful",
+        said,
+        (_decimals(value), "" if ceiling is None else f"of {_decimals(ceiling.value)} accuracy"),
+        gauge(
+            (value - use.chance) / scale, None if ceiling is None else (ceiling.value - use.chance) / scale
+        ),
+        _beside(
+            "How well a classifier that learned from synthetic images names real ones that were held out; the mark is "
+            "after as many real images, the left end is guessing."
+        ),
+    )
 
 
 def _targets(best: Sequence[tuple[Task, Score]]) -> Iterator[tuple[Html | str, str, str]]:
@@ -317,7 +345,7 @@ def _private(evidence: Evidence, certificate: Mapping[str, Any], said: _Said) ->
         "No formal guarantee. ",
         element("a", {"href": "#making"}, "What is promised, and what is not"),
     )
-    copies = _copies(evidence.fidelity)
+    copies = _copies(evidence.fidelity) if evidence.images is None else _copied_images(evidence.images)
     worst = strongest(evidence.attacks)
     if worst is None:
         return _card(
@@ -347,6 +375,21 @@ def _copies(found: Fidelity) -> list[tuple[str, str, str]]:
         else f"of the synthetic rows equal a real one; by chance {percent(found.copies_holdout)} of other real rows do"
     )
     return [("Copies", percent(found.copies), chance)]
+
+
+def _copied_images(found: ImageEvidence) -> list[tuple[str, str, str]]:
+    """Copies of whole rows say nothing where an image makes nearly every row one of its kind."""
+    chance = "of the synthetic images are, pixel by pixel, a training image"
+    by_chance = (
+        ""
+        if found.identical_ceiling is None
+        else f"; {percent(found.identical_ceiling)} of held-out ones are"
+    )
+    close = [
+        (f"Close, in {n.space}", percent(n.close.value), f"by chance {percent(n.close_ceiling.value)}")
+        for n in found.nearness
+    ]
+    return [("Identical", percent(found.identical), f"{chance}{by_chance}"), *close]
 
 
 def _guaranteed(guarantee: Mapping[str, Any], said: _Said) -> Html:

@@ -14,6 +14,7 @@ from validation import (
     detection,
     exposure,
     fairness,
+    images,
     making,
     noised,
     pairs,
@@ -28,8 +29,8 @@ from validation.page import Zone, document
 
 _LINKS = (
     ("verdict", "Verdict"), ("findings", "Worries"), ("columns", "Columns"), ("pairs", "Pairs"),
-    ("noised", "Counted anew"), ("structure", "Beyond pairs"), ("detection", "Told apart"), ("utility", "Use"),
-    ("fairness", "Groups"), ("attacks", "Attacks"), ("making", "Making"), ("citing", "Citing"),
+    ("images", "Images"), ("noised", "Counted anew"), ("structure", "Beyond pairs"), ("detection", "Told apart"),
+    ("utility", "Use"), ("fairness", "Groups"), ("attacks", "Attacks"), ("making", "Making"), ("citing", "Citing"),
 )  # fmt: skip
 
 
@@ -85,7 +86,9 @@ def _looked(evidence: Evidence, judged: Sequence[Judged]) -> dict[str, Html]:
         anew = {} if evidence.noised is None else {"noised": noised.render(evidence.noised, judged)}
         return {**anew, "utility": _UNSEEN, "attacks": _BOUNDED}
     fair = {} if evidence.fairness is None else {"fairness": fairness.render(evidence.fairness)}
+    pictured = {} if evidence.images is None else {"images": images.render(evidence.images)}
     return {
+        **pictured,
         "structure": structure.render(evidence.structure or structure.Structure()),
         "detection": detection.render(evidence.detection),
         "utility": utility.render(evidence.utility or utility.Utility()),

@@ -102,7 +102,10 @@ def test_the_papers_of_a_release_say_what_is_known_of_images(done: Outcome) -> N
     assert "Of images these figures, and those on attacks, compare only whether they are there" in card
     assert f"PNG, {SIDE} × {SIDE}, each marked as synthetic" in card
     assert "- image\n" in card
-    assert "compares only whether they are there" in (done.release / "report.html").read_text("utf-8")
+    assert "Accuracy of a classifier that learned from them" in card
+    page = (done.release / "report.html").read_text("utf-8")
+    assert "Synthetic images, a row for each class" in page
+    assert "img-src data:" in page
     croissant = json.loads((done.release / "croissant.json").read_text("utf-8"))
     (field,) = [f for f in croissant["recordSet"][0]["field"] if f["name"] == "photo"]
     assert field["dataType"] == "sc:ImageObject"

@@ -1,12 +1,17 @@
+import base64
+import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.datasets import load_digits
 
-from validation.images import ImageEvidence, frechet, image_evidence, kernel_distance
+from validation.gates import GateRules, verdict
+from validation.images import ImageEvidence, frechet, image_evidence, kernel_distance, render, sheet_of
 
 RNG = np.random.default_rng(0)
 
@@ -197,3 +202,42 @@ def test_the_kernel_distance_is_unbiased() -> None:
     assert abs(np.mean(found)) < 4 * np.std(found) / np.sqrt(len(found))
     shifted = RNG.standard_normal((200, 3)) + 1
     assert kernel_distance(RNG.standard_normal((200, 3)), shifted) > 0.5
+
+
+# -------------------------------------------------------------------------------------------- the gate, the pages
+
+
+def refused(found: ImageEvidence) -> set[str]:
+    return {f.rule for f in verdict(None, (), GateRules(), images=found).critical}
+
+
+def test_the_gate_refuses_copies_and_nothing_honest(honest: ImageEvidence, unlabelled: ImageEvidence) -> None:
+    assert not verdict(None, (), GateRules(), images=honest).findings
+    assert not verdict(None, (), GateRules(), images=unlabelled).findings
+    near_copies = np.clip(X[TRAIN][:547].astype(int) + RNG.integers(-3, 4, (547, 8, 8, 1)), 0, 255)
+    for share in (0.3, 1.0):
+        some = np.where(RNG.random((547, 1, 1, 1)) < share, near_copies, X[FRESH]).astype(np.uint8)
+        assert refused(evidence(some, None)) == {"images"}
+    rules = GateRules(warn_only=("images",))
+    assert verdict(None, (), rules, images=evidence(near_copies.astype(np.uint8), None)).passed
+
+
+def test_images_that_teach_nothing_are_warned_of() -> None:
+    shuffled = evidence(X[FRESH], RNG.permutation(Y[FRESH]))
+    found = verdict(None, (), GateRules(), images=shuffled)
+    assert found.passed
+    assert [f.rule for f in found.warnings] == ["images"]
+    assert "one of real images knows" in found.warnings[0].message
+
+
+def test_the_sheet_shows_a_row_for_each_class(honest: ImageEvidence) -> None:
+    text = sheet_of(X[FRESH], Y[FRESH])
+    assert text is not None
+    sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
+    assert sheet.shape == (10 * 9 * 8, 10 * 9 * 8)
+    first = X[FRESH][Y[FRESH] == 3][0, :, :, 0]
+    assert (sheet[3 * 72 : 3 * 72 + 64 : 8, 0:64:8] == first).all()
+    assert sheet_of(X[:0], None) is None
+    page = render(replace(honest, sheet=text))
+    assert f'src="data:image/png;base64,{text}"' in page
+    assert render(None).count("Not compared") == 1
