@@ -35,6 +35,7 @@ COMMANDS = {
     "budget": "Show, set or check the privacy budgets of datasets.",
     "audit": "Try to catch a private recipe breaking its promise.",
     "metadata": "Write a schema as SDV metadata JSON, to stdout.",
+    "expectations": "Write a suite for Great Expectations, JSON to stdout.",
     "doctor": "Check this installation: versions, licences, telemetry, disk.",
 }
 

@@ -12,6 +12,7 @@ from pipelines.recipe import Recipe
 from pipelines.recipe import load as load_recipe
 from pipelines.scans import Scans
 from privacy.errors import RecipeError, ReleaseError, UnderstudyError, UsageError
+from synth.schema import Schema
 
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 Roots = Annotated[tuple[Path, ...], Parameter(name="--root", negative="", show_default=False)]
@@ -558,16 +559,36 @@ def metadata(schema: Path, /, *, constraints: Flag = False) -> None:
         schema: the schema, YAML or JSON.
         constraints: write its constraints instead, as load_constraints of SDV 2 reads them.
     """
-    from privacy.errors import SchemaError
     from synth.metadata import constraints_to_sdv, to_sdv
-    from synth.schema import Schema
+
+    known = _schema(schema)
+    console.say_json(constraints_to_sdv(known) if constraints else to_sdv(known))
+
+
+def expectations(action: Literal["export"], source: Path, /) -> None:
+    """Write what a release's schema says as a suite for Great Expectations, JSON to stdout.
+
+    `gx.ExpectationSuite(**json)` loads it; it is for frames as `pandas.read_parquet` gives them.
+
+    Args:
+        action: export is all that there is.
+        source: a release, or a schema, YAML or JSON.
+    """
+    from pipelines.released import read
+    from validation.expectations import suite
+
+    name = source.resolve().parent.name if source.is_dir() else source.stem
+    console.say_json(suite(read(source).schema if source.is_dir() else _schema(source).kept, name))
+
+
+def _schema(path: Path) -> Schema:
+    from privacy.errors import SchemaError
 
     try:
-        text = schema.read_text("utf-8")
+        text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError):
-        raise SchemaError(f"a schema must be a readable UTF-8 file, however: {schema} is not") from None
-    known = Schema.parse(text, source=schema.name)
-    console.say_json(constraints_to_sdv(known) if constraints else to_sdv(known))
+        raise SchemaError(f"a schema must be a readable UTF-8 file, however: {path} is not") from None
+    return Schema.parse(text, source=path.name)
 
 
 def doctor(*, json: Flag = False) -> None:

@@ -399,7 +399,7 @@ def check(
         it. The same rules as the gate's, so that a failed check is a finding.
     """
     room = _Room()
-    out = list(room.validate(_head(released, schema), _order(schema)))
+    out = list(room.validate(_head(released, schema), [_order([f"c{i}" for i in range(len(schema))])]))
     rows = released.slice(0, ROWS)
     present = [c for c in schema if released.schema.names.count(c.name) == 1]
     for start in range(0, len(present), CHUNK):
@@ -413,6 +413,55 @@ def check(
     for rule, held in _by_rule(measures(fidelity, rules) if fidelity is not None else ()):
         out += room.validate(_measures_frame(held), _on_measures(rule, held))
     return tuple(out)
+
+
+def suite(schema: Schema, name: str) -> dict[str, Any]:
+    """What a release's schema says of its rows, as a suite that other projects of Great Expectations can load.
+
+    It is for frames as `pandas.read_parquet` gives them, and says what the schema says: nothing in it comes from rows.
+    Great Expectations takes ``$`` for a parameter, so names and values with one are left out, as are bounds of times,
+    which JSON does not carry, and images. What compares with real rows is no rule for a table alone.
+
+    Args:
+        schema: of the release.
+        name: of the suite.
+
+    Returns:
+        JSON of an `ExpectationSuite`; `meta.left_out` lists what has no rule.
+    """
+    import great_expectations.expectations as stock
+
+    rows = schema.arrow.empty_table()
+    kept: list[Any] = []
+    left: list[str] = []
+    asked: list[tuple[Column | None, _Asked]] = []
+    if all("$" not in n for n in schema.names):
+        asked.append((None, _order(schema.names)))
+    for column in schema:
+        if "$" in column.name or column.image is not None:
+            left.append(f"{column.name}: all rules")
+            continue
+        asked += [(column, a) for a in _on_rows(column, column.name, rows, schema)]
+    room = _Room()
+    for about, one in asked:
+        arguments = dict(one.arguments) if about is None else _native(about, one.arguments)
+        if arguments is None:
+            left.append(f"{'' if about is None else about.name}: {one.name}")
+            continue
+        rule = one.says[0].message.partition(", however")[0]
+        kept.append(getattr(stock, one.name)(**arguments, meta={"rule": rule}))
+    return room.as_json(name, kept, {"understudy": "the schema of a synthetic release", "left_out": left})
+
+
+def _native(column: Column, arguments: dict[str, Any]) -> dict[str, Any] | None:
+    """Arguments for a column as pandas reads it; None where JSON or Great Expectations cannot hold them."""
+    if "min_value" in arguments and pa.types.is_temporal(column.arrow_type):
+        return None
+    if "value_set" not in arguments:
+        return arguments
+    values = list(column.categories or ()) if column.kind in CLOSED else [REPLACED]
+    temporal = pa.types.is_temporal(column.arrow_type)
+    return None if temporal or any("$" in str(v) for v in values) else {**arguments, "value_set": values}
 
 
 class _Room:
@@ -465,6 +514,15 @@ class _Room:
         answered = {_place(r.expectation_config): r for r in results}
         for i, question in enumerate(asked):
             yield from _answers(question, bool(answered[i].success), dict(answered[i].result or {}))
+
+    def as_json(self, name: str, expectations: list[Any], meta: dict[str, Any]) -> dict[str, Any]:
+        """A suite that is run elsewhere."""
+        import great_expectations as gx
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = gx.ExpectationSuite(name=name, expectations=expectations, meta=meta).to_json_dict()
+        return dict(found)
 
 
 def _place(configuration: Any) -> int:
@@ -532,19 +590,17 @@ def _head(released: pa.Table, schema: Schema) -> pd.DataFrame:
     return pd.DataFrame(np.zeros((0, len(names))), columns=names)
 
 
-def _order(schema: Schema) -> list[_Asked]:
-    name = "ExpectTableColumnsToMatchOrderedList"
-    message = (
-        "a release must have the schema's columns in their order, however: its columns differ; "
-        "see which column's check fails, and sample anew"
+_ORDERED = "ExpectTableColumnsToMatchOrderedList"
+_ALIKE = (
+    "a release must have the schema's columns in their order, however: its columns differ; "
+    "see which column's check fails, and sample anew"
+)
+
+
+def _order(names: Sequence[str]) -> _Asked:
+    return _Asked(
+        name=_ORDERED, arguments={"column_list": list(names)}, says=[_failure((), _ORDERED, _ALIKE)]
     )
-    return [
-        _Asked(
-            name=name,
-            arguments={"column_list": [f"c{i}" for i in range(len(schema))]},
-            says=[_failure((), name, message)],
-        )
-    ]
 
 
 # ── rows ────────────────────────────────────────────────────────────────────────────────────────────────────

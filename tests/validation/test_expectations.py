@@ -1,16 +1,21 @@
 """What Great Expectations finds in releases that keep their schema, and in such as do not."""
 
+import json
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
+import great_expectations as gx
 import numpy as np
+import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from synth.schema import OTHER, REPLACED, Schema
 from tests.synth.tables import schema_for
 from tests.validation.test_fidelity import HALF, HOLDOUT, SCHEMA, TRAIN, changed, people, schema_of, shuffled
-from validation.expectations import Check, ColumnFacts, check, observe, observe_constraints
+from validation.expectations import Check, ColumnFacts, check, observe, observe_constraints, suite
 from validation.fidelity import measure
 from validation.gates import GateRules, verdict
 
@@ -239,3 +244,60 @@ def test_each_constraint_is_an_expectation_and_a_broken_one_is_named() -> None:
     assert [(c.columns, c.observed) for c in failures] == [(("a", "b"), 1), (("word",), 1)]
     assert "a <= b: 1 rows break it" in failures[0].message
     assert {c.columns for c in found if c.success and c.limit == 0} >= {("a", "word"), ("b", "word")}
+
+
+# ------------------------------------------------------------------------------------------ the suite that is exported
+
+
+def run_elsewhere(exported: dict, frame: pd.DataFrame) -> set[tuple[str, str]]:
+    """What fails in a project of its own that knows nothing of ours: (expectation, column)."""
+    context = gx.get_context(mode="ephemeral")
+    suite = context.suites.add(gx.ExpectationSuite(**json.loads(json.dumps(exported))))
+    batch = (
+        context.data_sources.add_pandas("p")
+        .add_dataframe_asset("a")
+        .add_batch_definition_whole_dataframe("b")
+    )
+    results = batch.get_batch({"dataframe": frame}).validate(suite).results
+    assert len(results) == len(exported["expectations"])
+    return {
+        (r.expectation_config.type, r.expectation_config.kwargs.get("column", ""))
+        for r in results
+        if not r.success
+    }
+
+
+def frame_of(table: pa.Table, tmp_path: Path) -> pd.DataFrame:
+    pq.write_table(table, tmp_path / "part.parquet")
+    return pd.read_parquet(tmp_path / "part.parquet")
+
+
+def test_a_suite_is_run_by_a_project_that_knows_nothing_of_ours(tmp_path: Path) -> None:
+    plain = Schema(columns=tuple(c for c in SCHEMA if "$" not in c.name))
+    rows = RELEASED.select(plain.names)
+    exported = suite(plain, "visits")
+    assert exported["name"] == "visits"
+    assert all("must" in e["meta"]["rule"] for e in exported["expectations"])
+    assert run_elsewhere(exported, frame_of(rows, tmp_path)) == set()
+    for name, value, broken in (
+        ("age", 90, "expect_column_values_to_be_between"),
+        ("age", None, "expect_column_values_to_not_be_null"),
+        ("one", "y", "expect_column_values_to_be_in_set"),
+        ("note", "Herr Meier", "expect_column_values_to_be_in_set"),
+        ("void", "full", "expect_column_values_to_be_null"),
+        ("id", "Q03000002", "expect_column_values_to_match_regex"),
+        ("id", RELEASED["id"][0].as_py(), "expect_column_values_to_be_unique"),
+    ):
+        assert (broken, name) in run_elsewhere(
+            exported, frame_of(_set(name, value).select(plain.names), tmp_path)
+        )
+    fewer = run_elsewhere(exported, frame_of(rows.drop_columns([plain.names[-1]]), tmp_path))
+    assert ("expect_table_columns_to_match_ordered_list", "") in fewer
+
+
+def test_a_suite_says_what_it_has_no_rule_for() -> None:
+    exported = suite(SCHEMA, "visits")
+    named = {e["kwargs"].get("column") for e in exported["expectations"]}
+    assert CITY not in named
+    assert f"{CITY}: all rules" in exported["meta"]["left_out"]
+    assert "seen: ExpectColumnValuesToBeBetween" in exported["meta"]["left_out"]
