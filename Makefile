@@ -25,8 +25,9 @@ demo: setup
 demo-images: setup
 	cd examples && ../$(BIN)/understudy init --example digits --force && ../$(BIN)/understudy release digits.yaml
 
+# Two processes of one thread each: half the time of one process of two threads.
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 check: setup format lint types imports test
 
