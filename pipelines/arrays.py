@@ -5,6 +5,7 @@ Both are read row by row from the file, so that memory does not grow with it; no
 
 import math
 import re
+import tokenize
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -252,7 +253,7 @@ def _npz(file: Path, member: str) -> Iterator["_Rows"]:
                 else np.lib.format.read_array_header_2_0
             )
             shape, columns_first, dtype = read(stream)
-        except ValueError:
+        except (ValueError, TypeError, SyntaxError, tokenize.TokenError):
             raise InputError(f"an array must be whole, however: {name} is damaged") from None
         if dtype.hasobject:
             raise InputError(f"an array must hold plain numbers, however: {name} holds Python objects")

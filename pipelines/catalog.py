@@ -84,7 +84,7 @@ def _entry(release: Released) -> Entry:
         columns=len(release.schema),
         synthesizer=str(certificate.get("synthesizer") or "not said"),
         statement=str(certificate.get("statement") or ""),
-        epsilon=release.figure("private", "epsilon"),
+        epsilon=_epsilon(certificate),
         shape=release.figure("faithful", "columns", "score"),
         shape_ceiling=release.figure("faithful", "columns", "ceiling"),
         trend=release.figure("faithful", "pairs", "score"),
@@ -97,10 +97,18 @@ def _entry(release: Released) -> Entry:
     )
 
 
+def _epsilon(certificate: Mapping[str, Any]) -> float | None:
+    """What is promised: by the certificate, which every release has."""
+    promised = certificate.get("formal_guarantee")
+    epsilon = promised.get("epsilon") if isinstance(promised, Mapping) else None
+    return float(epsilon) if isinstance(epsilon, int | float) and not isinstance(epsilon, bool) else None
+
+
 def _useful(figures: Mapping[str, Any]) -> tuple[str, str, float, float] | None:
     """The target that is taught worst."""
     found = []
-    for task in figures.get("useful") or ():
+    tasks = figures.get("useful")
+    for task in tasks if isinstance(tasks, list) else ():
         try:
             real, guess = float(task["real"]), float(task["guess"])
             told = (str(task["target"]), str(task["measure"]), float(task["synthetic"]), real)

@@ -61,7 +61,10 @@ def dicom_frames(file: Path, name: str, scans: Scans, limits: Limits = LIMITS) -
     _check(data, limits)
     with _quiet():
         _check_codestreams(data, limits)
-    show = _Show.of(data, scans)
+    try:
+        show = _Show.of(data, scans)
+    except _BROKEN:
+        raise InputError("a DICOM image must say how it is shown, however: it is damaged") from None
     for number, frame in enumerate(_arrays(data)):
         with _quiet():
             try:

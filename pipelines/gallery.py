@@ -132,13 +132,19 @@ def image_blocks(source: Source, aside: Aside) -> Iterator[pa.RecordBatch]:
     rows: list[dict[str, object]] = []
     size = 0
     for content, name, cells in _ROWS[source.format](source, aside):
-        rows.append({**cells, IMAGE_COLUMN: {"bytes": content, "path": name}})
+        said = {column: _text(cell) for column, cell in cells.items()}
+        rows.append({**said, IMAGE_COLUMN: {"bytes": content, "path": _text(name)}})
         size += len(content)
         if len(rows) == BATCH_ROWS or size >= BATCH_BYTES:
             yield pa.RecordBatch.from_pylist(rows, schema=schema)
             rows, size = [], 0
     if rows:
         yield pa.RecordBatch.from_pylist(rows, schema=schema)
+
+
+def _text(cell: object) -> object:
+    """Text that UTF-8 can hold: names of files, and what JSON escapes, may be no text."""
+    return cell.encode("utf-8", "replace").decode() if isinstance(cell, str) else cell
 
 
 def plain_images(

@@ -8,6 +8,7 @@ of the volume. A file of several volumes, as of functional MRI, gives the slices
 import gzip
 import importlib
 import itertools
+import logging
 import re
 import zlib
 from collections.abc import Iterator, Mapping
@@ -74,9 +75,16 @@ def _opened(file: Path) -> Any:
         raise UsageError(
             "NIfTI needs nibabel, however: it is not installed; pip install 'understudy[nifti]'"
         ) from None
+    # It logs values of headers.
+    logging.getLogger("nibabel").setLevel(logging.CRITICAL)
     try:
         return nibabel.load(file)
-    except (*_BROKEN, nibabel.filebasedimages.ImageFileError):
+    except (
+        *_BROKEN,
+        nibabel.filebasedimages.ImageFileError,
+        nibabel.spatialimages.HeaderDataError,
+        nibabel.spatialimages.HeaderTypeError,
+    ):
         raise InputError("a NIfTI file must be whole, however: its header is damaged") from None
 
 

@@ -1031,13 +1031,25 @@ def _gate(run: Run) -> tuple[list[Path], dict[str, Any]]:
         detection=evidence.detection, utility=evidence.utility, fairness=evidence.fairness,
         noised=evidence.noised, images=evidence.images,
     )  # fmt: skip
-    found = replace(found, findings=(*found.findings, *_personal(run.schema)))
+    found = replace(found, findings=(*found.findings, *_personal(run.schema), *_not_compared(run, evidence)))
     path = run.workspace.path / VERDICT
     write_atomic(path, json.dumps(found.to_dict(), ensure_ascii=False).encode())
     run.watch.wrote("gate", path)
     if not found.passed:
         raise GateRefused(_refusal(run, found))
     return [path], {"summary": found.summary, "warnings": len(found.findings)}
+
+
+def _not_compared(run: Run, evidence: "Evidence") -> Iterator["Finding"]:
+    """A warning where there are images, but too few to hold against each other."""
+    from validation.gates import Finding
+
+    if run.schema.images and run.recipe.privacy is None and evidence.images is None:
+        yield Finding(
+            rule="images", level="warning", columns=(), value=None, limit=None,
+            message="images should be held against real ones, however: there are too few, so nothing is known of "
+            "copies; bring fifty of each side at least",
+        )  # fmt: skip
 
 
 def _personal(schema: Schema) -> Iterator["Finding"]:

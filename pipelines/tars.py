@@ -118,7 +118,7 @@ def _members(file: Path, limits: Limits) -> Iterator[tuple[str, str, bytes | Non
                 content = tar.extractfile(member)
                 held = None if member.size > most or content is None else content.read()
                 yield f"{folder}/{stem}".lstrip("/"), kind, held
-    except tarfile.TarError:
+    except (tarfile.TarError, ValueError, OverflowError):
         raise InputError(f"a tar must be whole, however: {file.name} is damaged; copy it again") from None
 
 

@@ -142,9 +142,17 @@ class Space:
         """Number of strata."""
         return 1 if self.by < 0 else self.layout.fields[self.by].states
 
+    @property
+    def common(self) -> NDArray[np.bool_]:
+        """Which strata have components of their own: of few rows these would be these people's images."""
+        return np.ones(1, np.bool_) if self.by < 0 else _common(self.layout, self.by)
+
     def strata_of(self, states: NDArray[np.int32]) -> NDArray[np.int64]:
-        """The stratum of each row, −1 where it is unknown: int64 (n,)."""
-        return np.zeros(len(states), np.int64) if self.by < 0 else states[:, self.by].astype(np.int64)
+        """The stratum of each row, −1 where it is unknown or has no components of its own: int64 (n,)."""
+        if self.by < 0:
+            return np.zeros(len(states), np.int64)
+        own = states[:, self.by].astype(np.int64)
+        return np.where((own >= 0) & self.common[own], own, -1)
 
     def shown(self, states: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Which rows have an image that is known: bool (n,)."""
@@ -412,7 +420,9 @@ def _strata(curator: Curator, layout: Layout, code: Code, by: str | None) -> int
         if f.score is None and i != image and 2 <= f.states <= MOST_STRATA
     ]
     if by is not None:
-        return next(i for i in fields if layout.fields[i].name == by)
+        named = next(i for i in fields if layout.fields[i].name == by)
+        return named if _common(layout, named).any() else -1
+    fields = [i for i in fields if _common(layout, i).sum() >= 2]
     if not fields:
         return -1
     statistic = _Means(layout, code, fields)
@@ -422,6 +432,11 @@ def _strata(curator: Curator, layout: Layout, code: Code, by: str | None) -> int
     shares = [_explained(part, rows, variance) for part in of_fields]
     best = int(np.argmax(shares))
     return fields[best] if shares[best] > EXPLAINS else -1
+
+
+def _common(layout: Layout, field: int) -> NDArray[np.bool_]:
+    """The states of a column that rows enough for a component have: bool (states,)."""
+    return np.array(layout.fields[field].rates) * layout.rows >= LEAST_ROWS
 
 
 def _explained(part: Floats, rows: float, variance: float) -> float:
@@ -599,10 +614,10 @@ ROWS_SEEN = 150_000
 
 
 def _one_each(space: Space) -> Parameters:
-    """A component for each stratum that has rows, each as wide as an image can be."""
+    """A component for each stratum that has rows enough, each as wide as an image can be."""
     layout, size = space.layout, space.code.size
     rates = np.ones(1) if space.by < 0 else np.array(layout.fields[space.by].rates)
-    strata = np.flatnonzero(rates > 0)
+    strata = np.flatnonzero(space.common)
     tables = np.concatenate([np.log(np.maximum(simplex(np.array(f.rates)), 1e-12)) for f in layout.fields])
     columns = gmm.Parameters(
         log_weights=torch.from_numpy(np.log(simplex(rates[strata]))).float(),
@@ -619,13 +634,17 @@ def _one_each(space: Space) -> Parameters:
 
 
 def _tied(space: Space, columns: gmm.Parameters, strata: Tensor) -> gmm.Parameters:
-    """Parameters in which a component has no state but its stratum's."""
+    """Parameters in which a component has no state but its stratum's, and rare ones, which have none of their own."""
     if space.by < 0:
         return columns
     first, states = int(space.layout.offsets[space.by]), space.layout.fields[space.by].states
     tables = columns.log_tables.clone()
-    tables[first : first + states] = NEVER
-    tables[first + strata, torch.arange(len(strata))] = 0.0
+    rare = np.where(space.common, 0.0, space.layout.fields[space.by].rates)
+    everywhere = torch.from_numpy(np.where(rare > 0, np.log(np.maximum(rare, 1e-300)), NEVER)).to(
+        tables.dtype
+    )
+    tables[first : first + states] = everywhere[:, None]
+    tables[first + strata, torch.arange(len(strata))] = math.log1p(-float(rare.sum()))
     return replace(columns, log_tables=tables)
 
 
@@ -645,8 +664,12 @@ def _maximize(
     rows = max(layout.rows, 1.0)
     of_columns, of_means, of_squares = np.split(moments, np.cumsum([entries, size]) * number)
     table = of_columns.reshape(entries, number)
+    # A component of few rows would be these people: it leans on what is usual, as if it had `LEAST_ROWS` of them.
+    lent = np.maximum(0.0, LEAST_ROWS - table[0])
+    leaned = table + lent * (table.sum(1, keepdims=True) / max(float(table[0].sum()), 1.0))
+    leaned[0] = table[0]
     columns = gmm.maximize(
-        layout, table / rows, rows, gmm.Options.model_validate({"smoothing": options.smoothing})
+        layout, leaned / rows, rows, gmm.Options.model_validate({"smoothing": options.smoothing})
     )
     first = 1 + int(layout.offsets[space.image])
     held = np.maximum(table[first + 1 : first + layout.fields[space.image].states].sum(0), 0.0)
@@ -655,16 +678,17 @@ def _maximize(
     every = np.zeros((strata.max() + 1, number))
     every[strata, np.arange(number)] = 1.0
     per_stratum = every @ held
-    centres = (every @ sums) / np.maximum(per_stratum, 1.0)[:, None]
-    alpha = options.smoothing
-    means = (sums + alpha * centres[strata]) / (held + alpha)[:, None]
+    usual = sums.sum(0) / max(held.sum(), 1.0)
+    centres = (every @ sums + PRIOR_ROWS * usual) / (per_stratum + PRIOR_ROWS)[:, None]
+    alpha = options.smoothing + np.maximum(0.0, LEAST_ROWS - held)
+    means = (sums + alpha[:, None] * centres[strata]) / (held + alpha)[:, None]
     within = squares - means[:, :, None] * sums[:, None, :] - sums[:, :, None] * means[:, None, :]
     within += held[:, None, None] * means[:, :, None] * means[:, None, :]
     whole = within.sum(0) / max(held.sum(), 1.0)
     pooled = np.einsum("sk,kij->sij", every, within) + PRIOR_ROWS * whole
     pooled /= (per_stratum + PRIOR_ROWS)[:, None, None]
-    prior = options.shrinkage
-    covariances = (within + prior * pooled[strata]) / (held + prior)[:, None, None]
+    prior = options.shrinkage + np.maximum(0.0, LEAST_ROWS - held)
+    covariances = (within + prior[:, None, None] * pooled[strata]) / (held + prior)[:, None, None]
     floor = FLOOR * max(float(np.trace(whole)) / size, 1e-6)
     covariances += floor * np.eye(size)
     return Parameters(
@@ -676,7 +700,7 @@ def _maximize(
 
 
 PRIOR_ROWS = 20.0
-"""Rows that what is usual in all strata counts in each."""
+"""Rows that what is usual in all strata counts in each, for its centre and for its covariance."""
 
 FLOOR = 1e-3
 """Smallest variance of a component along any axis, in mean variances within components."""

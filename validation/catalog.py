@@ -296,7 +296,9 @@ def _row(entry: Entry, before: Entry | None) -> Html:
 def _release(entry: Entry) -> Html:
     named = shown_name(entry.name, 36)
     page = (
-        element("a", {"href": f"{entry.place}report.html"}, named) if "report.html" in entry.files else named
+        element("a", {"href": f"./{entry.place}report.html"}, named)
+        if "report.html" in entry.files
+        else named
     )
     told = f"{entry.number[:8]}{', latest' if entry.latest else ''}"
     box = element(

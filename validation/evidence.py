@@ -20,7 +20,7 @@ from validation.exposure import sides_of
 from validation.fairness import Fairness, fairness
 from validation.features import Features
 from validation.fidelity import Fidelity, cells_of, measure, one_of_each
-from validation.images import ImageEvidence, image_evidence, sheet_of
+from validation.images import FEWEST, ImageEvidence, image_evidence, sheet_of
 from validation.noised import Noised
 from validation.structure import Structure, structure
 from validation.utility import Utility, utility
@@ -157,7 +157,12 @@ def gather_images(
     column = schema.images[0]
 
     def evidence(split: Callable[[Split], Iterator[Batch]]) -> ImageEvidence | None:
-        real = {side: _pictured(list(split(side)), rows, column, seed) for side in ("train", "holdout")}
+        whole = {side: _pictured(list(split(side)), column) for side in ("train", "holdout")}
+        if not len(whole["train"]):
+            return None
+        if not len(whole["holdout"]):
+            whole["holdout"] = whole["train"].take(np.empty(0, np.int64))
+        real = whole if rows.unit_is_row else {s: _one_of_each(b, seed) for s, b in whole.items()}
         classes = _classes(schema, real["train"], targets)
         synthetic = made(column, classes)
         pixels = {side: batch.columns[PIXELS + column.name] for side, batch in real.items()}
@@ -172,23 +177,29 @@ def gather_images(
                 **{s: _words(rows.values(classes, b.columns[classes.name])) for s, b in real.items()},
                 "synthetic": _words(synthetic.classes),
             }
-        found = image_evidence(images, labels, seed=seed)
+        every = np.asarray(whole["train"].columns[PIXELS + column.name], np.uint8).reshape(-1, *shape)
+        found = image_evidence(images, labels, seed=seed, searched=every)
         shown = sheet_of(synthetic.pixels, None if labels is None else labels["synthetic"])
         return None if found is None else replace(found, sheet=shown)
 
     return Inside(curator).look(evidence)
 
 
-def _pictured(batches: list[Batch], rows: RawRows, column: Column, seed: int) -> Batch:
-    """Rows that have an image, one of each unit."""
+def _pictured(batches: list[Batch], column: Column) -> Batch:
+    """Rows that have an image."""
     there = [b.where(np.asarray(b.columns[column.name]) != MISSING) for b in batches]
-    whole = Batch(
+    return Batch(
         unit=np.concatenate([np.empty(0, np.uint64), *(b.unit for b in there)]),
         columns={
             n: np.concatenate([b.columns[n] for b in there]) for n in (there[0].columns if there else ())
         },
     )
-    return whole if rows.unit_is_row or not len(whole) else whole.take(one_of_each(whole.unit, seed=seed))
+
+
+def _one_of_each(batch: Batch, seed: int) -> Batch:
+    """One row of each unit, or where that leaves too few to say anything, all rows."""
+    drawn = batch.take(one_of_each(batch.unit, seed=seed)) if len(batch) else batch
+    return drawn if len(drawn) >= FEWEST else batch
 
 
 def _classes(schema: Schema, train: Batch, targets: Sequence[str]) -> Column | None:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from scipy import stats
 
+from privacy.estimate import Z_SURE, wilson
+
 if TYPE_CHECKING:
     from privacy.attacks import Attack, Attacks
     from validation.detection import Detection
@@ -771,6 +773,24 @@ def _images(found: "ImageEvidence", rules: GateRules) -> Iterator[Measure]:
 
     Smooth images lie close to all others, so the first alone means nothing.
     """
+    made, held = found.rows[2], found.rows[1]
+    chance = (
+        wilson(found.identical_ceiling, held, Z_SURE)[1]
+        if found.identical_ceiling is not None and held
+        else 0.0
+    )
+    yield Measure(
+        rule="images", level="critical", columns=(), limit=chance,
+        value=wilson(found.identical, made)[0] if made else 0.0,
+        message=f"synthetic images must not be training images, however: {_percent(found.identical)} are, pixel by "
+        "pixel; choose another synthesizer",
+    )  # fmt: skip
+    if not found.nearness:
+        yield Measure(
+            rule="images", level="warning", columns=(), value=1.0, limit=0.0,
+            message="images should be held against held-out ones, however: too few are held out to tell whether they "
+            "lie too close to training images; hold out a hundred at least",
+        )  # fmt: skip
     for near in found.nearness:
         copied = near.nearer.surely > 0.5 or found.identical > (found.identical_ceiling or 0.0)
         limit = near.close_ceiling.high

@@ -205,7 +205,11 @@ class ImageEvidence:
 
 
 def image_evidence(
-    pixels: Mapping[str, Pixels], labels: Mapping[str, npt.NDArray[Any]] | None, *, seed: int
+    pixels: Mapping[str, Pixels],
+    labels: Mapping[str, npt.NDArray[Any]] | None,
+    *,
+    seed: int,
+    searched: Pixels | None = None,
 ) -> ImageEvidence | None:
     """Holds synthetic images against training and held-out ones.
 
@@ -216,11 +220,13 @@ def image_evidence(
             images are of one unit, one of each, or the intervals are too narrow.
         labels: likewise (n,), of one type; None, or fewer than two classes among the training rows: there are none.
         seed: of the rows that are drawn, and of the classifiers.
+        searched: all training images, among which copies are looked for; None: those of `pixels`.
 
     Returns:
         The evidence; None with fewer than `FEWEST` training or synthetic rows.
     """
     count = {side: len(pixels[side]) for side in SIDES}
+    every = pixels["train"] if searched is None else searched
     if min(count["train"], count["synthetic"]) < FEWEST:
         return None
     with _reproducible(seed):
@@ -228,25 +234,24 @@ def image_evidence(
         classes = _Classes.of(labels)
         real = made = None
         if classes is not None:
-            taught = min(TAUGHT, count["train"], len(classes.known("synthetic")))
-            real = _taught(pixels["train"], classes, "train", taught, rng, seed)
-            made = (
-                _taught(pixels["synthetic"], classes, "synthetic", taught, rng, seed)
-                if taught >= FEWEST
-                else None
-            )
+            most = min(TAUGHT, len(classes.known("train")))
+            taught = min(most, len(classes.known("synthetic")))
+            real = _taught(pixels["train"], classes, "train", most, rng, seed)
+            if taught >= FEWEST:
+                made = _taught(pixels["synthetic"], classes, "synthetic", taught, rng, seed)
         look = real.features if real is not None else _random_features(pixels["train"], rng)
         use = None
         if classes is not None and real is not None and made is not None and count["holdout"] >= FEWEST:
-            use = _use(pixels["holdout"], classes, real, made, taught, rng)
-        near = _nearness(pixels, look, rng) if count["holdout"] >= 2 * FEWEST else ()
+            beside = real if taught == most else _taught(pixels["train"], classes, "train", taught, rng, seed)
+            use = _use(pixels["holdout"], classes, beside, made, taught, rng)
+        near = _nearness({**pixels, "train": every}, look, rng) if count["holdout"] >= 2 * FEWEST else ()
         return ImageEvidence(
             rows=(count["train"], count["holdout"], count["synthetic"]),
             closeness=_closeness(pixels, look, real, rng),
             use=use,
             nearness=near,
-            identical=_identical(pixels["synthetic"], pixels["train"]),
-            identical_ceiling=_identical(pixels["holdout"], pixels["train"]) if count["holdout"] else None,
+            identical=_identical(pixels["synthetic"], every),
+            identical_ceiling=_identical(pixels["holdout"], every) if count["holdout"] else None,
         )
 
 
@@ -447,14 +452,15 @@ def _figures(train: Floats, other: Floats, order: npt.NDArray[np.int64]) -> dict
     rows = len(other)
     return {
         "kernel": _kernel_estimate(train, other, order),
-        "precision": _share(float(precision.mean()), rows),
-        "recall": _share(float(recall.mean()), rows),
+        "precision": share_of(float(precision.mean()), rows),
+        "recall": share_of(float(recall.mean()), rows),
         "density": _mean(inside.sum(axis=0) / NEIGHBOURS),
-        "coverage": _share(float(coverage.mean()), rows),
+        "coverage": share_of(float(coverage.mean()), rows),
     }
 
 
-def _share(share: float, rows: int) -> Estimate:
+def share_of(share: float, rows: int) -> Estimate:
+    """A share of so many rows, with Wilson's intervals."""
     return estimate(share, lambda z: wilson(share, rows, z))
 
 
@@ -541,7 +547,7 @@ def _use(
         return None
     weights = resampled(len(drawn), rng)
     guesses = [model.guesses(holdout[drawn]) for model in (made, real)]
-    accuracy = [_share(float((g.argmax(axis=1) == truth).mean()), len(truth)) for g in guesses]
+    accuracy = [share_of(float((g.argmax(axis=1) == truth).mean()), len(truth)) for g in guesses]
     areas = [_areas(g, truth, weights) for g in guesses]
     return Use(
         taught=taught,
@@ -596,9 +602,9 @@ def _near(
         space=space,
         searched=len(train),
         rows=len(made),
-        close=_share(float((to_train < threshold).mean()), len(made)),
-        close_ceiling=_share(float((rest < threshold).mean()), len(rest)),
-        nearer=_share(nearer, len(made)),
+        close=share_of(float((to_train < threshold).mean()), len(made)),
+        close_ceiling=share_of(float((rest < threshold).mean()), len(rest)),
+        nearer=share_of(nearer, len(made)),
     )
 
 

@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from privacy.estimate import Estimate
 from validation.evidence import Evidence
 from validation.fairness import Fairness
 from validation.fidelity import ColumnFidelity, Fidelity, Overlay
 from validation.gates import Finding, Verdict
+from validation.images import ROWS, Beside, ImageEvidence, share_of
 
 DECIMALS = 3
 """Of every figure that is no share of the real rows."""
@@ -37,7 +39,10 @@ def outside(evidence: Evidence, *, at_least: int) -> Evidence:
     fair = None
     if rounded.fairness is not None and evidence.fairness is not None:
         fair = _fairness(rounded.fairness, evidence.fairness, train, holdout)
-    return replace(rounded, fidelity=_fidelity(rounded.fidelity, exact, train, holdout), fairness=fair)
+    images = None if evidence.images is None else _images(evidence.images, at_least)
+    return replace(
+        rounded, fidelity=_fidelity(rounded.fidelity, exact, train, holdout), fairness=fair, images=images
+    )
 
 
 def said(verdict: Verdict) -> Verdict:
@@ -74,11 +79,54 @@ def _fidelity(rounded: Fidelity, exact: Fidelity, train: _Grid, holdout: _Grid) 
     return replace(
         rounded,
         rows_synthetic=exact.rows_synthetic,
+        copies_holdout=None if exact.copies_holdout is None else holdout.share(exact.copies_holdout),
         columns=tuple(
             _column(r, e, train, holdout) for r, e in zip(rounded.columns, exact.columns, strict=True)
         ),
         overlays=tuple(_overlay(o, train) for o in exact.overlays),
         groups=tuple(replace(g, share=train.share(g.share)) for g in exact.groups),
+    )
+
+
+def _images(exact: ImageEvidence, at_least: int) -> ImageEvidence:
+    """Shares of held-out and of training images in steps; their intervals follow from the steps."""
+
+    def stepped(figure: Estimate | None, rows: int) -> Estimate | None:
+        return None if figure is None else share_of(_Grid(rows, at_least).share(figure.value), rows)
+
+    def beside(figure: Beside, rows: int, *, of_train: bool = False) -> Beside:
+        value = stepped(figure.value, rows) if of_train else figure.value
+        assert value is not None
+        return Beside(value=value, ceiling=stepped(figure.ceiling, rows))
+
+    rounded = ImageEvidence.from_dict(_rounded({**exact.to_dict(), "sheet": None}, at_least))
+    near, use = rounded.closeness, rounded.use
+    rows, held = exact.closeness.rows, max(exact.rows[1], 1)
+    near = replace(
+        near,
+        rows=rows,
+        precision=beside(near.precision, rows),
+        recall=beside(exact.closeness.recall, rows, of_train=True),
+        coverage=beside(exact.closeness.coverage, rows, of_train=True),
+    )
+    if use is not None and exact.use is not None:
+        tested = exact.use.tested
+        accuracy = beside(exact.use.accuracy, tested, of_train=True)
+        use = replace(use, chance=_Grid(tested, at_least).share(exact.use.chance), accuracy=accuracy)
+    half = max(min(held, ROWS) // 2, 1)
+    nearness = tuple(
+        replace(r, close_ceiling=share_of(_Grid(half, at_least).share(e.close_ceiling.value), half))
+        for r, e in zip(rounded.nearness, exact.nearness, strict=True)
+    )
+    ceiling = exact.identical_ceiling
+    return replace(
+        rounded,
+        rows=(rounded.rows[0], rounded.rows[1], exact.rows[2]),
+        closeness=near,
+        use=use,
+        nearness=nearness,
+        identical_ceiling=None if ceiling is None else _Grid(held, at_least).share(ceiling),
+        sheet=exact.sheet,
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 from scipy.stats import multivariate_normal
@@ -27,8 +28,11 @@ from synth.image_mixture import (
     _Scorer,
     _strata,
 )
+from synth.images import images as encode
+from synth.images import pixels
 from synth.learn import learn
 from synth.rows import EncodedRows, EncodedStore, RawRows, table_source
+from synth.schema import Picture
 from synth.table import labels_of
 from tests.contracts.test_contract import people
 from tests.synth.pictures import SIDE, pictured_schema, with_pictures
@@ -268,3 +272,28 @@ def test_rows_in_pieces_of_any_size_give_the_same_sums() -> None:
     assert torch.isfinite(torch.from_numpy(total)).all()
     assert total.shape == (statistic.size,)
     assert model.space.layout.pixels == SIDE * SIDE
+
+
+def test_a_stratum_of_one_row_is_no_picture_of_this_person() -> None:
+    rng = np.random.default_rng(0)
+    shown = rng.random((400, 6)) @ rng.random((6, 100)) / 3 * 255 + rng.normal(0, 3, (400, 100))
+    pictures = np.clip(shown, 0, 255).astype(np.uint8).reshape(400, 10, 10, 1)
+    label = np.array(["a", "b"])[rng.integers(0, 2, 400)].astype(object)
+    pictures[label == "b"] = 255 - pictures[label == "b"]
+    # One person without a label, whose picture is like no other.
+    label[7] = None
+    pictures[7] = 0
+    pictures[7, 3:6, 3:6] = 255
+    table = pa.table({"image": encode(pictures, note=None), "label": pa.array(label, pa.string())})
+    model = synth.fit(table, "image-mixture", seed=0)
+    picture = Picture(width=10, height=10, mode="L")
+
+    def alike(drawn: pa.Table) -> np.ndarray:
+        made = pixels(drawn.column("image").combine_chunks(), picture).reshape(len(drawn), -1)
+        return np.array([np.corrcoef(row, pictures[7].ravel())[0, 1] for row in made])
+
+    assert np.quantile(alike(model.sample(500, seed=1, given={"label": None})), 0.9) < 0.5
+    whole = model.sample(20_000, seed=2)
+    # Rows without a label are drawn as often as there are, and look like all others.
+    assert 20 < whole.column("label").null_count < 110
+    assert np.quantile(alike(whole.filter(pc.is_null(whole.column("label")))), 0.9) < 0.5

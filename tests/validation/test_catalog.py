@@ -95,7 +95,7 @@ def test_what_releases_say_is_inert(name: str) -> None:
 def test_the_page_loads_nothing_and_links_inside_the_root_only() -> None:
     page = render([ENTRY, LATER, OTHER])
     links = [a["href"] for t, a in outline(page).tags if t == "a"]
-    assert f"{ENTRY.place}report.html" in links
+    assert f"./{ENTRY.place}report.html" in links
     assert not [link for link in links if ":" in str(link) or str(link).startswith("/")]
     assert not re.search(r"https?:|url\(|@import", page)
     assert "default-src &#x27;none&#x27;" in page

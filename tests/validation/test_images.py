@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 
 from validation.gates import GateRules, verdict
 from validation.images import ImageEvidence, frechet, image_evidence, kernel_distance, render, sheet_of
+from validation.public import _images
 
 RNG = np.random.default_rng(0)
 
@@ -241,3 +242,41 @@ def test_the_sheet_shows_a_row_for_each_class(honest: ImageEvidence) -> None:
     page = render(replace(honest, sheet=text))
     assert f'src="data:image/png;base64,{text}"' in page
     assert render(None).count("Not compared") == 1
+
+
+def test_copies_of_few_images_are_refused_though_too_few_are_held_out_to_see_how_near_they_lie() -> None:
+    pixels = {"train": X[:300], "holdout": X[300:360], "synthetic": X[:300]}
+    found = image_evidence(pixels, None, seed=0)
+    assert found is not None
+    assert not found.nearness
+    judged = verdict(None, (), GateRules(), images=found)
+    assert {f.rule for f in judged.critical} == {"images"}
+    honest_few = image_evidence({**pixels, "synthetic": X[FRESH]}, None, seed=0)
+    judged = verdict(None, (), GateRules(), images=honest_few)
+    assert judged.passed
+    assert "too few are held out" in judged.warnings[0].message
+
+
+def test_copies_are_looked_for_among_all_images_of_a_unit() -> None:
+    one_of_each = {"train": X[:100], "holdout": X[HELD], "synthetic": X[100:647]}
+    assert image_evidence(one_of_each, None, seed=0).identical == 0  # type: ignore[union-attr]
+    assert image_evidence(one_of_each, None, seed=0, searched=X[:700]).identical == 1  # type: ignore[union-attr]
+
+
+def test_classes_that_no_synthetic_image_has_teach_nothing_and_break_nothing() -> None:
+    found = evidence(X[FRESH], np.full(547, 77))
+    assert found.use is None
+    assert found.closeness.features == "classifier"
+    assert (
+        image_evidence({"train": X[TRAIN], "holdout": X[:0], "synthetic": X[FRESH]}, None, seed=0) is not None
+    )
+
+
+def test_what_leaves_resolves_no_fewer_held_out_images_than_ten(honest: ImageEvidence) -> None:
+    shown = _images(honest, 10)
+    steps = 550 / 10
+    for share in (shown.use.chance, shown.use.accuracy.ceiling.value, shown.use.accuracy.value.value):  # type: ignore[union-attr]
+        assert share * round(steps) == pytest.approx(round(share * round(steps)), abs=1e-3)
+    assert shown.use.chance != honest.use.chance  # type: ignore[union-attr]
+    assert shown.closeness.recall.value.value == pytest.approx(honest.closeness.recall.value.value, abs=0.02)
+    assert ImageEvidence.from_dict(json.loads(json.dumps(shown.to_dict()))) == shown
