@@ -232,10 +232,25 @@ def _check(data: Any, limits: Limits) -> None:
 _SIZ = re.compile(rb"\xff\x4f\xff\x51.{4}(.{4})(.{4})", re.DOTALL)
 """Width and height in a JPEG 2000 codestream (ISO/IEC 15444-1 A.5.1)."""
 
-_SOF = re.compile(rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf\xf7].{3}(.{2})(.{2})", re.DOTALL)
-"""Height and width in a frame of JPEG (ISO/IEC 10918-1 B.2.2) or JPEG-LS."""
+_SOF = frozenset(b"\xc0\xc1\xc2\xc3\xc5\xc6\xc7\xc9\xca\xcb\xcd\xce\xcf\xf7")
+"""Markers of the frame header of JPEG (ISO/IEC 10918-1 B.2.2) or JPEG-LS: there stand height and width."""
 
-_HEAD_BYTES = 1 << 16
+_BARE = frozenset([0x01, *range(0xD0, 0xD8)])
+"""Markers without a length."""
+
+
+def _jpeg_size(frame: bytes) -> tuple[int, int] | None:
+    """Width and height of a JPEG, by its markers from the first on: what only looks like one is skipped as they say."""
+    at = 2
+    while at + 9 <= len(frame) and frame[at] == 0xFF:
+        marker = frame[at + 1]
+        if marker in _SOF:
+            return int.from_bytes(frame[at + 7 : at + 9]), int.from_bytes(frame[at + 5 : at + 7])
+        if marker in (0xD9, 0xDA):
+            return None
+        length = 0 if marker in _BARE else int.from_bytes(frame[at + 2 : at + 4])
+        at += 1 if marker == 0xFF else 2 + length
+    return None
 
 
 def _check_codestreams(data: Any, limits: Limits) -> None:
@@ -253,14 +268,20 @@ def _check_codestreams(data: Any, limits: Limits) -> None:
         frames = importlib.import_module("pydicom.encaps").generate_frames(
             data.PixelData, number_of_frames=count
         )
-        heads = [frame[:_HEAD_BYTES] for frame in frames]
+        sizes = [size for frame in frames for size in _sizes(frame)]
     except _BROKEN:
         raise InputError("pixel data must be whole, however: its frames are damaged") from None
-    for head in heads:
-        form = _SOF if head.startswith(b"\xff\xd8") else _SIZ
-        found = form.search(head)
-        if found is not None:
-            check_size(int.from_bytes(found[1]), int.from_bytes(found[2]), limits)
+    for size in sizes:
+        if size is None:
+            raise InputError("pixel data must be whole, however: a frame does not say its size")
+        check_size(*size, limits)
+
+
+def _sizes(frame: bytes) -> list[tuple[int, int] | None]:
+    """Every size that a decoder may believe: JPEG has one, JPEG 2000 may lie in a box, others go by the header."""
+    if frame.startswith(b"\xff\xd8"):
+        return [_jpeg_size(frame)]
+    return [(int.from_bytes(found[1]), int.from_bytes(found[2])) for found in _SIZ.finditer(frame)]
 
 
 def _arrays(data: Any) -> Iterator[npt.NDArray[Any]]:

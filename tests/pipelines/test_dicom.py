@@ -397,3 +397,23 @@ def test_frames_before_a_broken_one_are_kept(tmp_path: Path) -> None:
     aside = Aside(most=1)
     assert read(tmp_path, aside=aside)["frame"].to_pylist() == [0, 1]
     assert aside.rows[0].file == "x.dcm from image 3 on"
+
+
+@pytest.mark.parametrize(
+    "hidden", ["plain", "behind 80 KB of segments", "behind a header that is none", "by nothing"]
+)
+def test_a_jpeg_that_becomes_larger_than_the_header_says_is_refused(tmp_path: Path, hidden: str) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(np.zeros((200, 300), np.uint8)).save(stream, "JPEG")
+    frame = stream.getvalue()
+    comment = {
+        "plain": b"",
+        "behind 80 KB of segments": (b"\xff\xe1\xff\xff" + bytes(65_533)) * 2,
+        "behind a header that is none": b"\xff\xe5\x00\x0b\xff\xc0\x00\x0b\x08\x00\x04\x00\x04",
+        "by nothing": b"\xff\xda\x00\x04\x00\x00",
+    }[hidden]
+    data = dataset(np.zeros((4, 4), np.uint8))
+    data.PixelData = pydicom.encaps.encapsulate([frame[:2] + comment + frame[2:]])
+    data.file_meta.TransferSyntaxUID = pydicom.uid.JPEGBaseline8Bit
+    with pytest.raises(InputError, match=r"pixels at most|does not say its size"):
+        frames(data, tmp_path, limits=Limits(pixels=10_000))
