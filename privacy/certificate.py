@@ -21,10 +21,13 @@ class Certificate:
         recipe_digest: SHA-256 of the recipe.
         schema_digest: SHA-256 of the released schema.
         rows: rows released.
-        shards: files of data.
+        shards: files of data, of each draw.
         seed: of the synthetic draw.
         warnings: findings of the gate that did not refuse the release.
         versions: of the packages that the numbers depend on.
+        draws: times that the table was drawn from the model, each of so many rows.
+        learned_rows: rows that the model learned from, about: what intervals of estimates need.
+        parity: what was asked to be alike in groups, so not as learned, in words; None for nothing.
         drift: how the columns of the input differed from the schema, where the recipe allowed that.
     """
 
@@ -40,6 +43,9 @@ class Certificate:
     seed: int
     warnings: int
     versions: Mapping[str, str]
+    draws: int = 1
+    learned_rows: int | None = None
+    parity: Mapping[str, Any] | None = None
     drift: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:

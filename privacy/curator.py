@@ -262,13 +262,13 @@ class Held:
 class Statistic(Protocol):
     """A vector f(row) that is summed over rows.
 
-    A curator that adds noise clips each unit's vector to `bound`, by giving weights below 1, so that one unit
-    moves the sum by at most `bound` in Euclidean norm.
+    A curator that adds noise clips each row's vector to `bound`, by giving weights below 1, so that one unit
+    moves the sum by at most `bound` in Euclidean norm for each of its rows that are kept.
     """
 
     @property
     def bound(self) -> float:
-        """Euclidean norm that a unit's vector is clipped to where clipping is needed."""
+        """Euclidean norm that a row's vector is clipped to where clipping is needed."""
         ...
 
     @property

@@ -639,7 +639,8 @@ def _per_row(module: nn.Module, read: Tensor, slope: Tensor) -> dict[nn.Paramete
 
     sampler = GradSampleModule.GRAD_SAMPLERS.get(type(module), ft_compute_per_sample_gradient)
     with torch.no_grad():
-        found: dict[nn.Parameter, Tensor] = sampler(module, [read], slope)
+        # Opacus cuts patches out of an image by strides, and takes them to be those of its shape.
+        found: dict[nn.Parameter, Tensor] = sampler(module, [read.contiguous()], slope.contiguous())
     # Opacus leaves a function on the layer, which keeps the layer from being copied.
     vars(module).pop("ft_compute_sample_grad", None)
     return found

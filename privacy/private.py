@@ -591,13 +591,17 @@ class PrivateCurator:
         rows_hint: int | None = None,
         share: float = 0.0,
     ) -> Answer:
-        """Σ f(row) over all rows of the split, each clipped to `bound` over the rows of a unit, on a grid."""
+        """Σ f(row) over all rows of the split, each clipped to `bound`, on a grid; a unit adds `unit_rows` of them.
+
+        Not to `bound` over the rows of a unit: rows that are as long as the bound would all be shortened, and what is
+        divided by their number be too small. The noise is the same part of either.
+        """
         grid = _grid_of(statistic)
 
         def counted() -> list[Floats]:
             total, rows = np.zeros(statistic.size), 0
             for batch in self._exact.rows(split):
-                total += _clipped(statistic.of(batch), statistic.bound / self._unit_rows)
+                total += _clipped(statistic.of(batch), statistic.bound)
                 rows += len(batch)
             if rows > MOST_SUMMED:
                 raise ValueError("a private sum may cover 2^22 rows, however: there are more; lower fit_rows")
@@ -732,12 +736,12 @@ class PrivateCurator:
     def _moves(self, statistic: Statistic) -> float:
         """How far one unit moves a statistic's rounded sum, L2, in the statistic's own units.
 
-        Clipping bounds the unit by `bound`; rounding moves each of d entries by half a step of the grid on either
-        side; and summing n numbers in float64 errs by at most n·2⁻⁵³ of their absolute sum, on either side, of which
-        n = 2²² rows of norm `bound` are provided for; more are refused.
+        Clipping bounds each of a unit's rows by `bound`; rounding moves each of d entries by half a step of the grid on
+        either side; and summing n numbers in float64 errs by at most n·2⁻⁵³ of their absolute sum, on either side, of
+        which n = 2²² rows of norm `bound` are provided for; more are refused.
         """
         rounding = _grid_of(statistic) * math.sqrt(statistic.size)
-        return statistic.bound * (1 + 2.0**-8) + rounding
+        return self._unit_rows * statistic.bound * (1 + 2.0**-8) + rounding
 
     def _scale_of(self, sensitivity: float, share: float) -> float:
         return sensitivity / math.sqrt(2 * self._account.rho_of(share))

@@ -7,10 +7,13 @@ its states, with "spread" cut into bins of its score; inside a bin a score is dr
 distribution has it there. One upward pass gives the exact likelihood of a batch whatever is unknown in it, a
 downward pass the expected counts of expectation maximization, which the curator sums. It starts from a fitted
 flat mixture (`synth.gmm`), which is a tree whose links copy the hidden state.
+
+A tree of many columns loses the dependence of pairs that lie far apart in it. Where the counts that the tree was made
+from show such pairs, rows are weighed so that they come out as counted (`synth.tilt`); elsewhere all is exact.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -26,6 +29,7 @@ from scipy.special import ndtr
 from torch import Tensor
 
 from privacy.curator import Batch, Curator, Floats, Split
+from synth import tilt
 from synth.bins import Bins, bins_from, bins_of, cuts_of, log_densities, values_of
 from synth.codec import UNKNOWN, Encoded, Layout
 from synth.draws import Tables, from_tables, rowwise
@@ -33,8 +37,15 @@ from synth.em import best_size, encoded_of, grouped, maximize_likelihood, simple
 from synth.gmm import Options as MixtureOptions
 from synth.gmm import Parameters as MixtureParameters
 from synth.gmm import fit_components
+from synth.tilt import Tilt
 
 _FLOOR = 1e-30
+
+MOST_TRIED = 10_000_000
+"""Cells that are drawn at a time where not all rows are kept."""
+
+ATTEMPTS = 20
+"""Times that rows under a condition are drawn anew where none is kept."""
 
 
 class Options(BaseModel):
@@ -51,6 +62,12 @@ class Options(BaseModel):
         0.3, gt=0, le=1000, description="rows that the prior of a hidden state is worth"
     )
     bins: int = Option(100, ge=2, le=2000, description="bins of a score at most")
+    pairs: int = Option(
+        100,
+        ge=0,
+        le=1000,
+        description="pairs of columns at most that are put right where the tree loses them",
+    )
 
 
 GROUPS = 32
@@ -109,10 +126,13 @@ class Circuit:
     private = False
     options = Options
 
-    def __init__(self, layout: Layout, bins: Sequence[Bins], parameters: Parameters) -> None:
+    def __init__(
+        self, layout: Layout, bins: Sequence[Bins], parameters: Parameters, tilted: Tilt | None = None
+    ) -> None:
         self._layout = layout
         self._bins = bins
         self._parameters = parameters
+        self._tilt = tilted
         self._order = _from_root(parameters.parents.numpy())
 
     @classmethod
@@ -127,9 +147,18 @@ class Circuit:
         """
         chosen = Options.model_validate(dict(options))
         bins = bins_of(layout, chosen.bins)
-        learner = _Learner(curator, layout, bins, _tree(curator, layout, bins), chosen, seed)
+        joint = _joint(curator, layout, bins)
+        learner = _Learner(curator, layout, bins, _tree(joint), chosen, seed)
         number = chosen.states or learner.best_number()
-        return cls(layout, bins, learner.em(number, split="train", effort=1.0))
+        tree = cls(layout, bins, learner.em(number, split="train", effort=1.0))
+        if not chosen.pairs or len(bins) < 2 or not joint.rows:
+            return tree
+        cells = tilt.cells_of(bins, joint.coarse)
+        rng = np.random.default_rng(seed)
+        found = tilt.learned(
+            cells, joint.shares(cells), joint.rows, lambda rows: tree._values(rows, rng), most=chosen.pairs
+        )
+        return cls(layout, bins, tree._parameters, found)
 
     def draw(
         self, rows: int, rng: np.random.Generator, *, given: Encoded | None = None, present: bool = False
@@ -141,9 +170,14 @@ class Circuit:
         return Encoded.joined(
             [
                 self._conditional(given.take(serving[s]), rng, present=present)
-                for s in slices(rows, max(256, 4_000_000 // self._parameters.states // len(self._bins)))
+                for s in slices(rows, self._slice)
             ]
         )
+
+    @property
+    def _slice(self) -> int:
+        """Rows that are worked on at a time."""
+        return int(max(256, 4_000_000 // self._parameters.states // len(self._bins)))
 
     def log_prob(self, encoded: Encoded) -> Floats:
         """Log-density of states and scores, unknown cells integrated out: float64 (n,)."""
@@ -154,6 +188,24 @@ class Circuit:
                 values = values_of(self._bins, rows)
                 out[part] = _upward(self._parameters, self._order, values, present=False).log_likelihood
                 out[part] += log_densities(self._bins, values, rows)
+                if self._tilt is not None:
+                    out[part] += self._log_weights(values)
+        return out
+
+    def _log_weights(self, values: Tensor) -> Floats:
+        """Log of the mean weight of the rows that these, int64 (n, C), may be: float64 (n,)."""
+        assert self._tilt is not None
+        out = self._tilt.log_weights(values.numpy())
+        unknown = np.flatnonzero(self._tilt.open(values.numpy()))
+        for part in slices(len(unknown), self._slice // tilt.CANDIDATES + 1):
+            known = values[unknown[part]]
+            with torch.no_grad():
+                up = _upward(self._parameters, self._order, known, present=False)
+            row = np.arange(len(known)).repeat(tilt.CANDIDATES)
+            # The same luck for every row, so that a row's density does not depend on the others.
+            drawn = self._below(up, known, row, lambda c: _Alike(tilt.CANDIDATES, c), present=False)
+            weights = np.exp(self._tilt.log_weights(drawn).reshape(-1, tilt.CANDIDATES))
+            out[unknown[part]] = np.log(weights.mean(1))
         return out
 
     def tensors(self) -> dict[str, Tensor]:
@@ -166,6 +218,7 @@ class Circuit:
             "transitions": p.transitions,
             **emissions,
             **cuts_of(self._bins),
+            **({} if self._tilt is None else self._tilt.tensors()),
         }
 
     @classmethod
@@ -188,7 +241,7 @@ class Circuit:
             transitions=tensors["transitions"],
             emissions=emissions,
         )
-        return cls(layout, bins, parameters)
+        return cls(layout, bins, parameters, tilt.restored(bins, tensors))
 
     @cached_property
     def _tables(self) -> tuple[list[Tables], list[Tables]]:
@@ -200,32 +253,105 @@ class Circuit:
         ]
         return hidden, [Tables(e.double().numpy()) for e in p.emissions]
 
-    def _ancestral(self, rows: int, rng: np.random.Generator) -> Encoded:
+    def _values(self, rows: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Values of new rows of the tree: int64 (rows, C)."""
         of_hidden, of_values = self._tables
         root = np.zeros(rows, np.int64)
         hidden: dict[int, NDArray[np.int64]] = {}
-        out = self._layout.unknown(rows)
+        out = np.empty((rows, len(self._bins)), np.int64)
         for c in self._order:
             hidden[c] = of_hidden[c].draw(rng, hidden.get(int(self._parameters.parents[c]), root))
-            self._put(out, c, slice(None), of_values[c].draw(rng, hidden[c]), rng)
+            out[:, c] = of_values[c].draw(rng, hidden[c])
         return out
 
-    def _conditional(self, given: Encoded, rng: np.random.Generator, *, present: bool) -> Encoded:
+    def _ancestral(self, rows: int, rng: np.random.Generator) -> Encoded:
+        if self._tilt is None:
+            return self._encoded(self._values(rows, rng), rng)
+        found = [np.empty((0, len(self._bins)), np.int64)]
+        left, most = rows, max(1000, MOST_TRIED // len(self._bins))
+        while left > 0:
+            values = self._values(int(min(most, math.ceil(1.1 * left * self._tilt.most))), rng)
+            found.append(values[self._tilt.kept(values, rng)][:left])
+            left -= len(found[-1])
+        return self._encoded(np.concatenate(found), rng)
+
+    def _encoded(self, values: NDArray[np.int64], rng: np.random.Generator) -> Encoded:
+        out = self._layout.unknown(len(values))
+        for c in range(len(self._bins)):
+            self._put(out, c, slice(None), values[:, c], rng)
+        return out
+
+    def _below(
+        self,
+        up: "_Upward",
+        known: Tensor,
+        row: NDArray[np.int64],
+        luck: Callable[[int], np.random.Generator],
+        *,
+        present: bool,
+    ) -> NDArray[np.int64]:
+        """Draws of rows of the tree whose known values are given: int64 (m, C).
+
+        Args:
+            up: of the given rows.
+            known: int64 (n, C).
+            row: int64 (m,): which of them each draw is of.
+            luck: column → what its hidden states, and then its values, are drawn with.
+            present: whether unknown means "known not to be missing".
+        """
         p = self._parameters
-        with torch.no_grad():
-            up = _upward(p, self._order, values_of(self._bins, given), present=present)
+        out = known.numpy()[row]
+        at = torch.from_numpy(row)
         hidden: dict[int, NDArray[np.int64]] = {}
-        out = Encoded(states=given.states.copy(), scores=given.scores.copy())
         for c in self._order:
-            parent = int(p.parents[c])
+            rng, parent = luck(c), int(p.parents[c])
             prior = p.prior[None] if parent < 0 else p.transitions[c].T[torch.from_numpy(hidden[parent])]
-            hidden[c] = rowwise(rng, (up.beliefs[c] * prior).double().numpy())
-            unknown = np.flatnonzero(given.states[:, c] == UNKNOWN)
+            hidden[c] = rowwise(rng, (up.beliefs[c][at] * prior).double().numpy())
+            unknown = np.flatnonzero(out[:, c] == self._bins[c].size)
             if len(unknown):
                 table = p.emissions[c].double().numpy().copy()
                 if present and len(table) > 1:
                     table[0] = 0
-                self._put(out, c, unknown, from_tables(rng, table, hidden[c][unknown]), rng)
+                out[unknown, c] = from_tables(rng, table, hidden[c][unknown])
+        return out
+
+    def _drawn(self, known: Tensor, rng: np.random.Generator, *, present: bool) -> NDArray[np.int64]:
+        """Values of new rows whose known values, int64 (n, C), are these: int64 (n, C)."""
+        with torch.no_grad():
+            up = _upward(self._parameters, self._order, known, present=present)
+        left = np.arange(len(known))
+        out = self._below(up, known, left, lambda _: rng, present=present)
+        if self._tilt is None:
+            return out
+        # Where a row's weight does not depend on what is drawn, its draw is as good as any.
+        left = left[self._tilt.open(known.numpy())]
+        left = left[~self._tilt.kept(out[left], rng)]
+        many = math.ceil(self._tilt.most)
+        for attempt in range(ATTEMPTS):
+            kept = np.zeros(len(left), np.bool_)
+            for part in slices(len(left), self._slice // many + 1) if len(left) else ():
+                of = left[part]
+                drawn = self._below(up, known, of.repeat(many), lambda _: rng, present=present)
+                keeps = self._tilt.kept(drawn, rng).reshape(-1, many)
+                chosen = np.argmax(keeps, 1)
+                if attempt == ATTEMPTS - 1:
+                    # Hardly any row of such a condition passes: the last ones compete with each other alone.
+                    log_weights = self._tilt.log_weights(drawn).reshape(-1, many)
+                    chosen = rowwise(rng, np.exp(log_weights - log_weights.max(1, keepdims=True)))
+                    keeps = np.ones_like(keeps)
+                kept[part] = keeps.any(1)
+                new = drawn.reshape(-1, many, drawn.shape[1])[np.arange(len(of)), chosen]
+                out[of[kept[part]]] = new[kept[part]]
+            left = left[~kept]
+        return out
+
+    def _conditional(self, given: Encoded, rng: np.random.Generator, *, present: bool) -> Encoded:
+        values = self._drawn(values_of(self._bins, given), rng, present=present)
+        out = Encoded(states=given.states.copy(), scores=given.scores.copy())
+        for c in range(len(self._bins)):
+            unknown = np.flatnonzero(given.states[:, c] == UNKNOWN)
+            if len(unknown):
+                self._put(out, c, unknown, values[unknown, c], rng)
         return out
 
     def _put(
@@ -241,6 +367,18 @@ class Circuit:
         score = self._bins[column].field.score
         if score is not None:
             out.scores[rows, score] = scores
+
+
+class _Alike(np.random.Generator):
+    """Luck that is the same for every stretch of so many draws, and another in every column."""
+
+    def __init__(self, many: int, column: int) -> None:
+        super().__init__(np.random.PCG64(column))
+        self._many = many
+
+    def random(self, size: int) -> Floats:  # type: ignore[override]
+        """The same numbers again and again: float64 (size,)."""
+        return np.resize(super().random(self._many), size)
 
 
 @dataclass(frozen=True)
@@ -521,8 +659,52 @@ class _PairsOfBatch:
         return out.double().numpy().ravel()
 
 
-def _tree(curator: Curator, layout: Layout, bins: Sequence[Bins]) -> NDArray[np.int64]:
-    """The tree of largest mutual information (Chow & Liu 1968): each column's parent, −1 for the root."""
+@dataclass(frozen=True, kw_only=True)
+class _Joint:
+    """Joint counts of all pairs of columns.
+
+    Attributes:
+        pairs: what was asked.
+        fine: for each column the fine group of each value.
+        coarse: the coarse one.
+        counts: float64 (fine groups, coarse groups), all columns' after one another.
+    """
+
+    pairs: _Pairs
+    fine: tuple[NDArray[np.int64], ...]
+    coarse: tuple[NDArray[np.int64], ...]
+    counts: Floats
+
+    def block(self, first: int, second: int) -> Floats:
+        """Counts of two columns' groups, fine and coarse."""
+        fine, coarse = self.pairs.fine_offsets, self.pairs.coarse_offsets
+        return self.counts[fine[first] : fine[first + 1], coarse[second] : coarse[second + 1]]
+
+    @property
+    def rows(self) -> float:
+        """Rows that were counted."""
+        return max(float(self.block(c, c).sum()) for c in range(len(self.fine)))
+
+    def shares(self, cells: tilt.Cells) -> Floats:
+        """Shares of rows in each cell of each pair: float64 (cells, cells); cells are unions of coarse groups."""
+        offsets = np.concatenate([[0], np.cumsum(cells.sizes)])
+
+        def places(groups: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+            out = []
+            for c, group in enumerate(groups):
+                first = np.unique(group, return_index=True)[1]
+                out.append(offsets[c] + cells.of_value[c][first])
+            return np.concatenate(out)
+
+        rows = np.zeros((int(offsets[-1]), self.counts.shape[1]))
+        np.add.at(rows, places(self.fine), self.counts)
+        out = np.zeros((int(offsets[-1]), int(offsets[-1])))
+        np.add.at(out.T, places(self.coarse), rows.T)
+        return out / self.rows
+
+
+def _joint(curator: Curator, layout: Layout, bins: Sequence[Bins]) -> _Joint:
+    """Counts of all pairs of columns, in one question."""
     columns = len(bins)
     groups = int(max(4, min(GROUPS, 4000 // columns)))
     coarse = [_groups(b, groups) for b in bins]
@@ -534,17 +716,19 @@ def _tree(curator: Curator, layout: Layout, bins: Sequence[Bins]) -> NDArray[np.
     largest = max(int(f.max()) + 1 for f in fine) * groups
     hint = max(TREE_ROWS, min(MOST_TREE_ROWS, TREE_CELL_ROWS * largest))
     answer = curator.sum(pairs, rows_hint=hint)
-    joint = np.maximum(answer.value, 0).reshape(pairs.shape)
+    counts = np.maximum(answer.value, 0).reshape(pairs.shape)
+    return _Joint(pairs=pairs, fine=tuple(fine), coarse=tuple(coarse), counts=counts)
 
-    def block(a: int, b: int) -> Floats:
-        rows = slice(pairs.fine_offsets[a], pairs.fine_offsets[a + 1])
-        return joint[rows, pairs.coarse_offsets[b] : pairs.coarse_offsets[b + 1]]
 
+def _tree(joint: _Joint) -> NDArray[np.int64]:
+    """The tree of largest mutual information (Chow & Liu 1968): each column's parent, −1 for the root."""
+    columns = len(joint.fine)
     information = np.zeros((columns, columns))
     for a in range(columns):
         for b in range(columns):
             # Weighed by the rows that know both: what holds among few of them says less of the table.
-            information[a, b] = block(a, b).sum() * _mutual_information(block(a, b)) if a != b else 0.0
+            if a != b:
+                information[a, b] = joint.block(a, b).sum() * _mutual_information(joint.block(a, b))
     return _spanning_tree(np.maximum(information, information.T))
 
 

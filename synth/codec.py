@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from dataclasses import field as attribute
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -49,12 +50,13 @@ class Encoded:
     Attributes:
         states: int32 (n, C): a column for each field of the layout; −1 for unknown.
         scores: float32 (n, D): for the D columns that have a spread; 0 where the state says otherwise.
-        pixels: uint8 (n, P): of the layout's images, one after the other; None where it has none.
+        pixels: uint8 (n, P): of the layout's images, one after the other; None where it has none. A synthesizer that
+            had the rows recoded has codes there: float32 (n, d).
     """
 
     states: NDArray[np.int32]
     scores: NDArray[np.float32]
-    pixels: NDArray[np.uint8] | None = None
+    pixels: NDArray[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.states)

@@ -150,7 +150,7 @@ def encoded_of(batch: Batch) -> Encoded:
         # Copies: batches may be read-only maps of files, which torch does not take.
         states=np.array(batch.columns["states"], np.int32),
         scores=np.array(batch.columns["scores"], np.float32),
-        pixels=None if pixels is None else np.array(pixels, np.uint8),
+        pixels=None if pixels is None else np.array(pixels),
     )
 
 

@@ -16,7 +16,8 @@ example, all that is asked are sums.
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -74,6 +75,23 @@ class Options(BaseModel):
     )
 
 
+class Coder(Protocol):
+    """Images ⇄ codes; a synthesizer that learns codes of its own has a mixture of them, too."""
+
+    @property
+    def size(self) -> int:
+        """Numbers of a code."""
+        ...
+
+    def of(self, pixels: NDArray[Any]) -> Tensor:
+        """Codes of images, uint8 (n, P): float32 (n, d)."""
+        ...
+
+    def images(self, codes: Tensor) -> NDArray[np.uint8]:
+        """Images of codes, float32 (n, d): uint8 (n, P)."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Code:
     """The linear code of images.
@@ -94,6 +112,11 @@ class Code:
     def of(self, pixels: NDArray[np.uint8]) -> Tensor:
         """Codes of images, uint8 (n, P): float32 (n, d)."""
         return (_units(pixels) - self.mean) @ self.basis
+
+    def images(self, codes: Tensor) -> NDArray[np.uint8]:
+        """Images of codes, float32 (n, d): uint8 (n, P)."""
+        values = self.mean + codes @ self.basis.T
+        return (values * 255).round_().clamp_(0, 255).to(torch.uint8).numpy()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +152,7 @@ class Space:
     """
 
     layout: Layout
-    code: Code
+    code: Coder
     by: int
 
     @property
@@ -145,7 +168,7 @@ class Space:
     @property
     def common(self) -> NDArray[np.bool_]:
         """Which strata have components of their own: of few rows these would be these people's images."""
-        return np.ones(1, np.bool_) if self.by < 0 else _common(self.layout, self.by)
+        return np.ones(1, np.bool_) if self.by < 0 else common(self.layout, self.by)
 
     def strata_of(self, states: NDArray[np.int32]) -> NDArray[np.int64]:
         """The stratum of each row, −1 where it is unknown or has no components of its own: int64 (n,)."""
@@ -164,8 +187,12 @@ class ImageMixture:
 
     name = "image-mixture"
     exact = True
-    private = False
+    private = True
     options = Options
+    # Under noise each stratum has one component, for which one pass is made.
+    noised: Mapping[str, tuple[object, ...]] = MappingProxyType(
+        {"components": (None,), "max_components": (), "passes": (None,), "shrinkage": ()}
+    )
 
     def __init__(self, space: Space, parameters: Parameters) -> None:
         self._space = space
@@ -199,11 +226,26 @@ class ImageMixture:
             RecipeError: there are several columns of images, or `by` names no column of few values.
         """
         chosen = Options.model_validate(dict(options))
-        _check(layout, chosen)
-        code = _code(curator, layout, chosen.code, seed)
-        space = Space(layout=layout, code=code, by=_strata(curator, layout, code, chosen.by))
-        most = chosen.components or _best_number(curator, space, chosen)
-        *_, parameters = _grown(curator, space, chosen, most, split="train")
+        check(layout, chosen.by)
+        if curator.price(_Pixels(layout), share=1.0) > 0:
+            from synth.image_noised import fit_noised
+
+            return cls(*fit_noised(curator, layout, chosen))
+        return cls.over(curator, layout, _code(curator, layout, chosen.code, seed), chosen)
+
+    @classmethod
+    def over(cls, curator: Curator, layout: Layout, code: Coder, options: Options) -> "ImageMixture":
+        """Learns the mixture in the space of a code.
+
+        Args:
+            curator: over rows whose `pixels` the code takes.
+            layout: the encoded columns.
+            code: of images.
+            options: of the mixture.
+        """
+        space = Space(layout=layout, code=code, by=_strata(curator, layout, code, options.by))
+        most = options.components or _best_number(curator, space, options)
+        *_, parameters = _grown(curator, space, options, most, split="train")
         return cls(space, parameters)
 
     def draw(
@@ -233,8 +275,22 @@ class ImageMixture:
         """Log-density of states, scores and codes of images, unknown cells integrated out: float64 (n,)."""
         return self._scorer.log_prob(encoded)
 
+    def joint(self, encoded: Encoded, codes: Tensor) -> Tensor:
+        """Log-density of rows whose images have these codes, (n, d), together with each component: float32 (n, K)."""
+        return self._scorer.joint(encoded, codes)
+
+    def in_space_of(self, code: Coder) -> "ImageMixture":
+        """The same mixture, of codes that another coder gives."""
+        return ImageMixture(replace(self._space, code=code), self._parameters)
+
     def tensors(self) -> dict[str, Tensor]:
         """What must be stored; the inverse is `restore`."""
+        code = self._space.code
+        assert isinstance(code, Code)
+        return {**self.components(), "image_mean": code.mean, "basis": code.basis}
+
+    def components(self) -> dict[str, Tensor]:
+        """What must be stored besides the code; the inverse is `with_code`."""
         p = self._parameters
         return {
             "log_weights": p.columns.log_weights,
@@ -244,8 +300,6 @@ class ImageMixture:
             "code_means": p.means,
             "code_factors": p.factors,
             "strata": p.strata,
-            "image_mean": self._space.code.mean,
-            "basis": self._space.code.basis,
             "by": torch.tensor(self._space.by),
         }
 
@@ -256,25 +310,33 @@ class ImageMixture:
         Raises:
             ValueError: shapes do not fit the layout.
         """
+        code = Code(mean=tensors["image_mean"], basis=tensors["basis"])
+        _check_shapes(
+            tensors, {"image_mean": (layout.pixels,), "basis": (layout.pixels, code.basis.shape[-1])}
+        )
+        return cls.with_code(layout, tensors, code)
+
+    @classmethod
+    def with_code(cls, layout: Layout, tensors: Mapping[str, Tensor], code: Coder) -> "ImageMixture":
+        """A mixture from the tensors of `components`, and a code.
+
+        Raises:
+            ValueError: shapes do not fit the layout.
+        """
         columns = gmm.Gmm.restore(layout, tensors).parameters
-        components, size = len(columns.log_weights), tensors["basis"].shape[1]
+        components, size = len(columns.log_weights), code.size
         by = int(tensors["by"])
         if len(layout.images) != 1 or not -1 <= by < len(layout.fields):
             raise ValueError(
                 "a mixture of images must have one column of them, however: it has another layout"
             )
-        code = Code(mean=tensors["image_mean"], basis=tensors["basis"])
         space = Space(layout=layout, code=code, by=by)
         expected = {
-            "image_mean": (layout.pixels,),
-            "basis": (layout.pixels, size),
             "code_means": (components, size),
             "code_factors": (components, size, size),
             "strata": (components,),
         }
-        for name, shape in expected.items():
-            if tuple(tensors[name].shape) != shape:
-                raise ValueError(f"{name} must be {shape}, however: it is {tuple(tensors[name].shape)}")
+        _check_shapes(tensors, expected)
         parameters = Parameters(
             columns=columns,
             means=tensors["code_means"],
@@ -298,22 +360,32 @@ class ImageMixture:
         for k in np.unique(component):
             own = torch.from_numpy(np.flatnonzero(component == k))
             codes[own] = p.means[k] + codes[own] @ p.factors[k].T
-        values = code.mean + codes @ code.basis.T
-        return (values * 255).round_().clamp_(0, 255).to(torch.uint8).numpy()
+        return code.images(codes)
 
 
-def _check(layout: Layout, options: Options) -> None:
+def check(layout: Layout, by: str | None) -> None:
+    """Refuses what no model of images can learn yet.
+
+    Raises:
+        RecipeError: there are several columns of images, or `by` names no column of few values.
+    """
     if len(layout.images) != 1:
         raise RecipeError(
-            f"{ImageMixture.name} learns one column of images, however: there are {len(layout.images)}; drop the "
-            "others (kind: text, action: drop)"
+            f"one column of images can be learned, however: there are {len(layout.images)}; drop the others (kind: "
+            "text, action: drop)"
         )
     names = [f.name for f in layout.fields if f.score is None and 2 <= f.states <= MOST_STRATA]
-    if options.by is not None and options.by not in names:
+    if by is not None and by not in names:
         raise RecipeError(
-            f"`by` must name a column of few values, however: {options.by!r} is none; such are "
+            f"`by` must name a column of few values, however: {by!r} is none; such are "
             + (", ".join(map(repr, names)) or "none")
         )
+
+
+def _check_shapes(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
+    for name, shape in expected.items():
+        if tuple(tensors[name].shape) != shape:
+            raise ValueError(f"{name} must be {shape}, however: it is {tuple(tensors[name].shape)}")
 
 
 def _units(pixels: NDArray[np.uint8]) -> Tensor:
@@ -364,7 +436,7 @@ class _Pixels:
 
     def of(self, batch: Batch) -> Held:
         """What these rows add."""
-        there, images = _shown(batch, self._layout)
+        there, images = shown(batch, self._layout)
         return Held(torch.cat([there, images * there], 1).double().numpy())
 
 
@@ -376,15 +448,15 @@ class _Spread:
         self.size = basis.numel()
         self.bound = float(layout.pixels)
 
-    def of(self, batch: Batch) -> "_Products":
+    def of(self, batch: Batch) -> "Products":
         """What these rows add."""
-        there, images = _shown(batch, self._layout)
+        there, images = shown(batch, self._layout)
         centred = (images - self._mean) * there
-        return _Products(centred, centred @ self._basis)
+        return Products(centred, centred @ self._basis)
 
 
 @dataclass(frozen=True)
-class _Products:
+class Products:
     """Outer products of the rows of two matrices."""
 
     left: Tensor
@@ -402,16 +474,21 @@ class _Products:
         return (self.left.T @ right).double().flatten().numpy()
 
 
-def _shown(batch: Batch, layout: Layout) -> tuple[Tensor, Tensor]:
+def shown(batch: Batch, layout: Layout) -> tuple[Tensor, Tensor]:
     """Whether each row of a batch has an image, float32 (n, 1) in {0, 1}, and which: float32 (n, P) in [0, 1]."""
+    return _there(batch, layout), _units(np.array(batch.columns["pixels"], np.uint8))
+
+
+def _there(batch: Batch, layout: Layout) -> Tensor:
+    """Whether each row of a batch has an image: float32 (n, 1) in {0, 1}."""
     there = np.asarray(batch.columns["states"])[:, layout.images[0].field] > 0
-    return torch.from_numpy(there).float()[:, None], _units(np.array(batch.columns["pixels"], np.uint8))
+    return torch.from_numpy(there).float()[:, None]
 
 
 # ---------------------------------------------------------------------------------------------------- strata
 
 
-def _strata(curator: Curator, layout: Layout, code: Code, by: str | None) -> int:
+def _strata(curator: Curator, layout: Layout, code: Coder, by: str | None) -> int:
     """The field whose states explain most of how codes differ, or −1 where none explains much."""
     image = layout.images[0].field
     fields = [
@@ -421,8 +498,8 @@ def _strata(curator: Curator, layout: Layout, code: Code, by: str | None) -> int
     ]
     if by is not None:
         named = next(i for i in fields if layout.fields[i].name == by)
-        return named if _common(layout, named).any() else -1
-    fields = [i for i in fields if _common(layout, i).sum() >= 2]
+        return named if common(layout, named).any() else -1
+    fields = [i for i in fields if common(layout, i).sum() >= 2]
     if not fields:
         return -1
     statistic = _Means(layout, code, fields)
@@ -434,7 +511,7 @@ def _strata(curator: Curator, layout: Layout, code: Code, by: str | None) -> int
     return fields[best] if shares[best] > EXPLAINS else -1
 
 
-def _common(layout: Layout, field: int) -> NDArray[np.bool_]:
+def common(layout: Layout, field: int) -> NDArray[np.bool_]:
     """The states of a column that rows enough for a component have: bool (states,)."""
     return np.array(layout.fields[field].rates) * layout.rows >= LEAST_ROWS
 
@@ -451,24 +528,24 @@ def _explained(part: Floats, rows: float, variance: float) -> float:
 class _Means:
     """Σ of (1, |z|², z) over the codes of images, for each state of some columns, and for all rows."""
 
-    def __init__(self, layout: Layout, code: Code, fields: list[int]) -> None:
+    def __init__(self, layout: Layout, code: Coder, fields: list[int]) -> None:
         self._layout, self._code, self._fields = layout, code, fields
         self.borders = np.cumsum([layout.fields[i].states for i in fields])
         self.states = int(self.borders[-1])
         self.size = (self.states + 1) * (2 + code.size)
         self.bound = math.sqrt((1 + len(fields)) * (1 + layout.pixels + layout.pixels**2))
 
-    def of(self, batch: Batch) -> _Products:
+    def of(self, batch: Batch) -> Products:
         """What these rows add."""
-        there, _ = _shown(batch, self._layout)
-        codes = self._code.of(np.array(batch.columns["pixels"], np.uint8))
+        codes = self._code.of(np.array(batch.columns["pixels"]))
         states = torch.from_numpy(np.array(batch.columns["states"], np.int64))[:, self._fields]
         hot = torch.zeros(len(states), self.states + 1)
         first = torch.from_numpy(np.concatenate([[0], self.borders[:-1]]))
         hot.scatter_(1, torch.where(states < 0, self.states, states + first), 1.0)
         hot[:, -1] = 1.0
+        there = _there(batch, self._layout)
         values = torch.cat([torch.ones(len(codes), 1), (codes**2).sum(1, keepdim=True), codes], 1)
-        return _Products(hot * there, values)
+        return Products(hot * there, values)
 
 
 # ------------------------------------------------------------------------------------------------ expectation
@@ -525,7 +602,7 @@ _AT_ONCE = 1 << 24
 """Numbers that are held at once."""
 
 
-class _Moments:
+class Moments:
     """The sums of the E step: those of `gmm`, and Σ z and Σ z zᵀ of each component.
 
     A row adds r ⊗ (what it adds in `gmm`, z, z zᵀ) with r its posterior.
@@ -541,7 +618,7 @@ class _Moments:
         pixels = float(layout.pixels)
         self.bound = math.sqrt(1 + len(layout.fields) + 8 * len(layout.scored) + pixels + pixels**2)
 
-    def of(self, batch: Batch) -> "_MomentsOfBatch":
+    def of(self, batch: Batch) -> "MomentsOfBatch":
         """What these rows add."""
         encoded = encoded_of(batch)
         assert encoded.pixels is not None
@@ -556,11 +633,18 @@ class _Moments:
             tuple(f.states for f in self._space.layout.fields),
         )
         codes[torch.from_numpy(~self._space.shown(encoded.states))] = 0.0
-        return _MomentsOfBatch(columns, codes)
+        return MomentsOfBatch(columns, codes)
 
 
 @dataclass(frozen=True)
-class _MomentsOfBatch:
+class MomentsOfBatch:
+    """What rows add to the sums of the E step.
+
+    Attributes:
+        columns: what they add in `gmm`.
+        codes: float32 (n, d).
+    """
+
     columns: gmm.MomentsOfBatch
     codes: Tensor
 
@@ -594,26 +678,26 @@ def _grown(
     curator: Curator, space: Space, options: Options, most: int, *, split: Split
 ) -> Iterator[Parameters]:
     """Fits one component for each stratum, then about twice as many again and again, `most` at last."""
-    parameters = _one_each(space)
+    parameters = one_each(space)
     passes = options.passes or int(np.clip(ROWS_SEEN / max(1.0, space.layout.rows), 3, 10))
     while True:
         for _ in range(passes):
-            moments = _Moments(space, parameters)
+            moments = Moments(space, parameters)
             answer = curator.sum(moments, split=split)
             parameters = _maximize(space, moments.entries, parameters, answer.value, options)
         yield parameters
         wanted = min(most, 2 * parameters.components)
-        cut = _cut(space, parameters, wanted - parameters.components)
-        if cut.components == parameters.components:
+        halved = cut(space, parameters, wanted - parameters.components)
+        if halved.components == parameters.components:
             return
-        parameters = cut
+        parameters = halved
 
 
 ROWS_SEEN = 150_000
 """Rows that are looked at, in all passes at one number of components, before fewer passes than ten are made."""
 
 
-def _one_each(space: Space) -> Parameters:
+def one_each(space: Space) -> Parameters:
     """A component for each stratum that has rows enough, each as wide as an image can be."""
     layout, size = space.layout, space.code.size
     rates = np.ones(1) if space.by < 0 else np.array(layout.fields[space.by].rates)
@@ -626,14 +710,14 @@ def _one_each(space: Space) -> Parameters:
         stds=torch.ones(len(layout.scored), len(strata)),
     )
     return Parameters(
-        columns=_tied(space, columns, torch.from_numpy(strata)),
+        columns=tied(space, columns, torch.from_numpy(strata)),
         means=torch.zeros(len(strata), size),
         factors=torch.eye(size).repeat(len(strata), 1, 1),
         strata=torch.from_numpy(strata),
     )
 
 
-def _tied(space: Space, columns: gmm.Parameters, strata: Tensor) -> gmm.Parameters:
+def tied(space: Space, columns: gmm.Parameters, strata: Tensor) -> gmm.Parameters:
     """Parameters in which a component has no state but its stratum's, and rare ones, which have none of their own."""
     if space.by < 0:
         return columns
@@ -657,7 +741,7 @@ def _maximize(
         space: code and strata.
         entries: sums of states and scores for each component.
         before: what the moments were taken under.
-        moments: float64, as `_Moments` has them.
+        moments: float64, as `Moments` has them.
         options: the strength of the priors.
     """
     layout, size, number = space.layout, space.code.size, before.components
@@ -692,7 +776,7 @@ def _maximize(
     floor = FLOOR * max(float(np.trace(whole)) / size, 1e-6)
     covariances += floor * np.eye(size)
     return Parameters(
-        columns=_tied(space, columns, before.strata),
+        columns=tied(space, columns, before.strata),
         means=torch.from_numpy(means).float(),
         factors=torch.from_numpy(np.linalg.cholesky(covariances)).float(),
         strata=before.strata,
@@ -706,7 +790,7 @@ FLOOR = 1e-3
 """Smallest variance of a component along any axis, in mean variances within components."""
 
 
-def _cut(space: Space, parameters: Parameters, number: int) -> Parameters:
+def cut(space: Space, parameters: Parameters, number: int) -> Parameters:
     """Cuts `number` components, those that hold most of what is unexplained, in two along their longest axes."""
     covariances = (parameters.factors @ parameters.factors.transpose(1, 2)).double()
     values, axes = torch.linalg.eigh(covariances)
@@ -734,7 +818,7 @@ def _cut(space: Space, parameters: Parameters, number: int) -> Parameters:
         stds=columns.stds[:, doubled],
     )
     touched = torch.cat([chosen, torch.arange(parameters.components, len(doubled))])
-    halves = _tied(space, _apart(space.layout, halves, touched.numpy()), parameters.strata[doubled])
+    halves = tied(space, _apart(space.layout, halves, touched.numpy()), parameters.strata[doubled])
     return Parameters(
         columns=halves,
         means=torch.cat([means, (parameters.means + away.float())[chosen]]),

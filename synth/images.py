@@ -5,14 +5,18 @@ no text, no header, no name.
 """
 
 import io
+import struct
 import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from privacy.errors import InputError
@@ -44,8 +48,22 @@ LIMITS = Limits()
 _BEGINNINGS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*")
 """How files of these formats begin."""
 
-_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, TypeError, Image.DecompressionBombError, Warning)
-"""What Pillow raises on broken files."""
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    AttributeError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    Warning,
+)
+"""What Pillow raises over a file that is not whole, or that was made to break it."""
 
 GREY = ("1", "L", "LA", "I;16", "I;16L", "I;16B", "I")
 """Pillow's modes without colour."""
@@ -121,49 +139,69 @@ def one_image(content: bytes, picture: Picture) -> NDArray[np.uint8]:
     Raises:
         InputError: see `pixels`.
     """
-    image = opened(content)
-    try:
+    with opened(content) as image, decoding():
         plain = _in_mode(ImageOps.exif_transpose(image), picture.mode)
         sized = _in_size(plain, picture)
-    except InputError:
-        raise
-    except _UNREADABLE:
-        raise InputError(_BROKEN) from None
     return np.asarray(sized, np.uint8).reshape(picture.shape)
 
 
-_BROKEN = "an image must be a whole PNG, JPEG or TIFF, however: one is not; mend it, or take it out"
-
-
-def opened(content: bytes) -> Image.Image:
-    """An encoded image, whose size is known and within `LIMITS`; its pixels are not decoded yet.
+def opened(content: bytes, limits: Limits = LIMITS) -> Image.Image:
+    """An encoded image, whose size is known and within limits; its pixels are not decoded yet.
 
     Raises:
         InputError: it is no image, or exceeds the limits.
     """
-    if len(content) > LIMITS.bytes:
+    if len(content) > limits.bytes:
         raise InputError(
-            f"an image must have {LIMITS.bytes:,} bytes at most, however: one has {len(content):,}; take it out"
+            f"an image must have {limits.bytes:,} bytes at most, however: it has {len(content):,}; take it out"
         )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content), formats=LIMITS.formats)
-            frames = int(getattr(image, "n_frames", 1))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise InputError(_TOO_LARGE) from None
-    except _UNREADABLE:
-        raise InputError(_BROKEN) from None
-    if image.width * image.height > LIMITS.pixels:
-        raise InputError(_TOO_LARGE)
-    if frames > LIMITS.frames:
-        raise InputError(
-            f"an image must have {LIMITS.frames:,} frames at most, however: one has {frames:,}; take it out"
-        )
+    with decoding():
+        try:
+            image = Image.open(io.BytesIO(content), formats=limits.formats)
+        except UnidentifiedImageError:
+            raise InputError(f"{_form(limits)}, however: it is none; mend it, or take it out") from None
+    check_size(*image.size, limits)
     return image
 
 
-_TOO_LARGE = f"an image must have {LIMITS.pixels:,} pixels at most, however: one has more; make it smaller"
+def check_size(width: int, height: int, limits: Limits = LIMITS) -> None:
+    """Refuses an image by its size, before it is decoded.
+
+    Raises:
+        InputError: it has no pixel, or too many.
+    """
+    if width < 1 or height < 1:
+        raise InputError("an image must have pixels, however: it has none; take it out")
+    if width * height > limits.pixels:
+        raise InputError(
+            f"an image must have {limits.pixels:,} pixels at most, however: it has {width * height:,}; make it smaller"
+        )
+
+
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Turns what Pillow raises while it decodes into an error in words.
+
+    Raises:
+        InputError: it raised something.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    except InputError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise InputError(
+            f"an image must have {LIMITS.pixels:,} pixels at most, however: it has more; make it smaller"
+        ) from None
+    except UNREADABLE:
+        raise InputError(f"{_form(LIMITS)}, however: it is damaged; mend it, or take it out") from None
+
+
+def _form(limits: Limits) -> str:
+    return f"an image must be a whole {', '.join(limits.formats[:-1])} or {limits.formats[-1]}"
 
 
 def _in_mode(image: Image.Image, mode: str) -> Image.Image:

@@ -33,6 +33,11 @@ def training_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def channels_on(device: torch.device, asked: int | None) -> int:
+    """Channels of a network of images: as asked, or as many as are worth their time there."""
+    return asked or (128 if device.type == "cuda" else 32)
+
+
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors whose names begin with a prefix, without it."""
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
@@ -99,6 +104,29 @@ def hidden_layers(widths: Sequence[int]) -> nn.Sequential:
     for i in range(len(widths) - 1):
         blocks += [nn.ReLU(), nn.Linear(widths[i], widths[i + 1])]
     return nn.Sequential(*blocks)
+
+
+def normalized(channels: int) -> tuple[nn.Module, nn.Module]:
+    """What stands before a convolution: groups of eight channels are normalized, then comes SiLU."""
+    return nn.GroupNorm(max(1, channels // 8), channels), nn.SiLU()
+
+
+class ImageBlock(nn.Module):
+    """Two convolutions whose output is added to the input: (n, channels, h, w) → the same shape."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            *normalized(channels),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            *normalized(channels),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Adds what the convolutions give."""
+        out: Tensor = x + self.layers(x)
+        return out
 
 
 CORRECTIONS, CORRECTING_ROWS, MOST_CORRECTION = 4, 16_384, 2.0

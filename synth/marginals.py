@@ -518,6 +518,7 @@ def _tree_of(rows: Encoded, layout: Layout, axes: Sequence[Axis], options: Optio
         "states": min(options.states, max(1, len(rows) // 20)),
         "passes": options.passes,
         "bins": options.bins,
+        "pairs": 0,
     }
     curator = ExactCurator(store.close(), key=b"drawn by a chain", holdout=0.0)
     fields = list(layout.fields)

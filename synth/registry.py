@@ -70,17 +70,38 @@ class Coded(Protocol):
 
 
 @runtime_checkable
-class Descending(Protocol):
+class Restoring(Protocol):
+    """A model that knows what images look like, so that it can mend them."""
+
+    def restored(self, encoded: Encoded, rng: np.random.Generator, *, noise: float, scale: int) -> Encoded:
+        """Rows with their images as they probably were before they were damaged, and unknown cells drawn.
+
+        Args:
+            encoded: rows.
+            rng: the only source of randomness.
+            noise: standard deviation of what was added to each pixel, in levels of 256.
+            scale: side of the squares, in pixels, of which only the mean is seen; 1: all is seen.
+        """
+        ...
+
+
+@runtime_checkable
+class Restrained(Protocol):
+    """The class of a model some of whose options need exact answers."""
+
+    @property
+    def noised(self) -> Mapping[str, tuple[object, ...]]:
+        """Options that may only have these values where answers carry noise."""
+        ...
+
+
+@runtime_checkable
+class Descending(Restrained, Protocol):
     """The class of a model that is trained by gradients, and knows beforehand what it will ask for."""
 
     @property
     def share(self) -> float:
         """Part of its budget that the steps have."""
-        ...
-
-    @property
-    def noised(self) -> Mapping[str, tuple[object, ...]]:
-        """Options that may only have these values where steps carry noise."""
         ...
 
     @property
@@ -128,6 +149,9 @@ SYNTHESIZERS: dict[str, str] = {
 
 IMAGES: dict[str, str] = {
     "image-mixture": "synth.image_mixture:ImageMixture",
+    "image-vae": "synth.image_vae:IMAGE_VAE",
+    "autoencoder": "synth.image_vae:AUTOENCODER",
+    "image-diffusion": "synth.image_diffusion:ImageDiffusion",
 }
 """Synthesizers of tables with a column of images."""
 
@@ -203,11 +227,6 @@ def check_private(name: str) -> None:
         RecipeError: it needs the rows, or many exact answers.
     """
     able = [n for n in (IMAGES if name in IMAGES else SYNTHESIZERS) if synthesizer(n).private]
-    if name in IMAGES and not able:
-        raise RecipeError(
-            f"images cannot be learned under privacy yet, however: the recipe asks for it with {name}; drop the images "
-            "(kind: text, action: drop), or leave the privacy section out for no guarantee"
-        )
     if resolve(name) not in able:
         why = (
             "it needs the rows themselves"
@@ -234,14 +253,14 @@ def descent_of(name: str, options: Mapping[str, Any], units: float | None) -> tu
         RecipeError: nobody did, or an option needs exact answers.
     """
     chosen = synthesizer(name)
-    if not isinstance(chosen, Descending):
-        return None
-    for option, allowed in chosen.noised.items():
+    for option, allowed in chosen.noised.items() if isinstance(chosen, Restrained) else ():
         if option in options and options[option] not in allowed:
             raise RecipeError(
-                f"under privacy each row must count alone, and all alike, however: the options of {resolve(name)} say "
+                f"under privacy no option may need exact answers, however: the options of {resolve(name)} say "
                 f"{option}: {json.dumps(options[option])}; leave {option} out"
             )
+    if not isinstance(chosen, Descending):
+        return None
     if units is None:
         raise RecipeError(
             f"under privacy the steps of {resolve(name)} must follow from a public number of units, however: "

@@ -184,11 +184,16 @@ class Column(BaseModel):
         return self.facts != "observed"
 
     def check_public(self) -> None:
-        """Refuses a column that must not be learned by noisy answers, and would have to be.
+        """Refuses a column that must not be learned by noisy answers, and would have to be, and images of unknown size.
 
         Raises:
-            SchemaError: `learn: none`, without declared bounds or categories.
+            SchemaError: `learn: none`, without declared bounds or categories; images whose size is not declared.
         """
+        if self.image is not None and not self.declared and self.action != "drop":
+            raise SchemaError(
+                f"under privacy the size of images must be public, however: {self.name!r} says {self.image.width} × "
+                f'{self.image.height} as rows have it; choose one, and write it with `facts: "declared: <source>"`'
+            )
         if self.learn is None or not self.learned or self.kind == "boolean":
             return
         known = self.categories is not None or (self.min is not None and self.max is not None)
@@ -322,6 +327,17 @@ class Schema(BaseModel):
         """
         for column in self.columns:
             column.check_public()
+        return self.forgetful(unit=unit)
+
+    def forgetful(self, *, unit: str | None) -> "Schema":
+        """The schema without what was taken from rows, whatever may be promised of it.
+
+        Args:
+            unit: as in `public`.
+
+        Raises:
+            SchemaError: the unit's column does not exist or is learned, or declared combinations are not listed.
+        """
         changed = [c if c.declared else _forgotten(c) for c in self.columns]
         believed = tuple(c for c in self.constraints if c.declared)
         for constraint in believed:

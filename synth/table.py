@@ -28,8 +28,18 @@ from synth.images import as_images, holds_images
 from synth.infer import infer_table
 from synth.keys import NOT_CONVERTED, one
 from synth.learn import learn
+from synth.parity import Leveled, Parity
 from synth.profile import Labels, Profile
-from synth.registry import Coded, Dense, Model, check_images, check_options, resolve, synthesizer
+from synth.registry import (
+    Coded,
+    Dense,
+    Model,
+    Restoring,
+    check_images,
+    check_options,
+    resolve,
+    synthesizer,
+)
 from synth.rows import EncodedStore, RawRows, table_source
 from synth.rules import Unique
 from synth.schema import IMAGE, Schema, typed
@@ -119,8 +129,18 @@ class TableModel(Generic[Frame]):
         table = pa.concat_tables(parts).unify_dictionaries()
         return self._out(_fixed(table, given or {}).replace_schema_metadata(None))
 
-    def shard(self, number: int, rows: int, *, seed: int, first_row: int, of: int = 1) -> Iterator[pa.Table]:
-        """The rows of one shard of a release, in parts: a function of (model digest, seed, number, shards) alone.
+    def shard(
+        self,
+        number: int,
+        rows: int,
+        *,
+        seed: int,
+        first_row: int,
+        of: int = 1,
+        draw: int = 1,
+        parity: Parity | None = None,
+    ) -> Iterator[pa.Table]:
+        """The rows of one shard of a release, in parts: a function of (model digest, seed, number, shards, draw).
 
         The metadata of a part say how many drawn rows were rejected for it, if any (`REJECTED`).
 
@@ -130,13 +150,20 @@ class TableModel(Generic[Frame]):
             seed: of the release.
             first_row: number of the first row, from which identifiers follow.
             of: shards that there are, among which constraints of uniqueness divide what rows may be.
+            draw: of several tables from the same model and seed, which; each is one of its own.
+            parity: what shall be alike in groups.
 
         Raises:
             UsageError: constraints leave too little room for so many rows.
+            RecipeError: parity cannot be met.
         """
-        words = hashlib.sha256(f"{self.digest()} {seed} {number}".encode()).digest()
+        salt = f"{self.digest()} {seed}" + (f" draw {draw}" if draw > 1 else "")
+        words = hashlib.sha256(f"{salt} {number}".encode()).digest()
         bits = np.random.PCG64DXSM(int.from_bytes(words[:16]))
-        return self._drawn(rows, bits, None, first_row, f"{self.digest()} {seed}", share=(number, of))
+        if parity is None:
+            return self._drawn(rows, bits, None, first_row, salt, share=(number, of))
+        parity.check(self.synthesizer, self.schema)
+        return self._drawn_freely(rows, bits, Leveled(parity, self._codec, self._model), first_row, salt)
 
     def _drawn(
         self,
@@ -159,7 +186,12 @@ class TableModel(Generic[Frame]):
         return min(PART_ROWS, max(1, PART_PIXELS // max(1, self._codec.layout.pixels)))
 
     def _drawn_freely(
-        self, rows: int, bits: np.random.PCG64DXSM, condition: "_Condition | None", first_row: int, salt: str
+        self,
+        rows: int,
+        bits: np.random.PCG64DXSM,
+        condition: "_Condition | Leveled | None",
+        first_row: int,
+        salt: str,
     ) -> Iterator[pa.Table]:
         waiting: deque[Future[pa.Table]] = deque()
         with ThreadPoolExecutor(1) as other:
@@ -290,7 +322,7 @@ class TableModel(Generic[Frame]):
         if not isinstance(self._model, Dense):
             raise UsageError(
                 f"log_prob needs a synthesizer that knows densities, however: this is {self._model.name}; "
-                "fit a circuit, a gmm or a vae"
+                "fit a circuit, a gmm or a vae, or of images an image-mixture"
             )
         known = self._known(frame)
         encoded, strange = self._codec.encode_with_strange(self._constraints.encode(known), rows=len(frame))
@@ -401,11 +433,66 @@ class TableModel(Generic[Frame]):
         out = self._out(self._constraints.decode(coded, self._codec.profile))
         return out.set_axis(frame.index) if isinstance(frame, pd.DataFrame) else out
 
+    def denoise(self, frame: Frame, *, noise: float = 25.0, seed: int = 0) -> Frame:
+        """The frame with images as they probably were before noise was added, for models that can tell.
+
+        Args:
+            frame: rows; columns that the model does not know stay, and so do images that are missing.
+            noise: its standard deviation, in levels of 256.
+            seed: of what is drawn.
+
+        Raises:
+            UsageError: the synthesizer cannot mend images, or `noise` is not positive, or `seed` is negative.
+        """
+        if not 0 < noise <= 255:
+            raise UsageError(f"noise must be above 0 and at most 255 levels, however: it is {noise}")
+        return self._restored(frame, noise=noise, scale=1, seed=seed)
+
+    def enhance(self, frame: Frame, *, scale: int = 2, seed: int = 0) -> Frame:
+        """The frame with images in the model's size as they probably were before they were shrunk.
+
+        What is added is what images of the model have in common, not what was there: it is no evidence of anything.
+
+        Args:
+            frame: rows, whose images may be of the smaller size; columns that the model does not know stay.
+            scale: how many times smaller they were, in each direction.
+            seed: of what is drawn.
+
+        Raises:
+            UsageError: the synthesizer cannot mend images, or `scale` is below 2, or `seed` is negative.
+        """
+        _at_least(2, scale=scale)
+        return self._restored(frame, noise=1.0, scale=scale, seed=seed)
+
+    def _restored(self, frame: Frame, *, noise: float, scale: int, seed: int) -> Frame:
+        _at_least(0, seed=seed)
+        if not isinstance(self._model, Restoring):
+            raise UsageError(
+                f"denoise and enhance need a synthesizer that can mend images, however: this is {self._model.name}; "
+                "fit an image-vae"
+            )
+        table = self._known(frame)
+        encoded = self._codec.encode(self._constraints.encode(table), rows=len(frame))
+        rng = np.random.Generator(np.random.Philox(seed))
+        coded = self._codec.decode(self._model.restored(encoded, rng, noise=noise, scale=scale))
+        out = table
+        for column in self.schema.images:
+            i = table.schema.get_field_index(column.name)
+            if i >= 0:
+                out = out.set_column(i, column.name, coded.column(column.name))
+        if not isinstance(frame, pd.DataFrame):
+            return self._out(out)
+        result, values = frame.rename(columns=str), pd.DataFrame(self._out(out)).set_axis(frame.index)
+        for column in self.schema.images:
+            if column.name in values:
+                result[column.name] = values[column.name]
+        return result
+
     def _with_codes(self) -> Coded:
         if not isinstance(self._model, Coded):
             raise UsageError(
                 f"embed and reconstruct need a synthesizer with codes, however: this is {self._model.name}; "
-                "fit a vae"
+                "fit a vae, or of images an image-vae"
             )
         return self._model
 

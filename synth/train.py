@@ -72,6 +72,7 @@ def train(
     max_steps: int,
     batch_rows: int,
     patience: int = PATIENCE,
+    looks: int = LOOKS,
     strata: Strata | None = None,
     share: float = 0.0,
 ) -> Trained:
@@ -89,6 +90,7 @@ def train(
         max_steps: steps at most.
         batch_rows: rows of a step.
         patience: looks without a better one after which training stops.
+        looks: at the rows that were not learned from, in a training of full length.
         strata: between which the rows of a step are drawn; none: plainly.
         share: part of the budget that all steps may use.
 
@@ -101,7 +103,7 @@ def train(
     side: Split = "fit" if judged else "train"
     asked = descent_of(curator.about(side), epochs=epochs, max_steps=max_steps, batch_rows=batch_rows)
     steps = asked.steps
-    every = max(1, steps // LOOKS)
+    every = max(1, steps // looks)
     average = _Average(learner.module)
     best = Trained(steps=0, best=0, score=-math.inf)
     kept = copy.deepcopy(learner.module.state_dict())

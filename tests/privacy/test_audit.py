@@ -38,7 +38,8 @@ def test_a_histogram_that_keeps_its_promise_is_not_said_to_break_it(epsilon: flo
 
 
 def test_on_a_bare_gaussian_mechanism_the_bound_reaches_half_of_the_true_epsilon() -> None:
-    included = coins(2, 20_000)
+    # So many canaries that luck does not decide: with half of them the bound falls short once in some hundred runs.
+    included = coins(2, 40_000)
     found = audit(counts_of(included, None, 4.0), included, delta=DELTA)
     assert 4.0 / 3 <= found.epsilon <= found.gaussian <= 4.0
     assert found.gaussian >= 4.0 / 2

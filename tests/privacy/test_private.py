@@ -105,7 +105,18 @@ def test_one_more_unit_moves_a_sum_by_at_most_the_sensitivity_that_was_charged(
         values.append(answer.value)
         grid = answer.noise_std / account.charges[0].noise_std
     assert np.linalg.norm(values[1] - values[0]) <= account.charges[0].sensitivity * grid + 1e-12
-    assert account.charges[0].sensitivity * grid <= 1.01 * Vectors().bound
+    assert account.charges[0].sensitivity * grid <= 1.01 * unit_rows * Vectors().bound
+
+
+def test_rows_as_long_as_the_bound_are_not_shortened_however_many_a_unit_has() -> None:
+    rows = rows_of([1, 1, 1, 2], [3, 3, 3, 3])
+    for unit_rows, kept in ((1, 2), (3, 4)):
+        curator, _ = private(rows, unit_rows=unit_rows)
+        answer = curator.sum(Vectors(), share=1)
+        alone = Vectors().of(next(iter(rows.batches(size=1)))).weighted(None)
+        shortened = alone * min(1.0, Vectors().bound / np.linalg.norm(alone))
+        np.testing.assert_allclose(answer.value, kept * shortened, atol=1e-4)
+        assert answer.noise_std == pytest.approx(unit_rows * Vectors().bound / math.sqrt(2), rel=0.01)
 
 
 @given(neighbours())

@@ -5,7 +5,7 @@ import pytest
 
 from privacy.curator import Batch, ExactCurator
 from synth.bins import bins_of
-from synth.circuit import _mutual_information, _tree
+from synth.circuit import _joint, _mutual_information, _tree
 from synth.codec import Encoded, Field, Layout
 from synth.rows import EncodedStore
 from tests.synth.tables import KEY
@@ -61,5 +61,5 @@ def test_a_column_of_thousands_of_categories_does_not_draw_the_links_to_itself()
     store = EncodedStore(None, unit_is_row=True)
     columns = {"states": encoded.states, "scores": encoded.scores}
     store.write(Batch(unit=np.arange(rows, dtype=np.uint64), columns=columns, holdout=np.zeros(rows, bool)))
-    parents = _tree(ExactCurator(store.close(), key=KEY), layout, bins_of(layout, 100))
+    parents = _tree(_joint(ExactCurator(store.close(), key=KEY), layout, bins_of(layout, 100)))
     assert parents[1] == 2 or parents[2] == 1

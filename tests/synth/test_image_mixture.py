@@ -18,15 +18,15 @@ from synth.codec import Codec, Encoded
 from synth.em import encoded_of
 from synth.image_mixture import (
     ImageMixture,
+    Moments,
     Options,
     Parameters,
     _best_number,
     _code,
-    _cut,
     _grown,
-    _Moments,
     _Scorer,
     _strata,
+    cut,
 )
 from synth.images import images as encode
 from synth.images import pixels
@@ -152,7 +152,7 @@ def test_draws_choose_components_as_likely_as_they_are() -> None:
 def test_moments_are_those_of_a_slow_oracle() -> None:
     curator, _ = encoded()
     model = fitted()
-    statistic = _Moments(model.space, model.parameters)
+    statistic = Moments(model.space, model.parameters)
     (batch,) = curator.rows("train")
     rows = encoded_of(batch).take(slice(0, 40))
     part = batch.where(np.arange(len(batch)) < 40)
@@ -200,7 +200,7 @@ def covariance(p: Parameters, which: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def test_halves_have_together_the_moments_of_what_was_cut() -> None:
     model = fitted(3)
     before = model.parameters
-    after = _cut(model.space, before, 3)
+    after = cut(model.space, before, 3)
     assert after.components == 6
     for k in range(3):
         own = np.flatnonzero(after.strata.numpy() == int(before.strata[k]))
@@ -209,7 +209,7 @@ def test_halves_have_together_the_moments_of_what_was_cut() -> None:
             np.testing.assert_allclose(two, one, rtol=1e-3, atol=1e-4)
     # Nothing is cut that would be left with hardly any rows.
     few = replace(model.space, layout=replace(model.space.layout, rows=50.0))
-    assert _cut(few, before, 3).components == 3
+    assert cut(few, before, 3).components == 3
 
 
 def test_drawn_images_differ_as_much_as_real_ones_and_have_no_noise() -> None:
@@ -256,7 +256,7 @@ def test_strata_by_a_column_that_has_none_are_refused(options: Mapping[str, Any]
 def test_two_columns_of_images_are_refused() -> None:
     table = pictured(200)
     table = table.append_column("other", table.column("photo"))
-    with pytest.raises(RecipeError, match="learns one column of images, however: there are 2"):
+    with pytest.raises(RecipeError, match="one column of images can be learned, however: there are 2"):
         synth.fit(table, "image-mixture", schema=pictured_schema(table), threads=1)
 
 
@@ -266,7 +266,7 @@ def test_rows_in_pieces_of_any_size_give_the_same_sums() -> None:
     (whole,) = curator.rows("train")
     arrays = {"unit": whole.unit, "holdout": np.zeros(len(whole), bool), **whole.columns}
     pieces = EncodedRows(dict(arrays), unit_is_row=True).batches(size=100)
-    statistic = _Moments(model.space, model.parameters)
+    statistic = Moments(model.space, model.parameters)
     total = sum(statistic.of(piece).weighted(None) for piece in pieces)
     np.testing.assert_allclose(total, statistic.of(whole).weighted(None), rtol=1e-3, atol=0.05)
     assert torch.isfinite(torch.from_numpy(total)).all()
