@@ -19,6 +19,7 @@ from validation.exposure import TOLD, ends, share
 from validation.fidelity import ColumnFidelity, Fidelity
 from validation.gates import Verdict
 from validation.images import Beside, ImageEvidence
+from validation.inference import Inference
 from validation.making import citation
 from validation.markup import cut
 from validation.noised import Noised, told
@@ -67,9 +68,11 @@ def render(
         "## How to load it\n\n" + _LOADING,
         "## Columns\n\n" + "\n".join(_columns(schema, fidelity)),
         *_constraints(schema, rows, rejected),
-        "## How faithful it is\n\n" + _IMAGES * bool(schema.images) + "\n".join(_quality(evidence)),
+        *_parity(certificate),
+        "## How faithful it is\n\n" + _of_images(evidence, schema) + "\n".join(_quality(evidence)),
         *_images(evidence.images),
         *_useful(evidence),
+        *_regressions(evidence.inference, certificate),
         _findings(verdict),
         "## What is promised about privacy\n\n" + _privacy(fidelity, certificate, evidence.attacks),
         "## Limits\n\n" + _LIMITS,
@@ -98,6 +101,11 @@ _IMAGES = (
     "columns, and say nothing of how the images look or of whose they resemble.\n\n"
 )
 
+_NO_IMAGES = (
+    "Of images these figures compare only whether they are there. Nothing is said of how the images look beside real "
+    "ones: under differential privacy no image was held against a real one without noise.\n\n"
+)
+
 _LIMITS = """\
 - The rows were drawn from a model. What the model does not know (rules between many columns, rare cases, \
 exact order in time) the rows do not have.
@@ -105,6 +113,12 @@ exact order in time) the rows do not have.
 - Nothing may be concluded about one person from one row, and nobody should try to find out who was in the \
 real table.
 - Groups that are small in the real table are described worse than large ones."""
+
+
+def _of_images(evidence: Evidence, schema: Schema) -> str:
+    if not schema.images:
+        return ""
+    return _NO_IMAGES if evidence.fidelity.noised else _IMAGES
 
 
 def front_matter(name: str, rows: int, *, images: bool = False) -> str:
@@ -288,6 +302,55 @@ def _useful(evidence: Evidence) -> Iterator[str]:
             figures = f"{score.synthetic.value:.3f} | {score.real.value:.3f}"
             lines.append(f"| {escape(task.target)} | {task.measure} | {score.model} | {figures} |")
     yield "\n".join(lines)
+
+
+def _regressions(found: Inference | None, certificate: Mapping[str, Any]) -> Iterator[str]:
+    """What a researcher needs for intervals: how alike they are, and how much wider they must be to be honest."""
+    rows, learned, draws = (certificate.get(k) for k in ("rows", "learned_rows", "draws"))
+    parts = ["## Intervals"]
+    if isinstance(rows, int) and isinstance(learned, int) and learned > 0:
+        factor = (rows / learned + 1) ** 0.5
+        parts.append(
+            f"The model learned from about {learned:,} real rows. A standard error that is computed from the {rows:,} "
+            "rows of `data` as if they were real is too small for what is true of those whom the real rows are a "
+            f"sample of: multiply it by {factor:.2f}, the root of {rows:,} / {learned:,} + 1. `understudy infer` does "
+            "that. It is honest only where the model kept what is asked."
+        )
+        if isinstance(draws, int) and draws > 1:
+            parts.append(
+                f"The table was drawn {draws} times: `data`, and `draws/2` to `draws/{draws}`. Estimates from each are "
+                f"averaged, and their mean variance is multiplied by {rows:,} / {learned:,} + 1 / {draws}. Do not put "
+                "the draws together as if they were more people."
+            )
+    if certificate.get("formal_guarantee"):
+        parts.append(
+            "The model learned from noised answers; no interval holds that error, so all are too narrow."
+        )
+    if found is not None and found.regressions:
+        parts += [
+            "How far intervals of regressions on real rows and on as many synthetic rows, taken as if they were real, "
+            "overlap (mean over the coefficients, 1 is best), beside held-out real rows.",
+            "\n".join(_overlaps(found)),
+        ]
+    if len(parts) > 1:
+        yield "\n\n".join(parts)
+
+
+def _parity(certificate: Mapping[str, Any]) -> Iterator[str]:
+    asked = certificate.get("parity")
+    if isinstance(asked, Mapping):
+        yield f"## Parity\n\n{escape(str(asked.get('statement')), 2_000)}"
+
+
+def _overlaps(found: Inference) -> Iterator[str]:
+    yield "| Target | Coefficients | Overlap | Held-out rows | Same conclusion | Held-out rows |"
+    yield "|---|---:|---:|---:|---:|---:|"
+    for r in found.regressions:
+        own, top = r.synthetic, r.ceiling
+        what = escape(r.target) + ("" if r.outcome is None else f", {escape(r.outcome[0], 24)}")
+        beside = ("–", "–") if top is None else (f"{top.overlap:.2f}", _percent(top.kept))
+        figures = (f"{own.overlap:.2f}", beside[0], _percent(own.kept), beside[1])
+        yield f"| {what} | {len(r.coefficients)} | {' | '.join(figures)} |"
 
 
 def _findings(verdict: Verdict) -> str:

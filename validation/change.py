@@ -6,7 +6,7 @@ since the model did.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,15 +55,27 @@ class Shift:
         return self.distance > self.chance
 
 
-def shifts(before: pa.Table, after: pa.Table, schema: Schema) -> tuple[Shift, ...]:
-    """How far each column moved, furthest first; what is made up anew is not compared.
+Rows = Callable[[Sequence[str]], pa.Table]
+"""Gives rows of a release with the named columns; as often as asked, the same."""
+
+AT_ONCE = 16
+"""Columns that are in memory at a time."""
+
+
+def shifts(before: Rows, after: Rows, schema: Schema) -> tuple[Shift, ...]:
+    """How far each column moved, furthest first; what is made up anew is not compared, and not read.
 
     Args:
-        before: rows of one release.
-        after: rows of another.
+        before: of one release.
+        after: of another.
         schema: the columns that both have, as the later one describes them.
     """
-    found = [_shift(cells_of(c, (before, after.slice(0, 0), after))) for c in schema if c.learned]
+    learned = [c for c in schema if c.learned]
+    found: list[Shift] = []
+    for start in range(0, len(learned), AT_ONCE):
+        some = learned[start : start + AT_ONCE]
+        first, second = (rows([c.name for c in some]) for rows in (before, after))
+        found += [_shift(cells_of(c, (first, second.slice(0, 0), second))) for c in some]
     return tuple(sorted(found, key=lambda s: (s.chance - s.distance, s.column)))
 
 

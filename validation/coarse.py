@@ -133,10 +133,8 @@ class Crossing:
 
     def cell(self, batch: Batch) -> NDArray[np.int64]:
         """The cell of each row: int64 (n,)."""
-        flat = np.zeros(len(batch), np.int64)
-        for axis in self.axes:
-            flat = flat * axis.size + axis.of(batch.columns["states"], batch.columns["scores"])
-        return flat
+        groups = [axis.of(batch.columns["states"], batch.columns["scores"]) for axis in self.axes]
+        return np.asarray(np.ravel_multi_index(groups, self.shape), np.int64)
 
     def cells(self, rows: Encoded) -> NDArray[np.uint8]:
         """The cell of each synthetic row: uint8 (n,), since there are 64 at most."""

@@ -21,6 +21,7 @@ from validation.fairness import Fairness, fairness
 from validation.features import Features
 from validation.fidelity import Fidelity, cells_of, measure, one_of_each
 from validation.images import FEWEST, ImageEvidence, image_evidence, sheet_of
+from validation.inference import Inference, inference
 from validation.noised import Noised
 from validation.structure import Structure, structure
 from validation.utility import Utility, utility
@@ -36,6 +37,7 @@ class Evidence:
         detection: how well it is told from real rows; None with too few of them.
         utility: what it is good for.
         fairness: for whom; None where no column is protected.
+        inference: what regressions say.
         structure: joint counts, coverage, missing patterns, rarity, the calendar.
         noised: under privacy, how close it is to rows that were counted anew with noise.
         images: how close its images are, what they are good for, and whether they are copies.
@@ -49,6 +51,7 @@ class Evidence:
     utility: Utility | None = None
     structure: Structure | None = None
     fairness: Fairness | None = None
+    inference: Inference | None = None
     noised: Noised | None = None
     images: ImageEvidence | None = None
 
@@ -73,6 +76,7 @@ _PARTS: Mapping[str, Any] = {
     "utility": Utility,
     "structure": Structure,
     "fairness": Fairness,
+    "inference": Inference,
     "noised": Noised,
     "images": ImageEvidence,
 }
@@ -128,6 +132,7 @@ def gather(
             utility=used,
             structure=structure(cells, features, seed=seed),
             fairness=fairness(cells, protected, guesses, at_least=at_least, seed=seed) if protected else None,
+            inference=inference(cells, used, at_least=at_least, seed=seed),
         )
 
     return Inside(curator).look(evidence)

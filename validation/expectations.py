@@ -14,7 +14,7 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,9 @@ from synth.rules import Unique
 from synth.schema import OTHER, REPLACED, Column, Scalar, Schema
 from validation.fidelity import CONTINUOUS, Fidelity
 from validation.gates import GateRules, Level, Measure, measures
+
+if TYPE_CHECKING:
+    from validation.reference import Beside
 
 ROWS = 20_000
 """Rows of the release that are validated one by one; `observe` counts in all of them."""
@@ -415,16 +418,22 @@ def check(
     return tuple(out)
 
 
-def suite(schema: Schema, name: str) -> dict[str, Any]:
+def suite(schema: Schema, name: str, beside: "Beside | None" = None) -> dict[str, Any]:
     """What a release's schema says of its rows, as a suite that other projects of Great Expectations can load.
 
-    It is for frames as `pandas.read_parquet` gives them, and says what the schema says: nothing in it comes from rows.
-    Great Expectations takes ``$`` for a parameter, so names and values with one are left out, as are bounds of times,
-    which JSON does not carry, and images. What compares with real rows is no rule for a table alone.
+    It is for frames as `pandas.read_parquet` gives them. Without real rows it is one for outside: it says what the
+    schema says, with stock expectations, and nothing in it comes from rows. Beside real rows it is one for inside: with
+    the expectations of `validation.reference` it holds the table against them, too, and so says which pairs of columns
+    hang together. Great Expectations takes ``$`` for a parameter, so names and values with one are left out, as are
+    bounds of times, which JSON does not carry, and images.
 
     Args:
         schema: of the release.
         name: of the suite.
+        beside: the real rows; None for a suite for outside.
+
+    Raises:
+        InputError: the real rows cannot be read, or lack a column.
 
     Returns:
         JSON of an `ExpectationSuite`; `meta.left_out` lists what has no rule.
@@ -443,14 +452,24 @@ def suite(schema: Schema, name: str) -> dict[str, Any]:
             continue
         asked += [(column, a) for a in _on_rows(column, column.name, rows, schema)]
     room = _Room()
-    for about, one in asked:
-        arguments = dict(one.arguments) if about is None else _native(about, one.arguments)
+    for of, one in asked:
+        arguments = dict(one.arguments) if of is None else _native(of, one.arguments)
         if arguments is None:
-            left.append(f"{'' if about is None else about.name}: {one.name}")
+            left.append(f"{'' if of is None else of.name}: {one.name}")
             continue
         rule = one.says[0].message.partition(", however")[0]
         kept.append(getattr(stock, one.name)(**arguments, meta={"rule": rule}))
-    return room.as_json(name, kept, {"understudy": "the schema of a synthetic release", "left_out": left})
+    about = {"understudy": "the schema of a synthetic release", "zone": "outside"}
+    if beside is not None:
+        from validation.reference import against
+
+        more, without = against(schema, beside)
+        kept, left = [*kept, *more], [*left, *without]
+        about = {
+            "understudy": "a synthetic release beside real rows; `import validation.reference` before loading it",
+            "zone": "inside: it holds figures of real rows and must not be published",
+        }
+    return room.as_json(name, kept, {**about, "left_out": left})
 
 
 def _native(column: Column, arguments: dict[str, Any]) -> dict[str, Any] | None:

@@ -55,6 +55,9 @@ UNIQUE = 0.99
 WIDE, GROUP = 100, 25
 """A table of more than WIDE columns has its pair trends measured within random groups of GROUP columns."""
 
+_DECIMALS = 14
+"""SDMetrics rounds numbers to so many before it compares them."""
+
 SIDES = ("train", "holdout", "synthetic")
 
 DRAWN = "drawn"
@@ -254,48 +257,128 @@ def measure(
     Raises:
         ValueError: `units` has another length than `train`.
     """
-    if units is not None and len(units) != train.num_rows:
-        raise ValueError(f"each training row must have a unit, however: {len(units)} for {train.num_rows}")
-    tables = (train, holdout, synthetic)
-    drawn = one_of_each(units, seed=seed) if units is not None else None
-    every = [cells_of(column, tables, drawn) for column in schema]
-    learned = [c for c in every if c.column.learned]
+    cells = _Measured.of((train, holdout, synthetic), schema, units, seed=seed)
     against = {
-        side: _quality(learned, side=side, rows=(train.num_rows, table.num_rows), seed=seed)
+        side: _quality(cells.learned, side=side, rows=(train.num_rows, table.num_rows), seed=seed)
         for side, table in (("synthetic", synthetic), ("holdout", holdout))
     }
-    strength = associations(learned, at_least=at_least, seed=seed)
-    columns = tuple(
-        _column(c, i=learned.index(c) if c.column.learned else None, learned=learned,
-                against=against, strength=strength, at_least=at_least)
-        for c in every
+    found = _measured(cells, against, at_least=at_least, seed=seed)
+    overlays = tuple(o for c in cells.learned if (o := _overlay(c, at_least=at_least)) is not None)
+    return replace(_with_copies(found, cells, at_least=at_least, seed=seed), overlays=overlays)
+
+
+def sketch(
+    train: pa.Table, holdout: pa.Table, synthetic: pa.Table, schema: Schema, *,
+    at_least: int, seed: int, units: npt.NDArray[np.uint64] | None = None,
+) -> Fidelity:  # fmt: skip
+    """As `measure`, without pair trends, copies and overlays: what columns and pairs are held to, in milliseconds each.
+
+    Raises:
+        ValueError: `units` has another length than `train`.
+    """
+    cells = _Measured.of((train, holdout, synthetic), schema, units, seed=seed)
+    against = {
+        side: _Quality(shapes={i: _shape(c, side) for i, c in enumerate(cells.learned)}, trends={})
+        for side in ("synthetic", "holdout")
+    }
+    return _measured(cells, against, at_least=at_least, seed=seed)
+
+
+def count_copies(
+    train: pa.Table, holdout: pa.Table, synthetic: pa.Table, schema: Schema, *,
+    at_least: int, seed: int, units: npt.NDArray[np.uint64] | None = None,
+) -> Fidelity:  # fmt: skip
+    """Copies as `measure` counts them, and nothing else.
+
+    Raises:
+        ValueError: `units` has another length than `train`.
+    """
+    cells = _Measured.of((train, holdout, synthetic), schema, units, seed=seed)
+    nothing = Fidelity(
+        rows_train=cells.rows[0], rows_holdout=cells.rows[1], rows_synthetic=cells.rows[2],
+        shape=None, trend=None, shape_ceiling=None, trend_ceiling=None, copies=None, copies_holdout=None,
+        columns=(), pairs=(), overlays=(),
     )  # fmt: skip
-    rare = max(at_least, 2)
+    return _with_copies(nothing, cells, at_least=at_least, seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Measured:
+    """The columns of three tables, those of them that are learned, and the unit of each training row."""
+
+    every: list["Cells"]
+    learned: list["Cells"]
+    rows: tuple[int, int, int]
+    units: npt.NDArray[np.uint64] | None
+
+    @classmethod
+    def of(
+        cls,
+        tables: tuple[pa.Table, pa.Table, pa.Table],
+        schema: Schema,
+        units: npt.NDArray[np.uint64] | None,
+        *,
+        seed: int,
+    ) -> "_Measured":
+        if units is not None and len(units) != tables[0].num_rows:
+            raise ValueError(
+                f"each training row must have a unit, however: {len(units)} for {tables[0].num_rows}"
+            )
+        drawn = one_of_each(units, seed=seed) if units is not None else None
+        every = [cells_of(column, tables, drawn) for column in schema]
+        return cls(
+            every=every,
+            learned=[c for c in every if c.column.learned],
+            rows=(tables[0].num_rows, tables[1].num_rows, tables[2].num_rows),
+            units=units,
+        )
+
+
+def _measured(cells: _Measured, against: Mapping[str, "_Quality"], *, at_least: int, seed: int) -> Fidelity:
+    """Everything but overlays and copies."""
+    learned = cells.learned
+    strength = associations(learned, at_least=at_least, seed=seed)
+    places = {id(c): i for i, c in enumerate(learned)}
+    columns = tuple(
+        _column(
+            c, i=places.get(id(c)), learned=learned, against=against, strength=strength, at_least=at_least
+        )
+        for c in cells.every
+    )
+    return Fidelity(
+        rows_train=cells.rows[0],
+        rows_holdout=cells.rows[1],
+        rows_synthetic=cells.rows[2],
+        shape=_mean(against["synthetic"].shapes.values()),
+        trend=_mean(against["synthetic"].trends.values()),
+        shape_ceiling=_mean(against["holdout"].shapes.values()),
+        trend_ceiling=_mean(against["holdout"].trends.values()),
+        copies=None,
+        copies_holdout=None,
+        columns=columns,
+        pairs=tuple(_pairs(learned, against=against, strength=strength)),
+        overlays=(),
+        groups=_lost_groups(learned, at_least=at_least),
+    )
+
+
+def _with_copies(found: Fidelity, cells: _Measured, *, at_least: int, seed: int) -> Fidelity:
+    learned, units, rare = cells.learned, cells.units, max(at_least, 2)
     copies, copies_rare = _copies(learned, "synthetic", rare=rare, units=units)
     chance, chance_rare = _copies(learned, "holdout", rare=rare, units=units)
     moved = _moved(learned, seed=seed)
     twins, twins_rare = _twins(learned, rare=rare, units=units)
     by_step, by_step_rare = _copies(moved, "synthetic", rare=rare, units=units) if moved else (None, None)
-    return Fidelity(
-        rows_train=train.num_rows,
-        rows_holdout=holdout.num_rows,
-        rows_synthetic=synthetic.num_rows,
-        shape=_mean(against["synthetic"].shapes.values()),
-        trend=_mean(against["synthetic"].trends.values()),
-        shape_ceiling=_mean(against["holdout"].shapes.values()),
-        trend_ceiling=_mean(against["holdout"].trends.values()),
+    return replace(
+        found,
         copies=copies,
         copies_holdout=chance,
-        columns=columns,
-        pairs=tuple(_pairs(learned, against=against, strength=strength)),
-        overlays=tuple(o for c in learned if (o := _overlay(c, at_least=at_least)) is not None),
         copies_rare=copies_rare,
         copies_rare_holdout=chance_rare,
         copies_moved=by_step,
         copies_rare_moved=by_step_rare,
         copies_twins=twins,
         copies_rare_twins=twins_rare,
-        groups=_lost_groups(learned, at_least=at_least),
     )
 
 
@@ -475,6 +558,18 @@ def _series(cells: Cells, side: str) -> Floats | npt.NDArray[np.datetime64]:
 
 def _many(cells: Cells) -> bool:
     return cells.numbers is None and len(cells.values) > REPORT_CATEGORIES
+
+
+def _shape(cells: Cells, side: str) -> float | None:
+    """SDMetrics' column shape without its report and without the p-value, which takes most of its time."""
+    if cells.numbers is None:
+        return _total_variation(cells, side)
+    from scipy.stats import ks_2samp
+
+    real, other = (np.round(_present(cells.numbers[s]), _DECIMALS) for s in ("train", side))
+    if not len(real) or not len(other):
+        return None
+    return _score(1 - ks_2samp(real, other, method="asymp").statistic)
 
 
 def _total_variation(cells: Cells, side: str) -> float | None:

@@ -10,6 +10,7 @@ from privacy.attacks import Attack, Attacks
 from validation.evidence import Evidence
 from validation.gates import ATTACKS, Verdict
 from validation.images import ImageEvidence
+from validation.inference import Inference
 from validation.utility import Task
 
 FORMAT = 1
@@ -43,6 +44,7 @@ def figures(evidence: Evidence, verdict: Verdict, certificate: Mapping[str, Any]
             "told_apart_auc": None if detection is None else detection.auc.value,
         },
         "useful": [_task(t) for t in evidence.utility.tasks] if evidence.utility is not None else [],
+        "regressions": [] if evidence.inference is None else _regressions(evidence.inference),
         "images": None if evidence.images is None else _pictured(evidence.images),
         "private": {**_promised(certificate), "copies": _copies(evidence), "worst_attack": _worst(evidence)},
     }
@@ -57,6 +59,18 @@ def _pictured(images: ImageEvidence) -> dict[str, Any]:
         "accuracy": None if use is None else use.accuracy.value.value,
         "accuracy_real": ceiling,
     }
+
+
+def _regressions(found: Inference) -> list[dict[str, Any]]:
+    return [
+        {
+            "target": r.target,
+            "outcome": None if r.outcome is None else r.outcome[0],
+            "overlap": round(r.synthetic.overlap, 3),
+            "ceiling": None if r.ceiling is None else round(r.ceiling.overlap, 3),
+        }
+        for r in found.regressions
+    ]
 
 
 def _task(task: Task) -> dict[str, Any]:

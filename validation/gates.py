@@ -8,7 +8,7 @@ those of fidelity.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,10 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from scipy import stats
 
 from privacy.estimate import Z_SURE, wilson
+from validation.markup import one_line
 
 if TYPE_CHECKING:
     from privacy.attacks import Attack, Attacks
     from validation.detection import Detection
+    from validation.evidence import Evidence
     from validation.expectations import Check
     from validation.fairness import Fairness
     from validation.fidelity import ColumnFidelity, Fidelity
@@ -256,9 +258,9 @@ class Verdict:
             left = f", {open_ones} of them undecided because of noise" if open_ones else ""
             return "passed" + (f" with {count} warning{'s' * (count > 1)}{left}" if count else "")
         first, more = self.critical[0], len(self.critical) - 1
-        where = f" ({', '.join(_plain(c) for c in first.columns[:3])})" if first.columns else ""
+        where = f" ({', '.join(one_line(c) for c in first.columns[:3])})" if first.columns else ""
         rest = f"; and {more} more" if more else ""
-        return f"refused by {first.rule}{where}: {_plain(first.message)}{rest}"
+        return f"refused by {first.rule}{where}: {one_line(first.message)}{rest}"
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values that JSON can hold, with `passed` and `summary` for the reader."""
@@ -319,6 +321,37 @@ def verdict(
     return Verdict(
         findings=(*critical, *_shortened([f for f in found if f.level == "warning"])), judged=judged
     )
+
+
+def verdict_on(evidence: "Evidence", checks: "Iterable[Check]", rules: GateRules) -> Verdict:
+    """What all of the evidence says of a release; see `verdict`."""
+    return verdict(
+        evidence.fidelity, checks, rules, evidence.attacks,
+        detection=evidence.detection, utility=evidence.utility, fairness=evidence.fairness,
+        noised=evidence.noised, images=evidence.images,
+    )  # fmt: skip
+
+
+ASKED = frozenset(
+    {"shape", "trend", "association", "group", "category", "utility", "representation", "fairness"}
+)
+"""Rules about what columns have to do with each other, what one teaches of another, or how common their values are."""
+
+
+def as_asked(found: Verdict, columns: Collection[str]) -> Verdict:
+    """The verdict where a recipe asked for parity of these columns: that they differ so is no ground to refuse.
+
+    Of findings about these columns alone, those of `ASKED` are said as warnings which name the reason. What follows for
+    other columns is judged as ever.
+    """
+    findings = [
+        replace(f, level="warning", message=f"asked for by parity, so not refused: {f.message}")
+        if f.rule in ASKED and f.columns and set(f.columns) <= set(columns)
+        else f
+        for f in found.findings
+    ]
+    findings.sort(key=lambda f: f.level != "critical")
+    return replace(found, findings=tuple(findings))
 
 
 def _worst(found: Iterable[Finding]) -> Iterator[Finding]:
@@ -597,21 +630,27 @@ def _trends(fidelity: "Fidelity", rules: GateRules) -> Iterator[Measure]:
         )  # fmt: skip
 
 
+def detections(detection: "Detection", rules: GateRules) -> tuple[Measure, ...]:
+    """Warns where trees surely tell rows apart better than `detection_auc`."""
+    worst = ", ".join(repr(name) for name, _ in detection.giveaways[:3]) or "no single column"
+    found = Measure(
+        rule="detection", level="warning", columns=tuple(name for name, _ in detection.giveaways[:3]),
+        value=detection.auc.low, limit=rules.detection_auc,
+        message=f"rows should be told apart with an area under the curve of {rules.detection_auc:g} at most, "
+        f"however: trees reach {detection.auc.value:.2f}, by {worst}; look at their overlays and pairs",
+    )  # fmt: skip
+    return (found,)
+
+
 def _models(detection: "Detection | None", utility: "Utility | None", rules: GateRules) -> Iterator[Measure]:
     """What models that looked at rows say.
 
-    detection: warns where trees surely tell rows apart better than `detection_auc`.
+    detection: see `detections`.
     utility: what a model surely loses of a target beyond chance must not be more than `utility_kept` leaves; critical
         for targets that somebody named, of the better kind of model.
     """
     if detection is not None:
-        worst = ", ".join(repr(name) for name, _ in detection.giveaways[:3]) or "no single column"
-        yield Measure(
-            rule="detection", level="warning", columns=tuple(name for name, _ in detection.giveaways[:3]),
-            value=detection.auc.low, limit=rules.detection_auc,
-            message=f"rows should be told apart with an area under the curve of {rules.detection_auc:g} at most, "
-            f"however: trees reach {detection.auc.value:.2f}, by {worst}; look at their overlays and pairs",
-        )  # fmt: skip
+        yield from detections(detection, rules)
     for task in utility.tasks if utility is not None else ():
         score = max(task.scores, key=lambda s: s.real.value)
         if score.real.surely <= task.guess:
@@ -815,8 +854,3 @@ def _images(found: "ImageEvidence", rules: GateRules) -> Iterator[Measure]:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
-
-
-def _plain(text: str) -> str:
-    """On one line, without control characters."""
-    return "".join(c if c.isprintable() else " " for c in text)

@@ -64,6 +64,31 @@ def _visible_character(c: str) -> str:
     return f"⟨U+{ord(c):04X}⟩"
 
 
+def signed(value: float) -> str:
+    """A number of three decimals with a proper minus, and no sign for 0."""
+    return f"{value:.3f}".replace("-0.000", "0.000").replace("-", "−")
+
+
+def interval_cell(value: float, low: float, high: float) -> Html:
+    """A cell of a table with a figure, and the ends of its interval below."""
+    return element(
+        "td",
+        {},
+        element("strong", {}, signed(value)),
+        element("span", {"class": "kind"}, f"{signed(low)} to {signed(high)}"),
+    )
+
+
+def one_line(text: str) -> str:
+    """The text without line breaks and other control characters, for terminals and comments.
+
+    Examples:
+        >>> one_line("a\\nb")
+        'a b'
+    """
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 def cut(text: str, width: int) -> str:
     """The text made visible, and cut where it is wider than `width` letters; wide letters count twice.
 
@@ -84,6 +109,13 @@ def shown_name(name: str, width: int = NAME_WIDTH) -> Html:
     """A name of the table: apart from the direction of the text around it, cut, with a title if it was."""
     short = cut(name, width)
     return element("bdi", {"title": None if short == name else cut(name, TITLE_WIDTH)}, short or "(no name)")
+
+
+def shown_pair(first: str, second: str) -> Html:
+    """The head of a row about two columns."""
+    return element(
+        "th", {"scope": "row"}, shown_name(first, 28), element("i", {}, " with "), shown_name(second, 28)
+    )
 
 
 def section(anchor: str, heading: str, *children: str) -> Html:

@@ -26,7 +26,17 @@ from privacy.curator import Floats
 from synth.codec import Encoded
 from validation.coarse import Crossing, Recount
 from validation.gates import Judged
-from validation.markup import Html, element, paragraph, percent, points, scrolling, section, shown_name
+from validation.markup import (
+    Html,
+    element,
+    paragraph,
+    percent,
+    points,
+    scrolling,
+    section,
+    shown_name,
+    shown_pair,
+)
 
 PARTS = 32
 """Parts of the synthetic rows, whose differences say what sampling does."""
@@ -489,13 +499,7 @@ def _pairs_table(pairs: Sequence[NoisedPair], outcome: Outcomes) -> Html:
         element(
             "tr",
             {},
-            element(
-                "th",
-                {"scope": "row"},
-                shown_name(p.first, 28),
-                element("i", {}, " with "),
-                shown_name(p.second, 28),
-            ),
+            shown_pair(p.first, p.second),
             element("td", {}, told(p.trend)),
             element("td", {}, points(p.trend.ceiling)),
             element("td", {}, outcome.get(("trend", (p.first, p.second)), "")),

@@ -20,7 +20,7 @@ from validation.markup import (
     px,
     scrolling,
     section,
-    shown_name,
+    shown_pair,
     strength,
 )
 from validation.page import Zone
@@ -215,13 +215,7 @@ def _listed(worst: Sequence[PairFidelity], which: str) -> Html:
         element(
             "tr",
             {},
-            element(
-                "th",
-                {"scope": "row"},
-                shown_name(p.first, 28),
-                element("i", {}, " with "),
-                shown_name(p.second, 28),
-            ),
+            shown_pair(p.first, p.second),
             element("td", {}, points(p.trend)),
             element("td", {}, points(p.trend_ceiling)),
             element("td", {}, strength(p.association_real)),

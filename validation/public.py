@@ -18,6 +18,7 @@ from validation.fairness import Fairness
 from validation.fidelity import ColumnFidelity, Fidelity, Overlay
 from validation.gates import Finding, Verdict
 from validation.images import ROWS, Beside, ImageEvidence, share_of
+from validation.inference import Coefficient, Inference, Interval, Regression
 
 DECIMALS = 3
 """Of every figure that is no share of the real rows."""
@@ -39,9 +40,16 @@ def outside(evidence: Evidence, *, at_least: int) -> Evidence:
     fair = None
     if rounded.fairness is not None and evidence.fairness is not None:
         fair = _fairness(rounded.fairness, evidence.fairness, train, holdout)
-    images = None if evidence.images is None else _images(evidence.images, at_least)
+    images = None
+    if rounded.images is not None and evidence.images is not None:
+        images = _images(rounded.images, evidence.images, at_least)
+    regressions = None if evidence.inference is None else _inference(evidence.inference, at_least)
     return replace(
-        rounded, fidelity=_fidelity(rounded.fidelity, exact, train, holdout), fairness=fair, images=images
+        rounded,
+        fidelity=_fidelity(rounded.fidelity, exact, train, holdout),
+        fairness=fair,
+        images=images,
+        inference=regressions,
     )
 
 
@@ -88,7 +96,7 @@ def _fidelity(rounded: Fidelity, exact: Fidelity, train: _Grid, holdout: _Grid) 
     )
 
 
-def _images(exact: ImageEvidence, at_least: int) -> ImageEvidence:
+def _images(rounded: ImageEvidence, exact: ImageEvidence, at_least: int) -> ImageEvidence:
     """Shares of held-out and of training images in steps; their intervals follow from the steps."""
 
     def stepped(figure: Estimate | None, rows: int) -> Estimate | None:
@@ -99,7 +107,6 @@ def _images(exact: ImageEvidence, at_least: int) -> ImageEvidence:
         assert value is not None
         return Beside(value=value, ceiling=stepped(figure.ceiling, rows))
 
-    rounded = ImageEvidence.from_dict(_rounded({**exact.to_dict(), "sheet": None}, at_least))
     near, use = rounded.closeness, rounded.use
     rows, held = exact.closeness.rows, max(exact.rows[1], 1)
     near = replace(
@@ -126,7 +133,6 @@ def _images(exact: ImageEvidence, at_least: int) -> ImageEvidence:
         use=use,
         nearness=nearness,
         identical_ceiling=None if ceiling is None else _Grid(held, at_least).share(ceiling),
-        sheet=exact.sheet,
     )
 
 
@@ -155,6 +161,48 @@ def _fairness(rounded: Fairness, exact: Fairness, train: _Grid, holdout: _Grid) 
         for r, e in zip(rounded.groups, exact.groups, strict=True)
     )
     return replace(rounded, rows=(rounded.rows[0], exact.rows[1]), groups=groups)
+
+
+def _inference(exact: Inference, at_least: int) -> Inference:
+    return replace(exact, regressions=tuple(_regression(r, at_least) for r in exact.regressions))
+
+
+def _regression(exact: Regression, at_least: int) -> Regression:
+    beside = exact.rows_holdout / max(exact.rows, 1)
+    return replace(
+        exact,
+        rows=_rounded(exact.rows, at_least),
+        rows_holdout=_rounded(exact.rows_holdout, at_least),
+        coefficients=tuple(_coefficient(c, at_least, beside) for c in exact.coefficients),
+    )
+
+
+def _coefficient(exact: Coefficient, at_least: int, beside: float) -> Coefficient:
+    """What follows from the intervals, as their overlap, follows from the coarse ones."""
+    fewer = exact.rows * beside
+    return replace(
+        exact,
+        rows=_rounded(exact.rows, at_least),
+        real=interval_of(exact.real, exact.rows, at_least),
+        synthetic=None if exact.synthetic is None else interval_of(exact.synthetic, math.inf, 0),
+        part=None if exact.part is None else interval_of(exact.part, fewer, at_least),
+        holdout=None if exact.holdout is None else interval_of(exact.holdout, fewer, at_least),
+    )
+
+
+def interval_of(exact: Interval, rows: float, at_least: int) -> Interval:
+    """A coefficient that rests on so many rows, such that it hardly resolves fewer than `at_least` of them.
+
+    A standard error shrinks with the root of the rows, so that what one row of n moves a coefficient by is about its
+    standard error over √n, and what `at_least` rows move it by is that many times as much. Coefficients are rounded to
+    the next of 1, 2 or 5 times a power of ten above that, and three decimals; standard errors to two digits.
+    """
+    error = float(f"{exact.error:.1e}")
+    step = max(10.0**-DECIMALS, error * at_least / math.sqrt(max(rows, 1.0)))
+    power = 10.0 ** math.floor(math.log10(step))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= step * (1 - 1e-9))
+    value = round(round(exact.value / step) * step, 9)
+    return Interval(value=value, error=max(error, 10.0**-DECIMALS))
 
 
 def _finding(finding: Finding) -> Finding:

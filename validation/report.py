@@ -15,6 +15,7 @@ from validation import (
     exposure,
     fairness,
     images,
+    inference,
     making,
     noised,
     pairs,
@@ -30,7 +31,8 @@ from validation.page import Zone, document
 _LINKS = (
     ("verdict", "Verdict"), ("findings", "Worries"), ("columns", "Columns"), ("pairs", "Pairs"),
     ("images", "Images"), ("noised", "Counted anew"), ("structure", "Beyond pairs"), ("detection", "Told apart"),
-    ("utility", "Use"), ("fairness", "Groups"), ("attacks", "Attacks"), ("making", "Making"), ("citing", "Citing"),
+    ("utility", "Use"), ("inference", "Regressions"), ("fairness", "Groups"), ("attacks", "Attacks"),
+    ("making", "Making"), ("citing", "Citing"),
 )  # fmt: skip
 
 
@@ -62,7 +64,7 @@ def render(
         "findings": reasons.findings(verdict, anchors),
         "columns": columns.render(evidence.fidelity, verdict, schema, anchors),
         "pairs": pairs.render(evidence, schema, zone),
-        **_looked(evidence, verdict.judged),
+        **_looked(evidence, verdict.judged, schema),
         "making": making.render(certificate),
         "citing": making.citing(title, certificate),
     }
@@ -80,11 +82,12 @@ def render(
     )
 
 
-def _looked(evidence: Evidence, judged: Sequence[Judged]) -> dict[str, Html]:
+def _looked(evidence: Evidence, judged: Sequence[Judged], schema: Schema) -> dict[str, Html]:
     """The sections for which rows were looked at, or, under privacy, why there are none."""
     if evidence.fidelity.noised:
         anew = {} if evidence.noised is None else {"noised": noised.render(evidence.noised, judged)}
-        return {**anew, "utility": _UNSEEN, "attacks": _BOUNDED}
+        pictured = {"images": _UNPICTURED} if schema.images else {}
+        return {**pictured, **anew, "utility": _UNSEEN, "attacks": _BOUNDED}
     fair = {} if evidence.fairness is None else {"fairness": fairness.render(evidence.fairness)}
     pictured = {} if evidence.images is None else {"images": images.render(evidence.images)}
     return {
@@ -92,6 +95,7 @@ def _looked(evidence: Evidence, judged: Sequence[Judged]) -> dict[str, Html]:
         "structure": structure.render(evidence.structure or structure.Structure()),
         "detection": detection.render(evidence.detection),
         "utility": utility.render(evidence.utility or utility.Utility()),
+        "inference": inference.render(evidence.inference or inference.Inference()),
         **fair,
         "attacks": exposure.render(evidence.attacks or Attacks()),
     }
@@ -125,6 +129,16 @@ _UNSEEN = section(
     paragraph(
         "Not measured: models that learn from real rows, and trees that tell real from synthetic rows, would look at "
         "rows without noise."
+    ),
+)
+
+_UNPICTURED = section(
+    "images",
+    "Images",
+    paragraph(
+        "Nothing is said of how the images look beside real ones: distances between them, and classifiers of real "
+        "images, would look at rows without noise. Whose image one resembles nobody looked up either: the guarantee "
+        "bounds what all images together tell of anybody."
     ),
 )
 

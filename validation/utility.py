@@ -30,7 +30,18 @@ from validation.features import (
 )
 from validation.fidelity import SIDES, Cells, Floats
 from validation.gauges import whiskers
-from validation.markup import Html, element, join, paragraph, scrolling, section, shown_name, strength
+from validation.markup import (
+    Html,
+    element,
+    interval_cell,
+    join,
+    paragraph,
+    scrolling,
+    section,
+    shown_name,
+    signed,
+    strength,
+)
 
 CLASSES = 20
 """Classes that a target has at most."""
@@ -159,7 +170,7 @@ def suggested(cells: Sequence[Cells]) -> tuple[str, ...]:
 
     A column of two numbers, as 0 and 1, is of classes.
     """
-    able = [t for t in map(_target, cells) if _why_not(t) is None]
+    able = [t for t in map(target_of, cells) if _why_not(t) is None]
     classes = [
         t
         for t in able
@@ -184,24 +195,24 @@ def utility(
     by_name = {c.column.name: i for i, c in enumerate(cells)}
     tasks, guesses, skipped = [], [], {}
     for target in targets or suggested(cells):
-        why = (
-            "is not learned"
-            if target not in by_name
-            else _why_not(_target(cells[by_name[target]])) or _too_few(cells, target)
-        )
-        if why is None:
-            place = by_name[target]
-            trial = _Trial.of(_target(cells[place]), features.without(place), seed)
-            with one_thread():
-                task, guess = trial.task(named=bool(targets), seed=seed)
-            tasks.append(task)
-            guesses.append(guess)
-        else:
+        if target not in by_name:
+            skipped[target] = "is not learned"
+            continue
+        place = by_name[target]
+        own = target_of(cells[place])
+        why = _why_not(own) or _too_few(cells, target)
+        if why is not None:
             skipped[target] = why
+            continue
+        trial = _Trial.of(own, features.without(place), seed)
+        with one_thread():
+            task, guess = trial.task(named=bool(targets), seed=seed)
+        tasks.append(task)
+        guesses.append(guess)
     return Utility(tasks=tuple(tasks), skipped=skipped), tuple(guesses)
 
 
-def _target(cells: Cells) -> Cells:
+def target_of(cells: Cells) -> Cells:
     """A column as a target: one of numbers that takes few values in the training rows is one of classes."""
     if cells.numbers is None or len(np.unique(cells.codes["train"][cells.codes["train"] >= 0])) > VALUES:
         return cells
@@ -458,31 +469,17 @@ def _drawn(task: Task) -> str:
 
 
 def _score_row(task: Task, score: Score) -> Html:
-    cells = (_cell(e) for e in (score.synthetic, score.real, score.gap))
+    cells = (interval_cell(e.value, e.low, e.high) for e in (score.synthetic, score.real, score.gap))
     figures = (("real", score.real), ("synthetic", score.synthetic))
     drawn = element("td", {"class": "drawn"}, whiskers(figures, low=task.guess, high=1.0, mark=None))
     return element("tr", {}, element("th", {"scope": "row"}, MODELS[score.model]), *cells, drawn)
-
-
-def _cell(figure: Estimate) -> Html:
-    low, high = (_signed(v) for v in (figure.low, figure.high))
-    return element(
-        "td",
-        {},
-        element("strong", {}, _signed(figure.value)),
-        element("span", {"class": "kind"}, f"{low} to {high}"),
-    )
-
-
-def _signed(value: float) -> str:
-    return f"{value:.3f}".replace("-0.000", "0.000").replace("-", "−")
 
 
 def _ranking(task: Task) -> Html:
     if task.ranking is None:
         return Html("")
     needed = [
-        element("span", {}, shown_name(n, 28), f" ({_signed(a)} → {_signed(b)})")
+        element("span", {}, shown_name(n, 28), f" ({signed(a)} → {signed(b)})")
         for n, a, b in task.features[:5]
     ]
     return element(

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
@@ -550,3 +551,19 @@ def test_a_very_wide_table_is_measured_within_groups_of_columns() -> None:
     assert found.trend == pytest.approx(1.0)
     assert all(c.shape == pytest.approx(1.0) for c in found.columns)
     assert all(c.association_real > 0.9 for c in found.columns)
+
+
+def test_a_sketch_is_what_measure_says_of_columns_pairs_and_copies() -> None:
+    asked: dict[str, int] = {"at_least": 10, "seed": 0}
+    whole = measure(TRAIN, HOLDOUT, HALF, SCHEMA, at_least=10, seed=0)
+    columns = module.sketch(TRAIN, HOLDOUT, HALF, SCHEMA, at_least=10, seed=0)
+    copies = module.count_copies(TRAIN, HOLDOUT, HALF, SCHEMA, **asked)
+    for sketched, measured in zip(columns.columns, whole.columns, strict=True):
+        assert sketched.shape == pytest.approx(measured.shape, abs=1e-12)
+        assert sketched.shape_ceiling == pytest.approx(measured.shape_ceiling, abs=1e-12)
+        plain = {"shape": None, "shape_ceiling": None}
+        assert replace(sketched, **plain) == replace(measured, **plain)
+    assert columns.groups == whole.groups
+    assert [p.association_synthetic for p in columns.pairs] == [p.association_synthetic for p in whole.pairs]
+    named = [f for f in vars(whole) if f.startswith(("copies", "rows"))]
+    assert {f: getattr(copies, f) for f in named} == {f: getattr(whole, f) for f in named}

@@ -273,7 +273,7 @@ def test_classes_that_no_synthetic_image_has_teach_nothing_and_break_nothing() -
 
 
 def test_what_leaves_resolves_no_fewer_held_out_images_than_ten(honest: ImageEvidence) -> None:
-    shown = _images(honest, 10)
+    shown = _images(honest, honest, 10)
     steps = 550 / 10
     for share in (shown.use.chance, shown.use.accuracy.ceiling.value, shown.use.accuracy.value.value):  # type: ignore[union-attr]
         assert share * round(steps) == pytest.approx(round(share * round(steps)), abs=1e-3)
