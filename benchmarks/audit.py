@@ -1,7 +1,7 @@
 """Audits by the dozen: how near a lower bound comes to what is true, and how often it says more than is promised.
 
 usage: python benchmarks/audit.py gaussian [--epsilons 1,4,8] [--canaries 20000] [--runs 20]
-       python benchmarks/audit.py DATA SYNTHESIZER [--table adult] [--epsilons 1] [--runs 20]
+       python benchmarks/audit.py DATA SYNTHESIZER [--table adult | digits] [--epsilons 1] [--runs 20]
 
 `gaussian` audits a bare histogram with discrete Gaussian noise, each canary alone in its cell, at delta 1e-6. The
 other audits a whole recipe (`understudy audit`): profile and model on made-up rows that follow the table's schema. One
@@ -57,7 +57,10 @@ def recipe(data: Path, synthesizer: str, table: str, epsilon: float, folder: Pat
     from pipelines.recipe import load
     from pipelines.steps import open_run
 
-    source = data / "tabular" / table / TABLES[table].get("file", f"{table}.parquet")
+    if table == "digits":
+        source = next((data / "imaging" / "sklearn_digits").glob("*.parquet"))
+    else:
+        source = data / "tabular" / table / TABLES[table].get("file", f"{table}.parquet")
     if not (folder / "recipe.yaml").exists():
         initialize(source, folder, blind=False, force=True)
         schema = yaml.safe_load((folder / "schema.yaml").read_text("utf-8"))

@@ -16,10 +16,10 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.pictures import check_size, png
+from pipelines.pictures import png
 from pipelines.source import opened, reading
 from privacy.errors import InputError, RowError
-from synth.images import LIMITS, Limits
+from synth.images import LIMITS, Limits, check_size
 
 Frame = tuple[bytes, Mapping[str, str | None]]
 """An image as PNG, and what is said of it."""

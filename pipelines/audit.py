@@ -25,18 +25,22 @@ from privacy.errors import RecipeError
 from privacy.private import PrivateCurator
 from synth.codec import Codec, Encoded
 from synth.constraints import Constraints
+from synth.images import images
 from synth.keys import from_keys, is_real, is_text
 from synth.learn import learn
 from synth.profile import declared_bounds, key_of
 from synth.registry import Dense, Model
 from synth.rows import EncodedStore, RawRows, table_source
-from synth.schema import Column, Schema
+from synth.schema import Column, Picture, Schema
 from synth.table import fit_encoded, labels_of
 
 ROWS, CANARIES = 10_000, 1_000
 
 SPAN = 1_000_000
 """Numbers without declared bounds lie between 0 and this."""
+
+PATCHES = 3
+"""Patches of a made-up image along either side."""
 
 COMPARED = 5_000
 """Drawn rows that a canary is compared with where the model knows no densities."""
@@ -182,6 +186,8 @@ def _values(column: Column, rows: int, rng: np.random.Generator, *, odd: bool) -
     # The square makes small places common; canaries take all places alike.
     luck = rng.random(rows) if odd else rng.random(rows) ** 3
     kind = column.arrow_type
+    if column.image is not None:
+        return _pictures(column.image, rows, rng, odd=odd)
     if not column.learned:
         return pa.array(["x"] * rows).cast(kind) if is_text(kind) else pa.nulls(rows, kind)
     if is_text(kind):
@@ -196,6 +202,16 @@ def _values(column: Column, rows: int, rng: np.random.Generator, *, odd: bool) -
         declared_bounds(column) if column.min is not None and column.max is not None else _span(column)
     )
     return from_keys(low + (luck * min(high - low, 2**62)).astype(np.int64), kind)
+
+
+def _pictures(picture: Picture, rows: int, rng: np.random.Generator, *, odd: bool) -> pa.Array:
+    """Patches of shades; canaries have a black or white one for every pixel, as no other image has."""
+    height, width, channels = picture.shape
+    if odd:
+        return images(rng.integers(0, 2, (rows, *picture.shape), np.uint8) * np.uint8(255))
+    patches = rng.integers(0, 256, (rows, PATCHES, PATCHES, channels), np.uint8)
+    down, along = (np.arange(n) * PATCHES // n for n in (height, width))
+    return images(patches[:, down][:, :, along])
 
 
 def _span(column: Column) -> tuple[int, int]:

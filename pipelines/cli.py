@@ -24,6 +24,7 @@ COMMANDS = {
     "evaluate": "Judge a synthetic table that any tool made, beside real rows.",
     "report": "Write or find the report of a run, and open it.",
     "compare": "Say what changed between two releases of one dataset.",
+    "infer": "Regress on a release, with honest intervals.",
     "catalog": "List all releases below a root, as a page and as data.",
     "sample": "Draw more rows from a fitted model; costs no budget.",
     "verify": "Check a release: checksums, data against its schema, signature.",

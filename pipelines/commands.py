@@ -36,6 +36,7 @@ class Changes:
         synthesizer: auto, or a name.
         options: options of the synthesizer, as --options.components 64.
         rows: rows to release, or source.
+        draws: times that the table is drawn.
         holdout: share of the units that is held out, or a file that holds them.
         seed: seed of the fit and of the synthetic draw.
         threads: threads of the fit.
@@ -47,6 +48,7 @@ class Changes:
         privacy: a formal guarantee, as --privacy.epsilon 1 --privacy.delta 1e-6.
         targets: a column that models predict, to see what the rows are good for; may be given several times.
         protected: a column whose groups are compared; may be given several times.
+        parity: groups that are drawn alike, as --parity.target income --parity.across "[sex]".
         gate: thresholds, as --gate.copies_z 5.
         to: root of the releases.
     """
@@ -62,6 +64,7 @@ class Changes:
     synthesizer: str | None = None
     options: dict[str, str] | None = None
     rows: str | None = None
+    draws: int | None = None
     holdout: str | None = None
     seed: int | None = None
     threads: int | None = None
@@ -73,6 +76,7 @@ class Changes:
     privacy: dict[str, str] | None = None
     targets: Annotated[tuple[str, ...] | None, Parameter(negative="")] = None
     protected: Annotated[tuple[str, ...] | None, Parameter(negative="")] = None
+    parity: dict[str, str] | None = None
     gate: dict[str, str] | None = None
     to: str | None = None
 
@@ -86,6 +90,7 @@ class Changes:
         for field, now in (
             ("options", recipe.options),
             ("privacy", now_private),
+            ("parity", {} if recipe.parity is None else recipe.parity.model_dump(mode="json")),
             ("gate", recipe.gate.model_dump(mode="json")),
             ("scans", recipe.scans.model_dump(mode="json")),
         ):
@@ -359,18 +364,41 @@ def compare(before: Path, after: Path, /, *, json: Flag = False) -> None:
         console.say(found.describe())
 
 
-def catalog(root: Path = Path("releases"), /, *, json: Flag = False) -> None:
+def infer(release: Path, formula: str, /, *, learned: int | None = None, json: Flag = False) -> None:
+    """Explain one column of a release by others, with intervals that know that the rows are synthetic.
+
+    Linear for numbers, logistic for classes; rows that miss something are left out. For other estimates:
+    validation.inference.combine in Python.
+
+    Args:
+        release: the folder of the release; all its draws are read.
+        formula: as 'income ~ age + sex', with `.` for all other columns, and names with + or ~ between backticks.
+        learned: real rows that the model learned from, where the certificate does not say it.
+        json: print one JSON object.
+    """
+    from pipelines.infer import infer as estimate
+
+    if learned is not None and learned < 1:
+        raise UsageError(f"--learned must be 1 or more, however: {learned}; ask who made the release")
+    found = estimate(release, formula, learned=learned)
+    if json:
+        console.say_json(found.to_dict())
+    else:
+        console.say(found.describe())
+
+
+def catalog(root: str = "releases", /, *, json: Flag = False) -> None:
     """Write catalog.json and index.html of all releases below a root anew.
 
     Args:
-        root: the root of the releases.
+        root: the root of the releases, a folder, or s3://bucket/prefix in an object store.
         json: print one JSON object.
     """
-    from pipelines.catalog import rebuild
+    from pipelines.catalog import rebuild, rebuild_remote
 
-    found = rebuild(root)
+    found = rebuild_remote(root) if root.startswith("s3://") else rebuild(Path(root))
     if json:
-        console.say_json({**asdict(found), "page": str(found.page), "catalog": str(found.catalog)})
+        console.say_json(asdict(found))
         return
     for what in found.left_out:
         console.note(f"a release is left out: {what}")
@@ -565,20 +593,53 @@ def metadata(schema: Path, /, *, constraints: Flag = False) -> None:
     console.say_json(constraints_to_sdv(known) if constraints else to_sdv(known))
 
 
-def expectations(action: Literal["export"], source: Path, /) -> None:
-    """Write what a release's schema says as a suite for Great Expectations, JSON to stdout.
+def expectations(
+    action: Literal["export"],
+    source: Path,
+    /,
+    *,
+    reference: Path | None = None,
+    holdout: Path | None = None,
+) -> None:
+    """Write a suite for Great Expectations, JSON to stdout: what a release's schema says, and how it is like real rows.
 
-    `gx.ExpectationSuite(**json)` loads it; it is for frames as `pandas.read_parquet` gives them.
+    `gx.ExpectationSuite(**json)` loads it; it is for frames as `pandas.read_parquet` gives them. With --reference it
+    belongs to the inside, and needs `import validation.reference` before it is loaded.
 
     Args:
         action: export is all that there is.
         source: a release, or a schema, YAML or JSON.
+        reference: real rows that the release was learned from, Parquet, a file or a folder.
+        holdout: real rows that it was not learned from, Parquet; a fifth of the reference without.
     """
     from pipelines.released import read
     from validation.expectations import suite
 
     name = source.resolve().parent.name if source.is_dir() else source.stem
-    console.say_json(suite(read(source).schema if source.is_dir() else _schema(source).kept, name))
+    release = read(source) if source.is_dir() else None
+    schema = _schema(source).kept if release is None else release.schema
+    if reference is None:
+        if holdout is not None:
+            raise UsageError(
+                "held-out rows stand beside a reference, however: there is none; give --reference"
+            )
+        console.say_json(suite(schema, name))
+        return
+    from validation.reference import Beside
+
+    control = None if release is None else release.certificate.get("disclosure_control")
+    console.say_json(
+        suite(
+            schema,
+            name,
+            Beside(
+                reference=str(reference.resolve()),
+                holdout=None if holdout is None else str(holdout.resolve()),
+                unit=schema.unit,
+                at_least=int(control["at_least"]) if control else 10,
+            ),
+        )
+    )
 
 
 def _schema(path: Path) -> Schema:

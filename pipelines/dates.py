@@ -30,6 +30,10 @@ def iso(values: pa.Array, dates: Dates | None) -> pa.Array:
     separator = dates.strip("DMY")[0]
     parts = dates.split(separator)
     form = f"^{re.escape(separator).join(_PARTS[p] for p in parts)}([T ].*)?$"
+    written = pc.match_substring_regex(values, form)
+    if not pc.any(written).as_py():
+        # Most columns of text hold no date at all, and are asked about each way of writing one.
+        return values
     place = {part: rf"\{i}" for i, part in enumerate(parts, start=1)}
     found = pc.replace_substring_regex(values, form, rf"{place['YYYY']}-{place['MM']}-{place['DD']}\4")
     # In RE2 a reference has one digit, so \10 is the first group and a nought.
@@ -39,4 +43,4 @@ def iso(values: pa.Array, dates: Dates | None) -> pa.Array:
         ("([T ])([0-9]):", r"\10\2:"),
     ):
         found = pc.replace_substring_regex(found, short, padded)
-    return pc.if_else(pc.match_substring_regex(values, form), found, values)
+    return pc.if_else(written, found, values)

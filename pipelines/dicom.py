@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.pictures import check_size, grey, png
+from pipelines.pictures import grey, jpeg_segments, png
 from pipelines.scans import FILE_BYTES, FRAME, PATIENT, Scans, Window, pseudonym
 from pipelines.source import BLOCK_BYTES, opened, reading
 from privacy.errors import InputError, UsageError
-from synth.images import LIMITS, Limits
+from synth.images import LIMITS, Limits, check_size
 
 Frame = tuple[bytes, Mapping[str, str | None]]
 """An image as PNG, and what is said of it."""
@@ -235,21 +235,14 @@ _SIZ = re.compile(rb"\xff\x4f\xff\x51.{4}(.{4})(.{4})", re.DOTALL)
 _SOF = frozenset(b"\xc0\xc1\xc2\xc3\xc5\xc6\xc7\xc9\xca\xcb\xcd\xce\xcf\xf7")
 """Markers of the frame header of JPEG (ISO/IEC 10918-1 B.2.2) or JPEG-LS: there stand height and width."""
 
-_BARE = frozenset([0x01, *range(0xD0, 0xD8)])
-"""Markers without a length."""
-
 
 def _jpeg_size(frame: bytes) -> tuple[int, int] | None:
-    """Width and height of a JPEG, by its markers from the first on: what only looks like one is skipped as they say."""
-    at = 2
-    while at + 9 <= len(frame) and frame[at] == 0xFF:
-        marker = frame[at + 1]
+    """Width and height of a JPEG, as its frame header says; None where it has none before its first scan."""
+    for marker, at, _ in jpeg_segments(frame):
         if marker in _SOF:
             return int.from_bytes(frame[at + 7 : at + 9]), int.from_bytes(frame[at + 5 : at + 7])
-        if marker in (0xD9, 0xDA):
+        if marker == 0xDA:
             return None
-        length = 0 if marker in _BARE else int.from_bytes(frame[at + 2 : at + 4])
-        at += 1 if marker == 0xFF else 2 + length
     return None
 
 
@@ -416,10 +409,7 @@ class _Show:
         if self.window is not None or self.photometric not in ("MONOCHROME1", "MONOCHROME2"):
             return False
         with _quiet():
-            try:
-                own = self._own(0)
-            except _BROKEN:
-                raise InputError("a DICOM image must say how it is shown, however: it is damaged") from None
+            own = self._own(0)
         signed = int(self.data.get("PixelRepresentation") or 0)
         plain = self.bits <= 8 and not signed and "PixelData" in self.data
         return own is None and not plain

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 from pipelines import ingest as reading
 from pipelines.plan import rows_of
 from pipelines.source import Source
-from pipelines.steps import check_learned, versions
+from pipelines.steps import check_learned, images_at_once, images_compared, images_made, versions
 from privacy.curator import ExactCurator
 from privacy.errors import GateRefused, InputError, SchemaError, UsageError
 from synth.images import unseen
@@ -20,10 +20,11 @@ from synth.infer import infer
 from synth.rows import HELD_OUT, RawRows
 from synth.schema import Schema
 from validation import report
-from validation.evidence import Evidence, gather
+from validation.evidence import Evidence, gather, gather_images
 from validation.expectations import check, observe, observe_constraints
-from validation.gates import GateRules, Verdict, verdict
-from validation.markup import points
+from validation.gates import GateRules, Verdict, verdict_on
+from validation.images import ImageEvidence
+from validation.markup import one_line, points
 
 HOLDOUT = 0.2
 """Share of the real rows that is held out where no table of them is given."""
@@ -94,7 +95,7 @@ class Evaluated:
         lines = [f"{name:<16}{points(score):>6} of {points(ceiling)}" for name, score, ceiling in scores]
         lines += _of_models(self.evidence)
         lines += [f"note: {n}" for n in self.notes]
-        lines += [f"{f.level}: {f.rule}: {_line(f.message)}" for f in self.verdict.findings]
+        lines += [f"{f.level}: {f.rule}: {one_line(f.message)}" for f in self.verdict.findings]
         return "\n".join([*lines, f"verdict: {self.verdict.summary}"])
 
     def page(self) -> str:
@@ -138,9 +139,6 @@ def evaluate(asked: Asked) -> Evaluated:
     whole, notes = _schema_of(asked, sources)
     stated = unseen(whole)
     schema = stated.kept
-    if whole.images:
-        shown = ", ".join(repr(c.name) for c in whole.images)
-        notes.append(f"of images ({shown}) only whether they are there is compared")
     check_learned(schema, target=asked.targets, protected=asked.protected)
     synthetic = _drawn(
         sources["synthetic"], stated, keep=min(1.0, asked.rows / max(rows["synthetic"], 1)), asked=asked
@@ -150,13 +148,13 @@ def evaluate(asked: Asked) -> Evaluated:
             raise InputError(f"each table must have rows, however: {path} has none; give another")
     notes += _sampled(rows, asked)
     evidence = _evidence(asked, sources, rows, synthetic, stated)
+    if whole.kept.images:
+        evidence = replace(evidence, images=_image_evidence(asked, sources, rows, whole))
+        notes += _of_images(whole.kept, evidence)
     _check_alike(evidence, asked)
     rules = GateRules()
     checks = _checks(asked, sources["synthetic"], synthetic, evidence, stated, rules)
-    found = verdict(
-        evidence.fidelity, checks, rules, evidence.attacks,
-        detection=evidence.detection, utility=evidence.utility, fairness=evidence.fairness,
-    )  # fmt: skip
+    found = verdict_on(evidence, checks, rules)
     return Evaluated(
         name=asked.synthetic.name, schema=schema, evidence=evidence, verdict=found, notes=tuple(notes)
     )
@@ -174,7 +172,8 @@ def _schema_of(asked: Asked, sources: dict[str, Source]) -> tuple[Schema, list[s
         return _binding(Schema.parse(text, source=asked.schema.name)), []
     types = reading.infer_types(sources["real"])
     # What rows show is no rule that other rows must keep.
-    schema = infer(lambda: reading.batches(sources["real"], types), at_least=asked.at_least).public(unit=None)
+    found = infer(lambda: reading.batches(sources["real"], types), at_least=asked.at_least)
+    schema = found.forgetful(unit=None)
     notes = ["the kinds of the columns were found out from the real rows; --schema says them for certain"]
     for side in ("synthetic", "holdout"):
         if side in sources:
@@ -210,11 +209,11 @@ def _widened(schema: Schema, source: Source) -> tuple[Schema, list[str]]:
     return Schema(columns=tuple(columns), unit=schema.unit), notes
 
 
-def _batches(source: Source, stated: Schema) -> Iterator[pa.RecordBatch]:
+def _batches(source: Source, stated: Schema, *, batch_rows: int | None = None) -> Iterator[pa.RecordBatch]:
     """The columns that are kept; of those that are dropped a synthetic table has none, and may have."""
     kept = stated.kept.names
     there = tuple(c for c in stated if c.name in kept or c.name in source.columns)
-    for batch in reading.batches(source, Schema(columns=there).source):
+    for batch in reading.batches(source, Schema(columns=there).source, batch_rows=batch_rows):
         yield batch.select(kept)
 
 
@@ -243,6 +242,36 @@ def _sampled(rows: dict[str, int], asked: Asked) -> list[str]:
     return notes
 
 
+def _curator(
+    asked: Asked,
+    sources: dict[str, Source],
+    rows: dict[str, int],
+    stated: Schema,
+    *,
+    most: int,
+    batch_rows: int | None = None,
+) -> tuple[ExactCurator, RawRows]:
+    """A curator who splits the real rows, or takes the split as it is given, and looks at so many of a side at most."""
+    marked = "holdout" in sources
+
+    def real(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        for side in ("real", "holdout") if marked else ("real",):
+            for batch in _batches(sources[side], stated, batch_rows=batch_rows):
+                held = pa.array(np.full(batch.num_rows, side == "holdout"))
+                yield (batch.append_column(HELD_OUT, held) if marked else batch).select(list(columns))
+
+    raw = RawRows(stated.kept, real, marked=marked)
+    total = rows["real"] + rows.get("holdout", 0)
+    larger = max(rows["real"] * (1.0 if marked else 1 - HOLDOUT), rows.get("holdout", 0), 1)
+    curator = ExactCurator(
+        raw,
+        key=hashlib.blake2b(f"split {asked.seed}".encode(), digest_size=16).digest(),
+        holdout=HOLDOUT,
+        keep=min(1.0, most / larger) if total else 1.0,
+    )
+    return curator, raw
+
+
 def _evidence(
     asked: Asked,
     sources: dict[str, Source],
@@ -250,24 +279,9 @@ def _evidence(
     synthetic: pa.Table,
     stated: Schema,
 ) -> Evidence:
-    """Through the second door: a curator splits the real rows, or takes the split as it is given."""
-    marked, schema = "holdout" in sources, stated.kept
-
-    def real(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        for side in ("real", "holdout") if marked else ("real",):
-            for batch in _batches(sources[side], stated):
-                held = pa.array(np.full(batch.num_rows, side == "holdout"))
-                yield (batch.append_column(HELD_OUT, held) if marked else batch).select(list(columns))
-
-    raw = RawRows(schema, real, marked=marked)
-    total = rows["real"] + rows.get("holdout", 0)
-    most = max(rows["real"] * (1.0 if marked else 1 - HOLDOUT), rows.get("holdout", 0), 1)
-    curator = ExactCurator(
-        raw,
-        key=hashlib.blake2b(f"split {asked.seed}".encode(), digest_size=16).digest(),
-        holdout=HOLDOUT,
-        keep=min(1.0, asked.rows / most) if total else 1.0,
-    )
+    """Through the second door."""
+    schema = stated.kept
+    curator, raw = _curator(asked, sources, rows, stated, most=asked.rows)
     sealed = gather(
         curator,
         raw,
@@ -279,6 +293,35 @@ def _evidence(
         seed=asked.seed,
     )
     return sealed.open(formal_guarantee=False)
+
+
+def _image_evidence(
+    asked: Asked, sources: dict[str, Source], rows: dict[str, int], whole: Schema
+) -> ImageEvidence | None:
+    """Images held against each other, decoded within the limits of a release; None with too few of them."""
+    schema = whole.kept
+    most = min(asked.rows, images_compared(schema))
+    at_once = images_at_once(max(c.image.size for c in schema.images if c.image is not None))
+    curator, raw = _curator(asked, sources, rows, whole, most=most, batch_rows=at_once)
+    rng = np.random.default_rng(asked.seed)
+    keep = most / max(rows["synthetic"], 1)
+    drawn = (
+        batch if keep >= 1 else batch.filter(pa.array(rng.random(batch.num_rows) < keep))
+        for batch in _batches(sources["synthetic"], whole, batch_rows=at_once)
+    )
+    found = gather_images(
+        curator, raw, schema, images_made(drawn, most), targets=asked.targets, seed=asked.seed
+    )
+    return found.open(formal_guarantee=False)
+
+
+def _of_images(schema: Schema, evidence: Evidence) -> Iterator[str]:
+    """What a reader must know of how images were compared."""
+    first, *others = (repr(c.name) for c in schema.images)
+    if evidence.images is None:
+        yield f"images of {first} are too few to be compared, so nothing is known of copies; bring 50 of each side"
+    if others:
+        yield f"of images those of {first} are compared; of {', '.join(others)} only whether they are there"
 
 
 def _check_alike(evidence: Evidence, asked: Asked) -> None:
@@ -335,9 +378,12 @@ def _of_models(evidence: Evidence) -> Iterator[str]:
         for score in task.scores:
             yield (
                 f"{f'{score.model} {task.measure}':<16}{score.synthetic.value:>6.3f} of {score.real.value:.3f} "
-                f"({score.real.low:.3f} to {score.real.high:.3f}), predicting {_line(task.target)}"
+                f"({score.real.low:.3f} to {score.real.high:.3f}), predicting {one_line(task.target)}"
             )
-
-
-def _line(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text)
+    for r in evidence.inference.regressions if evidence.inference is not None else ():
+        beside = "" if r.ceiling is None else f" of {r.ceiling.overlap:.2f}"
+        of_class = "" if r.outcome is None else f" is {one_line(r.outcome[0])}"
+        yield (
+            f"{'interval overlap':<16}{r.synthetic.overlap:>6.2f}{beside}, {len(r.coefficients)} coefficients, "
+            f"explaining {one_line(r.target)}{of_class}"
+        )

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from pipelines.ingest import file_batches
 from pipelines.publish import check_sums
 from privacy.errors import ReleaseError, UsageError
 from synth.keys import is_text
@@ -105,4 +106,5 @@ def _escaped(texts: pa.Array) -> tuple[pa.Array, int]:
 def _batches(shards: list[Path]) -> Iterator[pa.RecordBatch]:
     for shard in shards:
         with pq.ParquetFile(shard) as file:
-            yield from file.iter_batches(batch_size=65_536, use_threads=False)
+            images = any(field.type == IMAGE for field in file.schema_arrow)
+            yield from file_batches(file, images=images)

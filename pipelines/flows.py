@@ -41,12 +41,12 @@ from pipelines.steps import (
     STEPS,
     VERDICT,
     Run,
+    all_shards,
     check,
     open_run,
     outcome,
     perform,
     reopen_run,
-    shards_of,
     told,
 )
 from pipelines.workspace import Record
@@ -242,7 +242,7 @@ class Told:
         """A step wrote an artifact."""
         if step == "sample":
             self._shards += 1
-            self._tell(step, self._shards / len(shards_of(self._run)))
+            self._tell(step, self._shards / len(all_shards(self._run)))
         if step == "gate":
             page = verdict_page(path)
             with contextlib.suppress(*AWAY):

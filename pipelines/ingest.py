@@ -68,7 +68,13 @@ _SUFFIXES = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".pq": "parque
 _PARQUET = b"PAR1"
 
 IMAGES_AT_ONCE = 1024
-"""Rows with bytes, which may be images, that are read at a time."""
+"""Rows with bytes, which may be images, that are read at a time at most."""
+
+IMAGE_BYTES_AT_ONCE = 32 << 20
+"""Bytes of such rows: a batch ends with the rows that exceed this."""
+
+_FEW = 16
+"""Rows that are unpacked at a time: how many bytes they become is known afterwards, since a page may repeat a value."""
 
 
 Table = Source | Query
@@ -615,8 +621,56 @@ def _parquet_blocks(source: Source, file: Path) -> Iterator[pa.RecordBatch]:
     # buffer_size: without it a whole row group is read at once, which may be the whole file.
     with reading(source.name_of(file)), pq.ParquetFile(file, buffer_size=BLOCK_BYTES) as parquet:
         wide = any(is_image_type(f.type) for f in parquet.schema_arrow)
-        rows = IMAGES_AT_ONCE if wide else rows_at_once(len(source.columns) or 1)
-        yield from parquet.iter_batches(batch_size=rows)
+        if wide:
+            yield from image_batches(parquet)
+            return
+        yield from parquet.iter_batches(batch_size=rows_at_once(len(source.columns) or 1))
+
+
+def file_batches(
+    file: pq.ParquetFile, columns: Sequence[str] | None = None, *, images: bool, rows: int = IMAGES_AT_ONCE
+) -> Iterator[pa.RecordBatch]:
+    """The rows of a file of ours, in batches; those with images are bounded by bytes, too.
+
+    Args:
+        file: what is read.
+        columns: those that are read; None: all.
+        images: whether images are among them.
+        rows: of a batch with images at most.
+    """
+    if images:
+        return image_batches(file, columns, rows=rows)
+    names = None if columns is None else list(columns)
+    return iter(file.iter_batches(batch_size=65_536, columns=names, use_threads=False))
+
+
+def image_batches(
+    file: pq.ParquetFile, columns: Sequence[str] | None = None, *, rows: int = IMAGES_AT_ONCE
+) -> Iterator[pa.RecordBatch]:
+    """The rows of a file with images, in batches that are bounded by bytes and not by rows alone.
+
+    Args:
+        file: what is read.
+        columns: those that are read; None: all.
+        rows: of a batch at most.
+    """
+    groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+    per_row = max((g.total_byte_size / max(g.num_rows, 1) for g in groups), default=1.0)
+    few = int(min(_FEW, rows, max(1.0, IMAGE_BYTES_AT_ONCE / max(per_row, 1.0))))
+    held: list[pa.RecordBatch] = []
+    for batch in file.iter_batches(batch_size=few, columns=columns, use_threads=False):
+        held.append(batch)
+        count = sum(len(b) for b in held)
+        if count + few > rows or sum(b.nbytes for b in held) >= IMAGE_BYTES_AT_ONCE:
+            yield from _joined(held)
+            held = []
+    if held:
+        yield from _joined(held)
+
+
+def _joined(batches: list[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """One batch, as a rule."""
+    yield from pa.Table.from_batches(batches).unify_dictionaries().combine_chunks().to_batches()
 
 
 # ------------------------------------------------------------------------------------------------- conversion

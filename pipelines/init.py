@@ -22,6 +22,7 @@ from privacy.errors import InputError, RecipeError, SchemaError, UsageError
 from synth.infer import infer
 from synth.metadata import from_sdv
 from synth.schema import Column, Schema
+from validation.markup import one_line
 
 J = TypeVar("J", dict[str, Any], list[Any])
 
@@ -150,7 +151,7 @@ def initialize(
         text += f"scans: {{headers: [{', '.join(found.scans.headers)}]}}\n"
     outside = [] if isinstance(found, Query) and found.file is None else _outside(place, folder)
     root = f" --root {shlex.quote(str(place.parent))}" if outside else ""
-    targets[0].write_text(HEADER.format(source=_one_line(place.name)) + schema.to_yaml(), "utf-8")
+    targets[0].write_text(HEADER.format(source=one_line(place.name)) + schema.to_yaml(), "utf-8")
     targets[1].write_text(text, "utf-8")
     return Written(
         schema=targets[0].name,
@@ -228,11 +229,6 @@ def _json_of(path: Path, kind: type[J]) -> J:
     return data
 
 
-def _one_line(text: str) -> str:
-    """Fit for a comment: the name of a file may hold a newline."""
-    return "".join(c if c.isprintable() else " " for c in text)
-
-
 def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
@@ -277,14 +273,20 @@ def _nameless(found: reading.Table) -> list[str]:
     if isinstance(found, Query) or found.header or found.holds_images:
         return []
     return [
-        f"{_one_line(found.path.name)} has no header line; columns are named column_1 … "
+        f"{one_line(found.path.name)} has no header line; columns are named column_1 … "
         f"column_{len(found.columns)}; if its first line does hold names, give them names that are no values"
     ]
 
 
 def _outside(path: Path, folder: Path) -> list[str]:
+    """What to know where the input lies elsewhere: nothing is wrong, and every later command needs the root."""
     try:
         resolve_input(str(path), folder=folder)
-    except RecipeError as e:
-        return [str(e)]
+    except RecipeError:
+        place = shlex.quote(str(path.parent))
+        return [
+            "the input lies outside the recipe's folder, and a recipe reads only what lies in it or in a root that you "
+            f"name: give `--root {place}` to each command that takes this recipe, as below; or export "
+            f"UNDERSTUDY_ROOTS={place} once; or move the input here and run init again"
+        ]
     return []

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.pictures import check_size, grey, png
+from pipelines.pictures import grey, png
 from pipelines.scans import AXES, FILE_BYTES, FRAME, PATIENT, Scans, Window, pseudonym
 from privacy.errors import InputError, UsageError
-from synth.images import LIMITS, Limits
+from synth.images import LIMITS, Limits, check_size
 
 _SUBJECT = re.compile(r"(?:^|/)(sub-[A-Za-z0-9]+)")
 """The subject, as BIDS names files and folders."""

@@ -4,56 +4,31 @@ A PNG or a JPEG keeps its own encoding, without the parts that say something abo
 profiles, whatever comes after its end); a picture that its EXIF turns, and everything else, is encoded anew as PNG.
 """
 
-import io
 import re
 import struct
-import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from privacy.errors import InputError
-from synth.images import LIMITS, Limits
+from synth.images import LIMITS, UNREADABLE, Limits, check_size, decoding, opened
 
 _ORIENTATION = 0x0112
-_UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    EOFError,
-    IndexError,
-    KeyError,
-    AttributeError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-    Warning,
-)
-"""What Pillow raises over a file that is not whole, or that was made to break it."""
-
-
-def checked(content: bytes, limits: Limits = LIMITS) -> tuple[int, int, str]:
-    """Width and height in pixels and Pillow's mode of an encoded image, all of which was decoded.
-
-    Raises:
-        InputError: it is larger than the limits, of another format, or cannot be decoded.
-    """
-    with _decoded(content, limits) as image:
-        return image.width, image.height, image.mode
 
 
 def pages(content: bytes, limits: Limits = LIMITS) -> Iterator[bytes]:
     """The images of one encoded file, a TIFF's pages or the one of a PNG or a JPEG, as PNG or JPEG of pixels alone.
 
     Raises:
-        InputError: see `checked`; pages before the one that cannot be read have been given.
+        InputError: it is larger than the limits, of another format, or cannot be decoded; pages before the one that
+            cannot be read have been given.
     """
-    with _decoded(content, limits) as image:
+    with opened(content, limits) as image:
+        with decoding():
+            image.load()
         if image.format == "TIFF":
             yield from _tiff_pages(image, limits)
             return
@@ -65,23 +40,9 @@ def picture(content: bytes, limits: Limits = LIMITS) -> bytes:
     """The first image of an encoded file, as `pages` gives it.
 
     Raises:
-        InputError: see `checked`.
+        InputError: see `pages`.
     """
     return next(pages(content, limits))
-
-
-def check_size(width: int, height: int, limits: Limits = LIMITS) -> None:
-    """Refuses an image by its size, before it is decoded.
-
-    Raises:
-        InputError: it has no pixel, or too many.
-    """
-    if width < 1 or height < 1:
-        raise InputError("an image must have pixels, however: it has none")
-    if width * height > limits.pixels:
-        raise InputError(
-            f"an image must have {limits.pixels:,} pixels at most, however: it has {width * height:,}"
-        )
 
 
 def png(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> bytes:
@@ -106,62 +67,25 @@ def png(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> bytes:
 # ----------------------------------------------------------------------------------------------------- decoding
 
 
-@contextmanager
-def _decoded(content: bytes, limits: Limits) -> Iterator[Image.Image]:
-    """An image whose pixels were read; the first page of several."""
-    if len(content) > limits.bytes:
-        raise InputError(f"an image must have {limits.bytes:,} bytes at most, however: it has more")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content), formats=limits.formats)
-    except UnidentifiedImageError:
-        raise InputError(
-            f"an image must be {', '.join(limits.formats[:-1])} or {limits.formats[-1]}, however: it is none"
-        ) from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise InputError(
-            f"an image must have {limits.pixels:,} pixels at most, however: it has more"
-        ) from None
-    except _UNREADABLE:
-        raise InputError("an image must be whole, however: it is damaged") from None
-    with image:
-        check_size(*image.size, limits)
-        _load(image)
-        yield image
-
-
-def _load(image: Image.Image) -> None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image.load()
-    except _UNREADABLE:
-        raise InputError("an image must be whole, however: it is damaged or truncated") from None
-
-
 def _tiff_pages(image: Image.Image, limits: Limits) -> Iterator[bytes]:
     for number in range(limits.frames + 1):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+        with decoding():
+            try:
                 image.seek(number)
-        except EOFError:
-            return
-        except _UNREADABLE:
-            raise InputError("an image must be whole, however: a page of it is damaged") from None
+            except EOFError:
+                return
         if number == limits.frames:
             raise InputError(f"a file must have {limits.frames:,} pages at most, however: it has more")
         check_size(*image.size, limits)
-        _load(image)
+        with decoding():
+            image.load()
         yield png(_pixels(ImageOps.exif_transpose(image)))
 
 
 def _is_turned(image: Image.Image) -> bool:
     try:
         return image.getexif().get(_ORIENTATION, 1) in range(2, 9)
-    except _UNREADABLE:
+    except UNREADABLE:
         return False
 
 
@@ -214,29 +138,48 @@ def _plain_png(content: bytes) -> bytes | None:
 
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
+_BARE = frozenset([0x01, *range(0xD0, 0xDA)])
+"""Markers without a length."""
 
-def _plain_jpeg(content: bytes) -> bytes | None:
-    """Tables, frames and scans; of JFIF and Adobe's segments, which say what the colours are, the fixed head."""
-    kept, at = [b"\xff\xd8"], 2
-    while content[at] == 0xFF:
-        marker = content[at + 1]
+_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+
+
+def jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, begin and end of each segment of a JPEG or JPEG-LS after its first marker (ISO/IEC 10918-1 B.1).
+
+    What only looks like a marker is skipped as lengths say, a scan's data belong to the scan, and it ends with the
+    image, or before the first segment that is not whole.
+    """
+    at = 2
+    while at + 2 <= len(content) and content[at] == 0xFF:
+        marker, end = content[at + 1], at + 2
         if marker == 0xFF:
             at += 1
             continue
-        if marker == 0xD9:
-            return b"".join([*kept, b"\xff\xd9"])
-        end = at + 2 + struct.unpack_from(">H", content, at + 2)[0]
-        payload = content[at + 4 : end]
-        if marker == 0xDA:
+        if marker not in _BARE:
+            end += int.from_bytes(content[at + 2 : at + 4])
+        if marker == _START_OF_SCAN:
             following = _NEXT_MARKER.search(content, end)
-            if following is None:
-                return None
-            end = following.start()
+            end = len(content) + 1 if following is None else following.start()
+        if end > len(content):
+            return
+        yield marker, at, end
+        if marker == _END_OF_IMAGE:
+            return
+        at = end
+
+
+def _plain_jpeg(content: bytes) -> bytes | None:
+    """Tables, frames and scans; of JFIF and Adobe's segments, which say what the colours are, the fixed head."""
+    kept = [b"\xff\xd8"]
+    for marker, at, end in jpeg_segments(content):
+        payload = content[at + 4 : end]
         if 0xC0 <= marker <= 0xDF:
             kept.append(content[at:end])
         elif marker == 0xE0 and payload.startswith(b"JFIF\0"):
             kept.append(b"\xff\xe0\x00\x10" + payload[:12] + b"\0\0")
         elif marker == 0xEE and payload.startswith(b"Adobe"):
             kept.append(b"\xff\xee\x00\x0e" + payload[:12])
-        at = end
+        if marker == _END_OF_IMAGE:
+            return b"".join(kept)
     return None

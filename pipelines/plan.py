@@ -34,7 +34,8 @@ class Plan:
         source_rows: rows of the source; a guess from the size for CSV; None under privacy, which tells no such thing.
         columns: number of columns.
         learned_columns: of these the ones whose values are learned.
-        rows: rows to release; None where that follows from a noised count.
+        rows: rows to release, of each draw; None where that follows from a noised count.
+        draws: times that the table is drawn.
         synthesizer: the model.
         seconds: estimated, by step.
         memory_bytes: estimated resident memory.
@@ -48,6 +49,7 @@ class Plan:
     columns: int
     learned_columns: int
     rows: int | None
+    draws: int
     synthesizer: str
     seconds: Mapping[str, float]
     memory_bytes: int
@@ -67,7 +69,8 @@ class Plan:
         lines = {
             "source": ("" if self.source_rows is None else f"about {self.source_rows:,} rows, ")
             + f"{self.columns} columns, {self.learned_columns} learned",
-            "release": ("as many rows as a noised count says" if self.rows is None else f"{self.rows:,} rows")
+            "release": ("" if self.draws == 1 else f"{self.draws} draws of ")
+            + ("as many rows as a noised count says" if self.rows is None else f"{self.rows:,} rows")
             + f", to {self.release_root}",
             "synthesizer": self.synthesizer,
             "seconds": f"about {sum(ahead.values()):.0f}" + (f" ({steps})" if steps else ""),
@@ -99,8 +102,9 @@ def estimate(run: Run) -> Plan:
         columns=len(schema),
         learned_columns=learned,
         rows=None if secret and recipe.rows == "source" else released,
+        draws=recipe.draws,
         synthesizer=synthesizer_of(recipe, run.stated),
-        seconds=_seconds(run, rows, fitted, released),
+        seconds=_seconds(run, rows, fitted, released * recipe.draws),
         memory_bytes=memory_of(run, rows),
         privacy=_privacy(run, schema),
         cached=tuple(_kept(run)),
@@ -151,7 +155,13 @@ STEP_SECONDS = {"vae": 0.005, "ctgan": 0.02, "sdv-ctgan": 0.02, "sdv-tvae": 0.01
 
 
 IMAGE_SECONDS = 1.0e-3
-"""Seconds that `image-mixture` takes for a row, its search for a size included."""
+"""Seconds that a mixture of images takes for a row, its search for a size included."""
+
+PIXEL_SECONDS = 1.0e-6
+"""Seconds that a network of images takes in a step for a number of an image."""
+
+NOISED_IMAGE_SECONDS = 2.0e-4
+"""The same where answers carry noise: few passes, and no search."""
 
 PNG_SECONDS = 1.0e-4
 """Seconds that it takes to decode or to encode a small image."""
@@ -174,6 +184,7 @@ def _seconds(run: Run, rows: int, fitted: int, released: int) -> dict[str, float
     given = synthesizer(name).options.model_validate(recipe.options)
     said: dict[str, Any] = given.model_dump()
     each = STEP_SECONDS.get(name, max(STEP_SECONDS.values())) * (0.5 + len(schema) / 40)
+    network = 0.0
     gradients = None if recipe.privacy is None else private.gradients_of(run)
     if gradients is not None:
         descent, _ = gradients
@@ -183,14 +194,16 @@ def _seconds(run: Run, rows: int, fitted: int, released: int) -> dict[str, float
         # Ours have smaller batches for few rows, and an end; SDV's take both as they are said.
         batch = batch_of(said["batch_rows"], fitted) if "batch_rows" in said else said["batch_size"]
         epochs, most = said["epochs"], said.get("max_steps", math.inf)
-        fit = min(most, epochs * max(1.0, fitted / batch)) * each
+        steps = min(most, epochs * max(1.0, fitted / batch))
+        fit, network = steps * each, steps * batch * PIXEL_SECONDS
     else:
         visits = max(visits_of(fitted, len(schema), 30), FEWEST_STEPS * STEP_ROWS)
         fit = FIT_SECONDS.get(name, max(FIT_SECONDS.values())) * visits * cells
     numbers = sum(c.image.size for c in schema if c.image is not None)
     if numbers:
         # Each row is looked at some thirty times in all, by its code; pixels are decoded, and encoded as PNG.
-        fit = IMAGE_SECONDS * fitted * (1 + numbers / 2000)
+        each = IMAGE_SECONDS if recipe.privacy is None else NOISED_IMAGE_SECONDS
+        fit = network * numbers + each * fitted * (1 + numbers / 2000)
     return {
         "ingest": 0.2 + 0.1 * rows * cells,
         "profile": 0.1 + 0.25 * rows * cells + PNG_SECONDS * fitted * bool(numbers),

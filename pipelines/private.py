@@ -125,7 +125,7 @@ def gradients_of(run: "Run") -> "tuple[Descent, float] | None":
     """
     from synth.registry import descent_of, resolve
 
-    name = resolve(run.recipe.synthesizer, private=True)
+    name = resolve(run.recipe.synthesizer, private=True, images=bool(run.schema.images))
     return descent_of(name, run.recipe.options, units_of(run))
 
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -27,6 +28,7 @@ from pydantic import (
 from pipelines.reference import check_input, is_address
 from pipelines.scans import Scans
 from privacy.errors import RecipeError
+from synth.parity import Parity
 from synth.schema import parse_model
 from validation.gates import GateRules
 
@@ -172,6 +174,10 @@ class Recipe(BaseModel):
         Field(description="share of units held out of training, or a file that holds them"),
         _or_say("holdout must be a share between 0 and 1, or a file"),
     ] = 0.2
+    draws: Annotated[
+        Whole,
+        Field(ge=1, le=100, description="times that the table is drawn, so that intervals may be combined"),
+    ] = 1
     seed: Annotated[Whole, Field(ge=0, lt=2**63, description="seed of the fit and of the synthetic draw")] = 0
     threads: Annotated[Whole, Field(ge=1, le=256, description="threads of the fit; part of the model")] = 2
     at_least: Annotated[
@@ -200,6 +206,9 @@ class Recipe(BaseModel):
             description="columns such as sex or origin, whose groups are compared: are they there, and treated alike?"
         ),
     ] = ()
+    parity: Annotated[
+        Parity | None, Field(description="groups that the draw shall treat alike, exactly; none: as learned")
+    ] = None
     gate: GateRules = GateRules()
     to: Annotated[str, Field(description="root of the releases")] = "releases"
 
@@ -301,8 +310,9 @@ def resolve_input(text: str, *, folder: Path, extra_roots: tuple[Path, ...] = ()
         raise RecipeError(f"an input must be a path that can be followed, however: {text!r}: {e}") from None
     if not any(path.is_relative_to(root) for root in roots):
         raise RecipeError(
-            f"an input must lie under the recipe's folder or a declared root, however: {path} does not; "
-            f"add --root {path.parent}, or export UNDERSTUDY_ROOTS={path.parent}"
+            f"an input must lie in the recipe's folder or in a root that you name, however: {path} does not; add "
+            f"`--root {shlex.quote(str(path.parent))}` to the command, or export "
+            f"UNDERSTUDY_ROOTS={shlex.quote(str(path.parent))}"
         )
     if not exists:
         raise RecipeError(f"an input must exist, however: there is no {path}; correct `input` in the recipe")

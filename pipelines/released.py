@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ class Released:
     """One release.
 
     Attributes:
-        folder: where it lies.
         name: of the release.
         number: digest of its checksums, the name of its folder.
         issued: when it became visible, seconds since 1970: the time of its checksums in this place.
@@ -33,7 +32,6 @@ class Released:
         sums: SHA-256 (hex) of each file that is listed, by its path.
     """
 
-    folder: Path
     name: str
     number: str
     issued: float
@@ -57,74 +55,116 @@ class Released:
         known = isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found)
         return float(found) if known else None
 
-    def head(self, rows: int) -> pa.Table:
-        """Its first rows; rows are drawn independently, so they are as good as any."""
-        batches: list[pa.RecordBatch] = []
-        held = 0
-        try:
-            for shard in sorted(self.folder.glob("data/part-*.parquet")):
-                with pq.ParquetFile(shard) as file:
-                    for batch in file.iter_batches(batch_size=65_536, use_threads=False):
-                        batches.append(batch.slice(0, rows - held))
-                        held += len(batches[-1])
-                        if held >= rows:
-                            return pa.Table.from_batches(batches)
-        except (OSError, pa.ArrowException):
-            raise ReleaseError(
-                f"data must be Parquet, however: a file of {self.folder} is not; fetch it again"
-            ) from None
-        if not batches:
-            raise ReleaseError(f"a release must have data, however: {self.folder / 'data'} has none")
-        return pa.Table.from_batches(batches)
+
+def head(folder: Path, rows: int, columns: Sequence[str]) -> pa.Table:
+    """Some columns of the first rows of a release; rows are drawn independently, so they are as good as any.
+
+    Raises:
+        ReleaseError: its data are none.
+    """
+    batches: list[pa.RecordBatch] = []
+    held = 0
+    try:
+        for shard in sorted(folder.glob("data/part-*.parquet")):
+            with pq.ParquetFile(shard) as file:
+                for batch in file.iter_batches(batch_size=65_536, columns=list(columns), use_threads=False):
+                    batches.append(batch.slice(0, rows - held).select(list(columns)))
+                    held += len(batches[-1])
+                    if held >= rows:
+                        return pa.Table.from_batches(batches)
+    except (OSError, pa.ArrowException, KeyError):
+        raise ReleaseError(
+            f"data must be Parquet with the columns of schema.json, however: a file of {folder} is not; fetch it again"
+        ) from None
+    if not batches:
+        raise ReleaseError(f"a release must have data, however: {folder / 'data'} has none")
+    return pa.Table.from_batches(batches)
+
+
+def draws_of(folder: Path) -> list[Path]:
+    """The folders of the draws of the table: the data, and those that stand beside it, by number."""
+    others = (p for p in (folder / "draws").glob("*") if p.is_dir() and p.name.isdecimal())
+    return [folder / "data", *sorted(others, key=lambda p: int(p.name))]
 
 
 def read(folder: Path) -> Released:
-    """Reads what a release says of itself.
+    """Reads what a release on a disk says of itself.
 
     Raises:
         ReleaseError: it is none, or a manifest of it cannot be read.
     """
     folder = folder.resolve()
-    sums = folder / SUMS
-    if not sums.is_file():
+    if not (folder / SUMS).is_file():
         raise ReleaseError(
             f"a release must have {SUMS}, however: {folder} has none; give the folder that `understudy release` printed"
         )
+    sizes = {
+        p.relative_to(folder).as_posix(): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()
+    }
+
+    def content(name: str) -> bytes | None:
+        try:
+            return (folder / name).read_bytes()
+        except OSError:
+            return None
+
+    return described(
+        content, sizes, name=folder.parent.name, number=folder.name, place=str(folder),
+        issued=(folder / SUMS).stat().st_mtime,
+    )  # fmt: skip
+
+
+def described(
+    content: Callable[[str], bytes | None],
+    sizes: Mapping[str, int],
+    *,
+    name: str,
+    number: str,
+    place: str,
+    issued: float,
+) -> Released:
+    """What a release says of itself, wherever it lies.
+
+    Args:
+        content: gives a file by its path in the release; None where there is none.
+        sizes: bytes of each file, by its path.
+        name: of the release.
+        number: the name of its folder.
+        place: where it lies, for messages.
+        issued: when it became visible, seconds since 1970.
+
+    Raises:
+        ReleaseError: a manifest of it cannot be read.
+    """
     try:
-        schema = Schema.parse((folder / "schema.json").read_text("utf-8"), source="schema.json")
-    except (OSError, UnicodeDecodeError, SchemaError):
+        schema = Schema.parse((content("schema.json") or b"").decode("utf-8"), source="schema.json")
+    except (UnicodeDecodeError, SchemaError):
         raise ReleaseError(
-            f"a release must have a sound schema.json, however: {folder} has none; `understudy verify` says more"
+            f"a release must have a sound schema.json, however: {place} has none; `understudy verify` says more"
         ) from None
     return Released(
-        folder=folder,
-        name=folder.parent.name,
-        number=folder.name,
-        issued=sums.stat().st_mtime,
-        certificate=_manifest(folder / "certificate.json"),
+        name=name,
+        number=number,
+        issued=issued,
+        certificate=_manifest("certificate.json", content, place),
         schema=schema,
-        figures=_manifest(folder / FIGURES) if (folder / FIGURES).is_file() else {},
-        files={
-            p.relative_to(folder).as_posix(): p.stat().st_size
-            for p in sorted(folder.rglob("*"))
-            if p.is_file()
-        },
+        figures=_manifest(FIGURES, content, place) if FIGURES in sizes else {},
+        files=dict(sizes),
         sums={
-            name: digest
-            for digest, _, name in (
-                line.partition("  ") for line in sums.read_text("utf-8", errors="replace").splitlines()
+            file: digest
+            for digest, _, file in (
+                line.partition("  ")
+                for line in (content(SUMS) or b"").decode("utf-8", errors="replace").splitlines()
             )
         },
     )
 
 
-def _manifest(path: Path) -> Mapping[str, Any]:
+def _manifest(name: str, content: Callable[[str], bytes | None], place: str) -> Mapping[str, Any]:
     try:
-        data = json.loads(path.read_text("utf-8"))
+        data = json.loads((content(name) or b"").decode("utf-8"))
         if not isinstance(data, Mapping):
             raise ValueError
-    except (OSError, ValueError):
-        raise ReleaseError(
-            f"a release must have a readable {path.name}, however: {path.parent} has none"
-        ) from None
+    except ValueError:
+        raise ReleaseError(f"a release must have a readable {name}, however: {place} has none") from None
     return data

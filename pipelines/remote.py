@@ -12,6 +12,8 @@ import importlib.util
 import json
 import re
 import shutil
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from privacy.errors import Busy, InputError, ReleaseError, UsageError
 
 LATEST = "latest.json"
 
-_TRIES = 5
+TRIES = 5
 """How often the catalogue is read anew after somebody else changed it."""
 
 
@@ -45,8 +47,8 @@ def push(release: Path, address: str) -> str:
     check_sums(release)
     sums = (release / SUMS).read_bytes()
     number, name = hashlib.sha256(sums).hexdigest()[:16], release.parent.name
-    bucket, prefix = _place(address)
-    store = _Store(bucket)
+    bucket, prefix = place_of(address)
+    store = Store(bucket)
     home = f"{prefix}{name}/"
     files = sorted(p for p in release.rglob("*") if p.is_file() and p.name not in (SUMS, SIGNATURE))
     for path in files:
@@ -72,11 +74,11 @@ def pull(address: str, folder: Path) -> Path:
         UsageError: the address is none, or the folder holds the release already.
         NoRoom: the disk is too small.
     """
-    bucket, prefix = _place(address)
-    store = _Store(bucket)
+    bucket, prefix = place_of(address)
+    store = Store(bucket)
     listed = store.get(f"{prefix}{LATEST}")
     if listed is not None:
-        prefix = f"{prefix}{_catalogue(listed[0])[-1]}/"
+        prefix = f"{prefix}{releases_of(listed[0])[-1]}/"
     sums = store.get(f"{prefix}{SUMS}")
     if sums is None:
         raise ReleaseError(f"an address must be that of a release or a name, however: {address} is neither")
@@ -94,7 +96,7 @@ def pull(address: str, folder: Path) -> Path:
     return target
 
 
-def _fetch(store: "_Store", prefix: str, sums: bytes, part: Path) -> None:
+def _fetch(store: "Store", prefix: str, sums: bytes, part: Path) -> None:
     names = [line.partition("  ")[2] for line in sums.decode("utf-8", errors="replace").splitlines()]
     part.mkdir(parents=True)
     for name in names:
@@ -113,11 +115,11 @@ def _fetch(store: "_Store", prefix: str, sums: bytes, part: Path) -> None:
         (part / SIGNATURE).write_bytes(signature[0])
 
 
-def _make_latest(store: "_Store", key: str, number: str) -> None:
+def _make_latest(store: "Store", key: str, number: str) -> None:
     """Puts a release at the end of its name's catalogue, unless it is there."""
-    for _ in range(_TRIES):
+    for _ in range(TRIES):
         found = store.get(key)
-        known, tag = ([], None) if found is None else (_catalogue(found[0]), found[1])
+        known, tag = ([], None) if found is None else (releases_of(found[0]), found[1])
         if known and known[-1] == number:
             return
         text = json.dumps({"releases": [*(n for n in known if n != number), number]}, indent=1) + "\n"
@@ -126,8 +128,12 @@ def _make_latest(store: "_Store", key: str, number: str) -> None:
     raise Busy(f"one process at a time may change {key}, however: others do all the time; push again later")
 
 
-def _catalogue(text: bytes) -> list[str]:
-    """The releases of a name, the latest last."""
+def releases_of(text: bytes) -> list[str]:
+    """The releases of a name, the latest last, as `latest.json` lists them.
+
+    Raises:
+        ReleaseError: it lists none.
+    """
     try:
         releases = json.loads(text)["releases"]
         if releases and all(re.fullmatch(r"[0-9a-f]{16}", r) for r in releases):
@@ -139,7 +145,12 @@ def _catalogue(text: bytes) -> list[str]:
     )
 
 
-def _place(address: str) -> tuple[str, str]:
+def place_of(address: str) -> tuple[str, str]:
+    """Bucket and prefix of an address, the prefix with `/` at its end unless it is empty.
+
+    Raises:
+        UsageError: the address is none.
+    """
     match = re.fullmatch(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?", address)
     if match is None:
         raise UsageError(
@@ -150,7 +161,15 @@ def _place(address: str) -> tuple[str, str]:
     return match[1], f"{prefix}/" if prefix else ""
 
 
-class _Store:
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """One object as a store lists it: its bytes, and when it was written."""
+
+    size: int
+    written: datetime
+
+
+class Store:
     """One bucket. Keys and server come from the environment, as every tool of S3 reads them."""
 
     def __init__(self, bucket: str) -> None:
@@ -165,6 +184,18 @@ class _Store:
         """An object and its tag; None where there is none."""
         answer = self._ask("get_object", Key=key)
         return None if answer is None else (answer["Body"].read(), str(answer["ETag"]))
+
+    def list(self, prefix: str) -> dict[str, Listed]:
+        """All objects below a prefix, by their keys."""
+        found: dict[str, Listed] = {}
+        more: dict[str, str] = {}
+        while True:
+            answer = self._ask("list_objects_v2", Prefix=prefix, **more)
+            for one in answer.get("Contents", ()):
+                found[one["Key"]] = Listed(size=one["Size"], written=one["LastModified"])
+            if not answer.get("IsTruncated"):
+                return found
+            more = {"ContinuationToken": answer["NextContinuationToken"]}
 
     def put(self, key: str, content: bytes) -> None:
         """Writes an object."""
@@ -181,10 +212,14 @@ class _Store:
                 "remove it there"
             )
 
-    def swap(self, key: str, content: bytes, tag: str | None) -> bool:
+    def swap(
+        self, key: str, content: bytes, tag: str | None, *, type: str = "application/octet-stream"
+    ) -> bool:
         """Writes an object if it still has this tag, or with None if there is none; whether it did."""
         condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
-        answer = self._ask("put_object", Key=key, Body=content, **condition, **_summed(content))
+        answer = self._ask(
+            "put_object", Key=key, Body=content, ContentType=type, **condition, **_summed(content)
+        )
         return answer is not None
 
     def _ask(self, what: str, **arguments: Any) -> Any:

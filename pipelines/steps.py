@@ -11,14 +11,13 @@ import hashlib
 import importlib.metadata
 import itertools
 import json
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -47,10 +46,12 @@ if TYPE_CHECKING:
     from privacy.curator import Curator, ExactCurator, Split
     from privacy.inside import Exact
     from synth.codec import Codec
+    from synth.parity import Parity
+    from synth.profile import Profile
     from synth.rows import EncodedRows, RawRows
     from synth.rows import Source as RowSource
     from synth.table import TableModel
-    from validation.evidence import Evidence
+    from validation.evidence import Evidence, Made
     from validation.gates import Finding, Verdict
     from validation.images import ImageEvidence
     from validation.noised import Noised
@@ -63,6 +64,7 @@ ENCODED = "encoded"
 MODEL = "model"
 RECOUNT = "recount.json"
 DATA = "data"
+DRAWS = "draws"
 EVIDENCE = "evidence.json"
 EXACT = "exact-evidence.json"
 EXACT_PAGE = "exact-report.html"
@@ -354,6 +356,8 @@ def check(run: Run) -> None:
         check_private(name)
         private.check_private(run)
     check_learned(run.schema, target=run.recipe.targets, protected=run.recipe.protected)
+    if run.recipe.parity is not None:
+        run.recipe.parity.check(name, run.schema)
     sources, arrow = (run.source(), run.holdout_source()), run.source_schema.arrow
     if run.recipe.privacy is not None and "ingest" in run.workspace.records():
         return  # What was asked about is never read again, whatever became of it.
@@ -381,7 +385,10 @@ def check_room(run: Run) -> None:
 def memory_of(run: Run, rows: int | None = None) -> int:
     """Estimated resident memory in bytes; `rows` of the source, where they are known."""
     fitted = run.most_rows if rows is None else min(rows, run.most_rows)
-    return BASE_BYTES + 2 * encoded_bytes(run.schema) * fitted
+    sizes = [c.image.size for c in run.schema.images if c.image is not None]
+    # Batches of encoded images and of their pixels are held in a few copies, and evidence holds three sides.
+    pictured = 8 * reading.IMAGE_BYTES_AT_ONCE + 3 * min(IMAGE_BYTES, max(sizes) * fitted) if sizes else 0
+    return BASE_BYTES + 2 * encoded_bytes(run.schema) * fitted + pictured
 
 
 def check_learned(schema: Schema, **named: Sequence[str]) -> None:
@@ -498,7 +505,12 @@ def _units(run: Run) -> Iterator["NDArray[np.uint64]"]:
         return
     with pq.ParquetFile(run.workspace.path / ROWS) as file:
         for batch in file.iter_batches(batch_size=65_536, columns=list(run.schema.names), use_threads=False):
-            frame = batch.to_pandas(types_mapper=pd.ArrowDtype)
+            # Of a column of images its files are hashed: a struct cannot be.
+            columns = [
+                c.field("bytes") if f.type == IMAGE else c for f, c in zip(batch.schema, batch, strict=True)
+            ]
+            plain = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+            frame = plain.to_pandas(types_mapper=pd.ArrowDtype)
             yield pd.util.hash_pandas_object(frame, index=False).to_numpy().astype(np.uint64)
 
 
@@ -539,12 +551,18 @@ def _stored(run: Run) -> "RowSource":
 
     def source(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         names = list(columns) or [schema.names[0]]
-        at_once = reading.IMAGES_AT_ONCE if any(c.name in names for c in schema.images) else 65_536
+        pictured = [c.image.size for c in schema.images if c.name in names and c.image is not None]
         with pq.ParquetFile(path, read_dictionary=[s for s in strings if s in names]) as file:
-            for batch in file.iter_batches(batch_size=at_once, columns=names, use_threads=False):
+            rows = images_at_once(max(pictured, default=1))
+            for batch in reading.file_batches(file, names, images=bool(pictured), rows=rows):
                 yield batch.select(names)
 
     return source
+
+
+def images_at_once(size: int) -> int:
+    """Rows whose pixels, of so many bytes each, are in memory at a time."""
+    return max(1, min(reading.IMAGES_AT_ONCE, reading.IMAGE_BYTES_AT_ONCE // size))
 
 
 def curator_of(run: Run, rows: "RawRows", *, at_most: int) -> "ExactCurator":
@@ -698,7 +716,9 @@ def _sample_inputs(run: Run) -> dict[str, str]:
     recipe = run.recipe
     return {
         "model": digest_of(dict(run.workspace.records()["fit"].outputs)),
-        "recipe": digest_of([recipe.seed, released_rows(run), recipe.shard_rows, recipe.digest()]),
+        "recipe": digest_of(
+            [recipe.seed, released_rows(run), recipe.shard_rows, recipe.draws, recipe.digest()]
+        ),
     }
 
 
@@ -719,23 +739,37 @@ def learned_rows(run: Run) -> int:
     return int(facts["rows" if run.recipe.privacy is None else NOISED_ROWS])
 
 
-def shards_of(run: Run) -> list[tuple[int, int]]:
-    """Number and rows of each shard."""
+class Shard(NamedTuple):
+    """One file of rows: of which draw of the table, its number in it, and its rows."""
+
+    draw: int
+    number: int
+    rows: int
+
+
+def shards_of(run: Run, draw: int = 1) -> list[Shard]:
+    """The shards of one draw of the table."""
     rows, size = released_rows(run), run.recipe.shard_rows
-    return [(i, min(size, rows - i * size)) for i in range(-(-rows // size))]
+    return [Shard(draw, i, min(size, rows - i * size)) for i in range(-(-rows // size))]
+
+
+def all_shards(run: Run) -> list[Shard]:
+    """The shards of all draws."""
+    return [shard for draw in range(1, run.recipe.draws + 1) for shard in shards_of(run, draw)]
 
 
 GROUP_PARTS = 4
 """Parts of a draw that make a row group of a shard."""
 
 
-def shard_path(run: Run, number: int) -> Path:
-    """Where a shard lies in the workspace."""
-    return run.workspace.path / DATA / f"part-{number:05d}.parquet"
+def shard_name(shard: Shard) -> str:
+    """Where a shard lies in the workspace and in the release: the first draw is the data, others stand beside it."""
+    folder = DATA if shard.draw == 1 else f"{DRAWS}/{shard.draw}"
+    return f"{folder}/part-{shard.number:05d}.parquet"
 
 
-def sample_shard(run: Run, number: int, rows: int) -> Path:
-    """Draws and writes one shard, a function of (model digest, seed, shard number) alone."""
+def sample_shard(run: Run, shard: Shard) -> Path:
+    """Draws and writes one shard, a function of (model digest, seed, draw, shard number) alone."""
     import torch
 
     from synth.table import REJECTED, load
@@ -743,8 +777,16 @@ def sample_shard(run: Run, number: int, rows: int) -> Path:
     torch.set_num_threads(1)
     model: TableModel[pa.Table] = load(run.workspace.path / MODEL)
     digest = run.workspace.records()["fit"].facts["digest"]
-    first_row, shards = number * run.recipe.shard_rows, len(shards_of(run))
-    parts = model.shard(number, rows, seed=run.recipe.seed, first_row=first_row, of=shards)
+    first_row, shards = shard.number * run.recipe.shard_rows, len(shards_of(run))
+    parts = model.shard(
+        shard.number,
+        shard.rows,
+        seed=run.recipe.seed,
+        first_row=first_row,
+        of=shards,
+        draw=shard.draw,
+        parity=run.recipe.parity,
+    )
     about = {
         "synthetic": "true",
         "generator": f"understudy {versions()['understudy']}",
@@ -755,7 +797,8 @@ def sample_shard(run: Run, number: int, rows: int) -> Path:
     if run.schema.images:
         shown = {c.name: {"_type": "Image"} for c in run.schema.images}
         about["huggingface"] = json.dumps({"info": {"features": shown}})
-    path = shard_path(run, number)
+    path = run.workspace.path / shard_name(shard)
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     # `datasets` takes a column for images only where it may be missing.
     fields = [f.with_nullable(True) if f.type == IMAGE else f for f in model.schema.arrow]
@@ -787,13 +830,13 @@ def promise_of(recipe: Recipe) -> str:
 
 def _sample(run: Run) -> tuple[list[Path], dict[str, Any]]:
     """Writes all shards, in this process or in several; the bytes are the same."""
-    run.workspace.fresh(DATA)
-    shards = shards_of(run)
+    for folder in (DATA, DRAWS):
+        run.workspace.fresh(folder)
     files = []
-    for path in _each(run, shards):
+    for path in _each(run, all_shards(run)):
         run.watch.wrote("sample", path)
         files.append(path)
-    facts = {"rows": released_rows(run), "shards": len(shards)}
+    facts = {"rows": released_rows(run), "shards": len(shards_of(run))}
     return files, facts if not run.schema.constraints else {**facts, "rejected": _rejected(files)}
 
 
@@ -804,14 +847,14 @@ def _rejected(shards: Sequence[Path]) -> int:
     return sum(int((pq.read_metadata(path).metadata or {}).get(REJECTED, 0)) for path in shards)
 
 
-def _each(run: Run, shards: list[tuple[int, int]]) -> Iterator[Path]:
+def _each(run: Run, shards: list[Shard]) -> Iterator[Path]:
     workers = min(run.recipe.workers, len(shards))
     if workers == 1:
-        yield from (sample_shard(run, number, rows) for number, rows in shards)
+        yield from (sample_shard(run, shard) for shard in shards)
         return
     quiet = replace(run, watch=Silent())
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        jobs = [pool.submit(sample_shard, quiet, number, rows) for number, rows in shards]
+        jobs = [pool.submit(sample_shard, quiet, shard) for shard in shards]
         yield from (job.result() for job in jobs)
 
 
@@ -849,7 +892,7 @@ def _validate(run: Run) -> tuple[list[Path], dict[str, Any]]:
     """Measures the shards against training and held-out rows; exact evidence stays in the workspace."""
     from synth.codec import Codec
     from synth.profile import Profile
-    from validation.expectations import check, observe, observe_constraints
+    from validation.expectations import Check, check, observe, observe_constraints
 
     profile = Profile.from_json((run.workspace.path / PROFILE).read_text("utf-8"))
     constraints = Constraints(run.schema)
@@ -862,15 +905,18 @@ def _validate(run: Run) -> tuple[list[Path], dict[str, Any]]:
         if run.schema.images:
             evidence = replace(evidence, images=_image_evidence(run).open(formal_guarantee=False))
     else:
-        evidence = _noised_evidence(run, codec, constraints)
+        evidence = _noised_evidence(run, profile)
     evidence_path = run.workspace.path / EVIDENCE
     write_atomic(evidence_path, json.dumps(evidence.to_dict(), ensure_ascii=False).encode())
     run.watch.wrote("validate", evidence_path)
     shown = unseen(released)
-    facts = observe(_judged_batches(run), shown)
-    head = _head(run, 20_000)
-    broken = observe_constraints(_judged_batches(run), shown)
-    checks = check(head, facts, evidence.fidelity, shown, run.recipe.gate, broken)
+    checks: list[Check] = []
+    for draw in range(1, run.recipe.draws + 1):
+        # Each draw is a table of its own; what is measured is the same for all of them.
+        facts = observe(_judged_batches(run, draw), shown)
+        broken = observe_constraints(_judged_batches(run, draw), shown)
+        fidelity = evidence.fidelity if draw == 1 else None
+        checks += check(_head(run, 20_000, draw), facts, fidelity, shown, run.recipe.gate, broken)
     checks_path = run.workspace.path / CHECKS
     write_atomic(checks_path, json.dumps([asdict(c) for c in checks], ensure_ascii=False).encode())
     failed = sum(not c.success for c in checks)
@@ -878,13 +924,19 @@ def _validate(run: Run) -> tuple[list[Path], dict[str, Any]]:
     return [schema_path, evidence_path, checks_path, *exact], {"checks": len(checks), "failed": failed}
 
 
-def _noised_evidence(run: Run, codec: "Codec", constraints: Constraints) -> "Evidence":
-    """What is known under privacy: synthetic rows beside noised counts, those of the fit and those of the report."""
+def _noised_evidence(run: Run, profile: "Profile") -> "Evidence":
+    """What is known under privacy: synthetic rows beside noised counts, those of the fit and those of the report.
+
+    Of images it knows whether they are there.
+    """
+    from synth.codec import Codec
     from validation.coarse import Recount
     from validation.evidence import Evidence
     from validation.fitted import fitted
     from validation.noised import PARTS, Drawn, noised
 
+    constraints = Constraints(unseen(run.schema))
+    codec = Codec(constraints.coded, profile)
     table = constraints.encode(_head(run, run.recipe.evidence_rows))
     path = run.workspace.path / RECOUNT
     figures: Noised | None = None
@@ -898,17 +950,14 @@ def _noised_evidence(run: Run, codec: "Codec", constraints: Constraints) -> "Evi
 def _kept_inside(run: Run, released: Schema) -> list[Path]:
     """The exact report of a private run, where the recipe wants one: for the workspace, and read by nothing else."""
     from validation import report
-    from validation.gates import verdict
+    from validation.gates import verdict_on
 
     if run.recipe.privacy is None or not run.recipe.privacy.exact_report:
         return []
     paths = [run.workspace.path / name for name in (EXACT, EXACT_PAGE)]
 
     def write(evidence: "Evidence") -> None:
-        found = verdict(
-            evidence.fidelity, (), run.recipe.gate, evidence.attacks,
-            detection=evidence.detection, utility=evidence.utility, fairness=evidence.fairness,
-        )  # fmt: skip
+        found = verdict_on(evidence, (), run.recipe.gate)
         page = report.render(
             title=f"{run.recipe.name}: exact, for the inside alone",
             evidence=evidence,
@@ -920,7 +969,11 @@ def _kept_inside(run: Run, released: Schema) -> list[Path]:
         write_atomic(paths[0], json.dumps(evidence.to_dict(), ensure_ascii=False).encode())
         write_atomic(paths[1], page.encode())
 
-    exact_evidence(run).keep(write)
+    if run.schema.images:
+        pictured = _image_evidence(run)
+        pictured.keep(lambda found: exact_evidence(run).keep(lambda e: write(replace(e, images=found))))
+    else:
+        exact_evidence(run).keep(write)
     run.watch.wrote("validate", paths[1])
     return paths
 
@@ -943,16 +996,29 @@ def exact_evidence(run: Run) -> "Exact[Evidence]":
 
 def _image_evidence(run: Run) -> "Exact[ImageEvidence | None]":
     """Holds images against each other, as many of each side as the memory for them allows."""
-    from validation.evidence import Made, gather_images
+    from validation.evidence import gather_images
 
-    recipe, rows = run.recipe, raw_rows(run)
-    picture = run.schema.images[0].image
-    size = 1 if picture is None else math.prod(picture.shape)
-    most = max(1, min(IMAGE_ROWS, IMAGE_BYTES // size))
+    recipe, most = run.recipe, images_compared(run.schema)
+    curator = curator_of(run, rows := raw_rows(run), at_most=int(most / _largest_side(run)))
+    made = images_made(released_batches(run), most)
+    return gather_images(curator, rows, run.schema, made, targets=recipe.targets, seed=recipe.seed)
+
+
+def images_compared(schema: Schema) -> int:
+    """How many images of a side are held against others: those of the first column of images."""
+    picture = schema.images[0].image
+    return max(1, min(IMAGE_ROWS, IMAGE_BYTES // (1 if picture is None else picture.size)))
+
+
+def images_made(
+    batches: Iterable[pa.RecordBatch], most: int
+) -> Callable[["Column", "Column | None"], "Made"]:
+    """Gives the images, and their classes, of the first synthetic rows, for evidence."""
+    from validation.evidence import Made
 
     def made(column: Column, classes: Column | None) -> Made:
         images, words, held = [], [], 0
-        for batch in released_batches(run):
+        for batch in batches:
             part = batch.slice(0, most - held)
             there = part.filter(pa.array(~missing(part.column(column.name))))
             if column.image is not None:
@@ -964,8 +1030,7 @@ def _image_evidence(run: Run) -> "Exact[ImageEvidence | None]":
         of_class = pa.chunked_array(words).combine_chunks() if words else None
         return Made(pixels=np.concatenate(images), classes=of_class)
 
-    curator = curator_of(run, rows, at_most=int(most / _largest_side(run)))
-    return gather_images(curator, rows, run.schema, made, targets=recipe.targets, seed=recipe.seed)
+    return made
 
 
 def _largest_side(run: Run) -> float:
@@ -979,25 +1044,23 @@ def _largest_side(run: Run) -> float:
     return float(max(held, 1 - held))
 
 
-def released_batches(run: Run) -> Iterator[pa.RecordBatch]:
-    """All rows of the shards, as a stream."""
-    for number, _ in shards_of(run):
-        with pq.ParquetFile(shard_path(run, number)) as file:
-            yield from file.iter_batches(
-                batch_size=reading.IMAGES_AT_ONCE if run.schema.images else 65_536, use_threads=False
-            )
+def released_batches(run: Run, draw: int = 1) -> Iterator[pa.RecordBatch]:
+    """All rows of a draw, as a stream."""
+    for shard in shards_of(run, draw):
+        with pq.ParquetFile(run.workspace.path / shard_name(shard)) as file:
+            yield from reading.file_batches(file, images=bool(run.schema.images))
 
 
-def _judged_batches(run: Run) -> Iterator[pa.RecordBatch]:
-    """All rows of the shards, of images only whether they are there: what evidence that knows no images sees."""
-    for batch in released_batches(run):
+def _judged_batches(run: Run, draw: int = 1) -> Iterator[pa.RecordBatch]:
+    """All rows of a draw, of images only whether they are there: what evidence that knows no images sees."""
+    for batch in released_batches(run, draw):
         yield from without_pixels(pa.Table.from_batches([batch]), run.schema).to_batches()
 
 
-def _head(run: Run, rows: int) -> pa.Table:
-    """The first rows of the release as evidence sees them; they are drawn independently, so they are as good as any."""
+def _head(run: Run, rows: int, draw: int = 1) -> pa.Table:
+    """The first rows of a draw as evidence sees them; they are drawn independently, so they are as good as any."""
     batches, held = [], 0
-    for batch in _judged_batches(run):
+    for batch in _judged_batches(run, draw):
         batches.append(batch.slice(0, rows - held))
         held += len(batches[-1])
         if held >= rows:
@@ -1020,17 +1083,15 @@ def _gate(run: Run) -> tuple[list[Path], dict[str, Any]]:
         GateRefused: the evidence does not allow the release. The run stays where it is, nothing is published.
     """
     from validation.expectations import Check
-    from validation.gates import verdict
+    from validation.gates import as_asked, verdict_on
 
     if run.recipe.privacy is not None:
         private.settle(run)
     checks = [Check(**{**c, "columns": tuple(c["columns"])}) for c in _read_json(run, CHECKS)]
     evidence = evidence_of(run)
-    found = verdict(
-        evidence.fidelity, checks, run.recipe.gate, evidence.attacks,
-        detection=evidence.detection, utility=evidence.utility, fairness=evidence.fairness,
-        noised=evidence.noised, images=evidence.images,
-    )  # fmt: skip
+    found = verdict_on(evidence, checks, run.recipe.gate)
+    if run.recipe.parity is not None:
+        found = as_asked(found, run.recipe.parity.columns)
     found = replace(found, findings=(*found.findings, *_personal(run.schema), *_not_compared(run, evidence)))
     path = run.workspace.path / VERDICT
     write_atomic(path, json.dumps(found.to_dict(), ensure_ascii=False).encode())
@@ -1041,10 +1102,16 @@ def _gate(run: Run) -> tuple[list[Path], dict[str, Any]]:
 
 
 def _not_compared(run: Run, evidence: "Evidence") -> Iterator["Finding"]:
-    """A warning where there are images, but too few to hold against each other."""
+    """A warning where images were not held against each other, since there are too few, or since they are private."""
     from validation.gates import Finding
 
-    if run.schema.images and run.recipe.privacy is None and evidence.images is None:
+    if run.schema.images and run.recipe.privacy is not None:
+        yield Finding(
+            rule="images", level="warning", columns=(), value=None, limit=None,
+            message="images should be held against real ones, however: under privacy that is exact, and stays inside; "
+            "write exact_report: true to see it there, and look at the images",
+        )  # fmt: skip
+    elif run.schema.images and evidence.images is None:
         yield Finding(
             rule="images", level="warning", columns=(), value=None, limit=None,
             message="images should be held against real ones, however: there are too few, so nothing is known of "
@@ -1184,7 +1251,7 @@ def release_files(run: Run) -> dict[str, bytes | Path]:
     from validation import card, public, report
     from validation.figures import figures
 
-    shards = {f"{DATA}/{shard_path(run, n).name}": shard_path(run, n) for n, _ in shards_of(run)}
+    shards = {name: run.workspace.path / name for name in map(shard_name, all_shards(run))}
     schema_path, schema = run.workspace.path / SCHEMA, _released_schema(run)
     verdict = verdict_of(run) if run.recipe.privacy is not None else public.said(verdict_of(run))
     promised = certificate(run, warnings=len(verdict.warnings))
@@ -1261,11 +1328,24 @@ def certificate(run: Run, *, warnings: int) -> Certificate:
         schema_digest=sha256(run.workspace.path / SCHEMA),
         rows=facts["sample"].facts["rows"],
         shards=facts["sample"].facts["shards"],
+        draws=run.recipe.draws,
+        learned_rows=_learned_about(run),
+        parity=None if run.recipe.parity is None else _parity(run.recipe.parity),
         seed=run.recipe.seed,
         warnings=warnings,
         versions=versions(),
         drift=tuple(facts["ingest"].facts.get("drift", ())),
     )
+
+
+def _parity(asked: "Parity") -> dict[str, Any]:
+    return {**asked.model_dump(mode="json"), "exact": True, "statement": asked.statement}
+
+
+def _learned_about(run: Run) -> int:
+    """Rows that the model learned from as a release may say it: a noised number, or one in steps of `at_least`."""
+    rows, step = learned_rows(run), max(1, run.recipe.at_least)
+    return rows if run.recipe.privacy is not None else max(step, round(rows / step) * step)
 
 
 def versions() -> dict[str, str]:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.ingest import IMAGES_AT_ONCE
+from pipelines.ingest import file_batches
 from pipelines.publish import Verified, check_sums, signature_status
+from pipelines.released import draws_of
 from pipelines.sign import check_signature
 from pipelines.workspace import sha256
 from privacy.errors import ReleaseError, SchemaError
@@ -34,20 +35,22 @@ def verify(release: Path, *, public_key: Path | None = None) -> Verified:
     files = check_sums(release)
     signature = signature_status(release) if public_key is None else check_signature(release, public_key)
     schema = _schema(release / "schema.json")
-    shards = sorted((release / "data").glob("part-*.parquet"))
-    if not shards:
-        raise ReleaseError(f"a release must have data, however: {release / 'data'} has none")
-    for shard in shards:
-        _check_columns(shard, schema)
-    shown = unseen(schema)
-    facts = observe(_batches(shards, schema), shown)
-    head = without_pixels(pq.ParquetFile(shards[0]).read_row_group(0), schema)
-    broken = observe_constraints(_batches(shards, schema), shown)
-    failed = [c for c in check(head, facts, None, shown, GateRules(), broken) if not c.success]
-    if failed:
-        raise ReleaseError(f"data must be what schema.json says, however: {failed[0].message}")
-    _check_certificate(release, facts[0].rows)
-    return Verified(files=files, rows=facts[0].rows, signature=signature)
+    shown, rows = unseen(schema), []
+    for folder in draws_of(release):
+        shards = sorted(folder.glob("part-*.parquet"))
+        if not shards:
+            raise ReleaseError(f"a release must have data, however: {folder} has none")
+        for shard in shards:
+            _check_columns(shard, schema)
+        facts = observe(_batches(shards, schema), shown)
+        head = without_pixels(pq.ParquetFile(shards[0]).read_row_group(0), schema)
+        broken = observe_constraints(_batches(shards, schema), shown)
+        failed = [c for c in check(head, facts, None, shown, GateRules(), broken) if not c.success]
+        if failed:
+            raise ReleaseError(f"data must be what schema.json says, however: {failed[0].message}")
+        rows.append(facts[0].rows)
+    _check_certificate(release, rows)
+    return Verified(files=files, rows=rows[0], signature=signature)
 
 
 def _schema(path: Path) -> Schema:
@@ -83,18 +86,17 @@ def _check_columns(shard: Path, schema: Schema) -> None:
 
 def _batches(shards: list[Path], schema: Schema) -> Iterator[pa.RecordBatch]:
     """The rows; of images, whether each is there."""
-    rows = IMAGES_AT_ONCE if schema.images else 65_536
     for shard in shards:
         try:
             with pq.ParquetFile(shard) as file:
-                for batch in file.iter_batches(batch_size=rows, use_threads=False):
+                for batch in file_batches(file, images=bool(schema.images)):
                     yield from without_pixels(pa.Table.from_batches([batch]), schema).to_batches()
         except (OSError, pa.ArrowException):
             raise ReleaseError(f"data must be Parquet, however: {shard.name} breaks off") from None
 
 
-def _check_certificate(release: Path, rows: int) -> None:
-    """Holds the certificate against what it certifies."""
+def _check_certificate(release: Path, rows: list[int]) -> None:
+    """Holds the certificate against what it certifies: rows of each draw."""
     try:
         said = json.loads((release / "certificate.json").read_text("utf-8"))
     except (OSError, ValueError):
@@ -103,7 +105,11 @@ def _check_certificate(release: Path, rows: int) -> None:
         raise ReleaseError(
             "a certificate must be of its release, however: its schema_digest is of another schema"
         )
-    if said.get("rows") != rows:
+    if said.get("draws", 1) != len(rows):
+        raise ReleaseError(
+            f"a certificate must be of its release, however: it certifies {said.get('draws', 1)} draws, not {len(rows)}"
+        )
+    if any(said.get("rows") != n for n in rows):
         raise ReleaseError(
             f"a certificate must be of its release, however: it certifies {said.get('rows')} rows"
         )

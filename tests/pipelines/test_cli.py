@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
@@ -235,7 +236,7 @@ def test_init_on_a_table_elsewhere_prints_the_line_that_lets_a_release_read_it(
     table = write_visits(empty / "out" / "visits.csv", patients=200)
     monkeypatch.chdir(empty / "in")
     _, out, _ = call("init", str(table))
-    (line,) = re.findall(r"add (--root \S+), or export UNDERSTUDY_ROOTS=\S+", out)
+    (line,) = re.findall(r"give `(--root \S+)` to each command .* or export UNDERSTUDY_ROOTS=\S+ once", out)
     assert call("plan", "recipe.yaml")[0] == 2
     assert call("plan", "recipe.yaml", *line.split())[0] == 0
     assert f"understudy release recipe.yaml {line}" in out
@@ -524,3 +525,24 @@ def test_constraints_of_sdv_come_in_and_go_out(call: Call, here: Path) -> None:
     code, _, err = call("init", data, "--sdv-constraints", "constraints.json", "--force")
     assert code == 2
     assert "add --sdv-metadata" in err
+
+
+def test_a_suite_beside_real_rows_is_one_for_inside(
+    empty: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(empty)
+    call("init", str(write_visits(empty / "visits.csv", patients=200)))
+    pq.write_table(pyarrow.csv.read_csv(empty / "visits.csv"), empty / "real.parquet")
+    code, out, _ = call("expectations", "export", "schema.yaml", "--reference", "real.parquet")
+    assert code == 0
+    found = json.loads(out)
+    assert found["meta"]["zone"].startswith("inside")
+    named = {e["kwargs"]["reference"] for e in found["expectations"] if "reference" in e["kwargs"]}
+    assert named == {str((empty / "real.parquet").resolve())}
+    assert json.loads(call("expectations", "export", "schema.yaml")[1])["meta"]["zone"] == "outside"
+    code, _, told = call("expectations", "export", "schema.yaml", "--reference", "visits.csv")
+    assert code == 1
+    assert "must be Parquet" in told
+    code, _, told = call("expectations", "export", "schema.yaml", "--holdout", "real.parquet")
+    assert code == 2
+    assert "give --reference" in told

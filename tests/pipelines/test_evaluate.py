@@ -3,6 +3,7 @@
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
@@ -14,6 +15,8 @@ from pipelines.evaluate import Asked, Evaluated, evaluate
 from privacy.errors import InputError, UsageError
 from synth.infer import infer_table
 from synth.schema import Column, Schema
+from tests.contracts.test_contract import people
+from tests.synth.pictures import with_pictures
 from validation.page import head
 
 
@@ -185,3 +188,68 @@ def test_a_column_that_the_schema_drops_is_not_asked_of_a_synthetic_table(folder
     found = judged(folder, made, schema=folder / "schema.yaml")
     assert found.verdict.passed
     assert [c.name for c in found.evidence.fidelity.columns] == real.column_names
+
+
+# -------------------------------------------------------------------------------------------------------- images
+
+
+def pictured(folder: Path, name: str, *, seed: int, rows: int = 200) -> pa.Table:
+    made = with_pictures(people(rows, seed=seed), seed=seed)
+    pq.write_table(made, folder / f"{name}.parquet")
+    return made
+
+
+def of_images(folder: Path, made: pa.Table, **more: Any) -> Evaluated:
+    pq.write_table(made, folder / "made.parquet")
+    asked = {"real": folder / "real.parquet", "holdout": folder / "hold.parquet", **more}
+    return evaluate(Asked(synthetic=folder / "made.parquet", **asked))
+
+
+@pytest.fixture(scope="module")
+def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("album")
+    pictured(folder, "real", seed=1)
+    pictured(folder, "hold", seed=2, rows=120)
+    return folder
+
+
+def test_images_are_held_against_each_other_as_a_release_does(album: Path, tmp_path: Path) -> None:
+    good = pictured(tmp_path, "good", seed=3)
+    found = of_images(album, good)
+    images = found.evidence.images
+    assert images is not None
+    assert images.rows[0] > 150
+    assert images.rows[2] > 150
+    assert images.identical == 0
+    assert "images" not in {f.rule for f in found.verdict.critical}
+    assert not any("whether they are there" in note for note in found.notes)
+    assert 'id="images"' in found.page()
+    assert found.to_dict()["evidence"]["images"]["rows"] == list(images.rows)
+
+
+def test_copied_images_are_refused_though_no_row_is_a_copy(album: Path, tmp_path: Path) -> None:
+    good = pictured(tmp_path, "good", seed=3)
+    real = pq.read_table(album / "real.parquet")
+    place = good.schema.get_field_index("photo")
+    found = of_images(album, good.set_column(place, "photo", real.column("photo")))
+    assert found.evidence.images is not None
+    assert found.evidence.images.identical > 0.9
+    assert "images" in {f.rule for f in found.verdict.critical}
+    assert "copies" not in {f.rule for f in found.verdict.critical}
+
+
+def test_too_few_images_are_said_to_be_too_few(tmp_path: Path) -> None:
+    made = pictured(tmp_path, "real", seed=1, rows=120)
+    pictured(tmp_path, "hold", seed=2, rows=110)
+    few = made.column("photo").to_pylist()[:20] + [None] * 100
+    found = of_images(tmp_path, made.set_column(3, "photo", pa.array(few, made.schema.field("photo").type)))
+    assert found.evidence.images is None
+    assert any("too few to be compared" in note for note in found.notes)
+
+
+def test_an_image_beyond_the_limits_of_a_release_is_refused_here_too(album: Path, tmp_path: Path) -> None:
+    good = pictured(tmp_path, "good", seed=3)
+    values = good.column("photo").to_pylist()
+    values[5]["bytes"] = values[5]["bytes"][:50]
+    with pytest.raises(InputError, match="damaged"):
+        of_images(album, good.set_column(3, "photo", pa.array(values, good.schema.field("photo").type)))

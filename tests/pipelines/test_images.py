@@ -5,21 +5,25 @@ import io
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from PIL import Image
 
+from pipelines.audit import examine
 from pipelines.examples import write_example
 from pipelines.export import export
+from pipelines.ingest import IMAGE_BYTES_AT_ONCE, IMAGES_AT_ONCE, image_batches
 from pipelines.init import initialize
 from pipelines.plan import estimate
 from pipelines.publish import SUMS
 from pipelines.recipe import load
-from pipelines.steps import Outcome, open_run, release, released_batches
+from pipelines.steps import Outcome, Run, memory_of, open_run, release, released_batches
 from pipelines.verify import verify
 from pipelines.workspace import sha256
 from privacy.errors import InputError, RecipeError, ReleaseError, UsageError
@@ -155,7 +159,7 @@ def test_an_image_that_is_broken_stops_the_run(tmp_path: Path) -> None:
     values[77]["bytes"] = values[77]["bytes"][:60]
     pq.write_table(table.set_column(3, "photo", pa.array(values, IMAGE)), tmp_path / "pictures.parquet")
     initialize(tmp_path / "pictures.parquet", tmp_path, blind=False, force=True)
-    with pytest.raises(InputError, match=r"an image must be readable.* row \d+: an image must be whole"):
+    with pytest.raises(InputError, match=r"an image must be readable.* row \d+: an image must be a whole"):
         release(open_run(load(tmp_path / "recipe.yaml").with_fields(QUICK), tmp_path))
 
 
@@ -165,10 +169,103 @@ def test_what_cannot_be_done_with_images_is_refused_before_anything_is_read(tmp_
     assert estimate(open_run(recipe, tmp_path)).synthesizer == "image-mixture"
     for changed, said in (
         ({"synthesizer": "circuit"}, "needs a synthesizer of images"),
-        ({"privacy": {"epsilon": 1.0, "delta": 1e-6}}, "images cannot be learned under privacy yet"),
+        ({"privacy": {"epsilon": 1.0, "delta": 1e-6}}, "under privacy the size of images must be public"),
     ):
-        with pytest.raises(RecipeError, match=said):
+        with pytest.raises(UsageError, match=said):
             release(open_run(recipe.with_fields(changed), tmp_path))
+
+
+def private_run(folder: Path, **fields: object) -> Run:
+    """scikit-learn's digits, with a class, under a promise, with all facts declared, of patients of two images each."""
+    source = pq.read_table(write_example("digits", folder, force=False))
+    patients = pa.array([f"p{i // 2}" for i in range(len(source))])
+    pq.write_table(source.append_column("patient", patients), folder / "digits.parquet")
+    initialize(folder / "digits.parquet", folder, blind=False, force=True)
+    schema = yaml.safe_load((folder / "schema.yaml").read_text("utf-8"))
+    columns = [{**c, "facts": "declared: the page"} for c in schema["columns"][:2]]
+    columns.append({"name": "patient", "kind": "identifier", "type": "string", "nullable": False})
+    known = {"columns": columns, "units_about": 900}
+    (folder / "schema.yaml").write_text(yaml.safe_dump(known), "utf-8")
+    promise = {
+        "epsilon": 20.0,
+        "delta": 1e-4,
+        "unit": "patient",
+        "max_rows_per_unit": 2,
+        "exact_report": True,
+    }
+    changes = {"dataset": "digits", "privacy": promise, "threads": 1, **fields}
+    return open_run(load(folder / "recipe.yaml").with_fields(changes), folder)
+
+
+@pytest.fixture(scope="module")
+def private_release(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Outcome]:
+    run = private_run(tmp_path_factory.mktemp("private"))
+    return run, release(run)
+
+
+def test_images_are_released_under_a_promise_that_is_kept(private_release: tuple[Run, Outcome]) -> None:
+    _, found = private_release
+    verify(found.release)
+    about = json.loads((found.release / "certificate.json").read_text("utf-8"))
+    guarantee = about["formal_guarantee"]
+    assert about["synthesizer"] == "image-mixture"
+    assert 19.8 < guarantee["spent_epsilon"] <= 20.0
+    assert guarantee["unit"] == "all rows of one patient, at most 2 of them kept"
+    said = [m["question"] for m in guarantee["mechanisms"] if m["for"] == "model"]
+    assert [q.split()[0] for q in said[:4]] == ["sum", "1", "sum", "1"]
+    assert guarantee["public_by_declaration"] == {"image": "the page", "label": "the page"}
+
+
+def test_private_images_go_with_their_labels(private_release: tuple[Run, Outcome]) -> None:
+    run, found = private_release
+    table = pq.read_table(found.release / "data")
+    drawn = pixels(table["image"].combine_chunks(), Picture(width=8, height=8, mode="L")).reshape(-1, 64)
+    real = pq.read_table(run.folder / "digits.parquet")
+    shown = pixels(real["image"].combine_chunks(), Picture(width=8, height=8, mode="L")).reshape(-1, 64)
+    # A real image is nearest to the mean of synthetic ones of its label.
+    labels = table["label"].to_numpy()
+    means = np.stack([drawn[labels == c].mean(0) for c in range(10)])
+    guesses = ((shown[:, None].astype(float) - means) ** 2).sum(2).argmin(1)
+    assert (guesses == real["label"].to_numpy()).mean() > 0.8
+
+
+def test_of_private_images_nothing_exact_leaves(private_release: tuple[Run, Outcome]) -> None:
+    run, found = private_release
+    evidence = json.loads((run.workspace.path / "evidence.json").read_text("utf-8"))
+    assert evidence["images"] is None
+    kept = json.loads((run.workspace.path / "exact-evidence.json").read_text("utf-8"))
+    assert kept["images"] is not None
+    figures = json.loads((found.release / "figures.json").read_text("utf-8"))
+    assert figures["images"] is None
+    verdict = json.loads((run.workspace.path / "verdict.json").read_text("utf-8"))
+    assert [f["rule"] for f in verdict["findings"] if "exact_report" in f["message"]] == ["images"]
+    page, card = ((found.release / n).read_text("utf-8") for n in ("report.html", "README.md"))
+    for text in (page, card):
+        assert "how the images look" in text
+    # The sheet of images that other releases show holds real figures beside it; here there is none, nor a real image.
+    assert "<img" not in page
+    size = Picture(width=8, height=8, mode="L")
+    sources = (run.folder / "digits.parquet", found.release / "data")
+    real, drawn = (pixels(pq.read_table(p)["image"].combine_chunks(), size).reshape(-1, 64) for p in sources)
+    assert not {v.tobytes() for v in real} & {v.tobytes() for v in drawn}
+
+
+def test_an_audit_of_private_images_does_not_contradict_them(private_release: tuple[Run, Outcome]) -> None:
+    run, _ = private_release
+    found = examine(run, rows=200, canaries=100)
+    assert found.found.epsilon <= found.epsilon
+    assert found.found.canaries == 100
+
+
+def test_the_plan_of_private_images_follows_from_what_is_public(tmp_path: Path) -> None:
+    run = private_run(tmp_path)
+    told = estimate(run)
+    assert told.synthesizer == "image-mixture"
+    assert told.privacy is not None
+    assert "epsilon 20" in told.privacy
+    asking = run.recipe.with_fields({"options": {"components": 9}})
+    with pytest.raises(RecipeError, match="components: 9; leave components out"):
+        release(open_run(asking, tmp_path))
 
 
 def test_the_example_is_real_and_says_nothing_else(tmp_path: Path) -> None:
@@ -178,3 +275,51 @@ def test_the_example_is_real_and_says_nothing_else(tmp_path: Path) -> None:
     assert (shown.min(), shown.max()) == (0, 255)
     assert sorted(np.unique(table.column("label").to_numpy()).tolist()) == list(range(10))
     assert Image.open(io.BytesIO(table.column("image")[0].as_py()["bytes"])).info == {}
+
+
+# -------------------------------------------------------------------------------------------------------- memory
+
+
+def stored(path: Path, content: list[bytes], **options: Any) -> Path:
+    pq.write_table(
+        pa.table({"n": range(len(content)), "bytes": pa.array(content, pa.binary())}), path, **options
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("size", "rows", "options"),
+    [
+        (2 << 20, 40, {"use_dictionary": False}),
+        (1 << 20, 100, {}),  # all are equal, and lie in the file once
+        (300, 3_000, {}),
+    ],
+)
+def test_batches_of_images_are_bounded_by_bytes_and_by_rows(
+    tmp_path: Path, size: int, rows: int, options: dict[str, Any]
+) -> None:
+    with pq.ParquetFile(stored(tmp_path / "x.parquet", [bytes(size)] * rows, **options)) as file:
+        found = list(image_batches(file))
+    assert max(b.nbytes for b in found) <= IMAGE_BYTES_AT_ONCE + 17 * size
+    assert max(len(b) for b in found) <= IMAGES_AT_ONCE
+    assert np.concatenate([b.column("n") for b in found]).tolist() == list(range(rows))
+    # Small ones are not read a few at a time.
+    assert len(found) <= 2 + rows * size // IMAGE_BYTES_AT_ONCE * 2 + rows // (IMAGES_AT_ONCE - 16)
+
+
+def test_columns_and_rows_of_a_batch_are_those_that_were_asked_for(tmp_path: Path) -> None:
+    with pq.ParquetFile(stored(tmp_path / "x.parquet", [b"x"] * 50)) as file:
+        found = list(image_batches(file, ["n"], rows=7))
+    assert {len(b) for b in found[:-1]} == {7}
+    assert found[0].schema.names == ["n"]
+
+
+def test_the_estimate_of_memory_knows_how_large_images_are(tmp_path: Path) -> None:
+    initialize(pictures(tmp_path), tmp_path, blind=False, force=True)
+    small = memory_of(open_run(load(tmp_path / "recipe.yaml"), tmp_path), 100)
+    text = (tmp_path / "schema.yaml").read_text("utf-8")
+    (tmp_path / "schema.yaml").write_text(
+        text.replace(f"width: {SIDE}", "width: 512").replace(f"height: {SIDE}", "height: 512")
+    )
+    large = memory_of(open_run(load(tmp_path / "recipe.yaml"), tmp_path), 100)
+    assert large - small >= 5 * 100 * (512**2 - SIDE**2)

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from pipelines.pictures import checked, grey, pages, picture, png
+from pipelines.pictures import grey, jpeg_segments, pages, picture, png
 from privacy.errors import InputError
 from synth.images import Limits
 
@@ -124,7 +124,7 @@ def test_a_bomb_is_refused_before_it_is_decoded() -> None:
         for kind, data in ((b"IHDR", head), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b""))
     ]
     with pytest.raises(InputError, match="pixels at most"):
-        checked(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+        picture(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
 
 
 @pytest.mark.parametrize(
@@ -137,8 +137,8 @@ def test_a_bomb_is_refused_before_it_is_decoded() -> None:
 )
 def test_images_beyond_the_limits_are_refused(limits: Limits, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        checked(saved(photo(), "JPEG"), limits)
-    assert checked(saved(photo(), "JPEG")) == (12, 7, "RGB")
+        picture(saved(photo(), "JPEG"), limits)
+    assert pixels(picture(saved(photo(), "JPEG"))).shape == (7, 12, 3)
 
 
 def test_more_pages_than_allowed_are_refused() -> None:
@@ -175,3 +175,25 @@ def test_coloured_pixels_survive_a_png(values: np.ndarray) -> None:
 def test_greys_go_from_the_lowest_to_the_highest_value() -> None:
     assert grey(np.array([-np.inf, 0, 5, 10, np.inf, np.nan]), 0, 10).tolist() == [0, 0, 128, 255, 255, 0]
     assert grey(np.array([3.0, 3.0]), 3, 3).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_the_segments_of_a_jpeg_are_all_of_it_in_order(progressive: bool) -> None:
+    content = saved(
+        photo(size=(64, 64)),
+        "JPEG",
+        progressive=progressive,
+        comment=b"\xff\xd9\xff\xc0",
+        restart_marker_rows=1,
+    )
+    found = list(jpeg_segments(content))
+    assert b"".join(content[at:end] for _, at, end in found) == content[2:]
+    assert [marker for marker, _, _ in found][-1] == 0xD9
+    assert sum(marker in (0xC0, 0xC2) for marker, _, _ in found) == 1
+
+
+@given(st.binary(max_size=300))
+def test_the_segments_of_any_bytes_end_within_them(content: bytes) -> None:
+    ends = [end for _, _, end in jpeg_segments(b"\xff\xd8" + content)]
+    assert ends == sorted(set(ends))
+    assert all(end <= len(content) + 2 for end in ends)

@@ -391,5 +391,5 @@ def test_a_database_file_outside_the_roots_is_refused(sqlite: Path, tmp_path: Pa
         (inner / "recipe.yaml").write_text(
             json.dumps({"name": "a", "input": text, "query": "SELECT id FROM visits"})
         )
-        with pytest.raises(RecipeError, match="must lie under"):
+        with pytest.raises(RecipeError, match="must lie in the recipe"):
             release(open_run(load(inner / "recipe.yaml"), inner))

@@ -167,6 +167,7 @@ def test_the_digest_of_a_recipe_stays_what_it_is() -> None:
         "synthesizer": "auto", "options": {}, "rows": "source", "holdout": 0.2, "seed": 0, "threads": 2,
         "at_least": 10, "fit_rows": 1_000_000, "shard_rows": 250_000, "evidence_rows": 50_000, "workers": 1,
         "to": "releases", "privacy": None, "targets": [], "protected": [],
+        "draws": 1, "parity": None,
     }  # fmt: skip
 
 
@@ -177,6 +178,7 @@ def test_every_field_that_a_byte_of_the_release_depends_on_moves_the_digest(fiel
         "fit_rows": 200, "shard_rows": 10, "evidence_rows": 200, "workers": 2, "gate": {"copies_z": 3},
         "privacy": {"epsilon": 1, "delta": 1e-6}, "broken_rows": 1,
         "allow_drift": True, "targets": ["age"], "protected": ["age"], "scans": {"axis": "coronal"},
+        "draws": 2, "parity": {"across": ["age"], "sizes": "equal"},
     }  # fmt: skip
     recipe = Recipe.model_validate(MINIMAL)
     moved = recipe.with_fields({field: other.get(field, "other")}).digest() != recipe.digest()
@@ -252,7 +254,7 @@ OUTSIDE = [
 def test_an_input_outside_is_refused_with_what_to_add(folder: Path, text: str) -> None:
     (folder / "link.csv").symlink_to(folder.parent / "elsewhere" / "secret.csv")
     (folder / "linked").symlink_to(folder.parent / "elsewhere")
-    with pytest.raises(RecipeError, match=r"must lie under .* add --root .* UNDERSTUDY_ROOTS="):
+    with pytest.raises(RecipeError, match=r"must lie in .* add `--root .* UNDERSTUDY_ROOTS="):
         resolve_input(text, folder=folder)
 
 
@@ -269,7 +271,7 @@ def test_a_declared_root_opens_what_lies_under_it(folder: Path, monkeypatch: pyt
 def test_a_folder_whose_name_begins_alike_is_another_folder(folder: Path) -> None:
     (folder.parent / "recipes-old").mkdir()
     (folder.parent / "recipes-old" / "t.csv").write_text("a\n1\n")
-    with pytest.raises(RecipeError, match="must lie under"):
+    with pytest.raises(RecipeError, match="must lie in the recipe"):
         resolve_input("../recipes-old/t.csv", folder=folder)
 
 

@@ -3,13 +3,10 @@
 import json
 import shutil
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from pipelines import remote
 from pipelines.cli import run as command
@@ -20,28 +17,6 @@ from tests.pipelines.tables import bytes_of
 
 FILES = {"data/part-00000.parquet": b"rows", "README.md": b"# a card"}
 ROOT = "s3://releases/team"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    found = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    found.start()
-    host, port = found.get_host_and_port()
-    yield f"http://{host}:{port}"
-    found.stop()
-
-
-@pytest.fixture
-def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    for name, value in {
-        "AWS_ENDPOINT_URL_S3": server, "AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():  # fmt: skip
-        monkeypatch.setenv(name, value)
-    made = boto3.resource("s3").create_bucket(Bucket="releases")
-    yield made
-    made.objects.all().delete()
-    made.delete()
 
 
 def made(folder: Path, text: bytes = b"# a card") -> Path:
@@ -86,7 +61,7 @@ def test_an_upload_that_breaks_off_is_no_release_until_it_is_finished(
 ) -> None:
     first, second = made(tmp_path / "a"), made(tmp_path / "a", b"newer")
     push(first, ROOT)
-    real, calls = remote._Store.swap, []
+    real, calls = remote.Store.swap, []
 
     def broken(self: Any, *arguments: Any) -> bool:
         calls.append(1)
@@ -94,7 +69,7 @@ def test_an_upload_that_breaks_off_is_no_release_until_it_is_finished(
             raise InputError("the line is dead")
         return real(self, *arguments)
 
-    monkeypatch.setattr(remote._Store, "swap", broken)
+    monkeypatch.setattr(remote.Store, "swap", broken)
     with pytest.raises(InputError, match="dead"):
         push(second, ROOT)
     monkeypatch.undo()
@@ -132,7 +107,7 @@ def test_publishers_at_once_lose_no_release_and_mix_none(bucket: Any, tmp_path: 
 
 
 def test_a_catalogue_is_swapped_only_if_nobody_did_meanwhile(bucket: Any) -> None:
-    store = remote._Store("releases")
+    store = remote.Store("releases")
     assert store.swap("x", b"1", None)
     assert not store.swap("x", b"2", None)
     found = store.get("x")

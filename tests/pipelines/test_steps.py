@@ -251,7 +251,7 @@ def test_a_holdout_outside_the_folder_is_refused(tmp_path: Path) -> None:
     write_visits(tmp_path / "held.csv", patients=50)
     folder = visits(tmp_path / "inner", patients=50)
     run = open_run(prepare(folder, folder / "visits.csv", holdout="../held.csv"), folder)
-    with pytest.raises(RecipeError, match="must lie under"):
+    with pytest.raises(RecipeError, match="must lie in the recipe"):
         release(run)
 
 

@@ -1,3 +1,5 @@
+import contextlib
+import gzip
 import io
 import json
 import tarfile
@@ -6,6 +8,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipelines import tars
 from pipelines.aside import Aside
@@ -124,3 +128,111 @@ def test_a_damaged_tar_is_refused(tmp_path: Path, cut: int) -> None:
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(InputError, match=r"damaged|holds none"):
         read(path)
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize("format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
+def test_names_of_any_length_and_alphabet_are_read_as_tarfile_writes_them(
+    tmp_path: Path, format: int
+) -> None:
+    ustar = format == tarfile.USTAR_FORMAT
+    stems = [f"{'d' * 90}/{'e' * 60}", "köln" if not ustar else "koeln"] + (
+        [] if ustar else [LONG, f"日本/{LONG}"]
+    )
+    with tarfile.open(tmp_path / "t.tar", "w", format=format) as tar:
+        folder = tarfile.TarInfo("folder")
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
+        for number, stem in enumerate(stems):
+            for kind, data in ((".png", shade(number)), (".txt", b"y" * number * 600)):
+                about = tarfile.TarInfo(stem + kind)
+                about.size, about.pax_headers = len(data), {"comment": "a remark"}
+                tar.addfile(about, io.BytesIO(data))
+    found = read(tmp_path / "t.tar")
+    assert [(r["path"], r["image"], len(r["text"] or "")) for r in found] == [
+        (f"t.tar/{stem}", number, 600 * number) for number, stem in enumerate(stems)
+    ]
+
+
+def header(kind: bytes, size: int, name: str = "x") -> bytes:
+    about = tarfile.TarInfo(name)
+    about.type, about.size = kind, size
+    return about.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize(
+    "kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE]
+)
+def test_a_header_that_says_gigabytes_is_refused_unread(tmp_path: Path, kind: bytes) -> None:
+    with gzip.open(tmp_path / "t.tar.gz", "wb") as packed:
+        packed.write(header(kind, 8 << 30))
+        for _ in range(16):
+            packed.write(bytes(1 << 20))
+    with pytest.raises(InputError, match="65,536 bytes at most"):
+        read(tmp_path / "t.tar.gz")
+
+
+def test_a_chain_of_headers_costs_nothing_and_names_the_file_after_it(tmp_path: Path) -> None:
+    chain = b"".join(
+        header(tarfile.GNUTYPE_LONGNAME, 512) + f"{i}.png".encode().ljust(512, b"\0") for i in range(5_000)
+    )
+    data = shade(7)
+    (tmp_path / "t.tar").write_bytes(
+        chain
+        + header(tarfile.REGTYPE, len(data), "y.png")
+        + data.ljust(-(-len(data) // 512) * 512, b"\0")
+        + bytes(1024)
+    )
+    assert [(r["path"], r["image"]) for r in read(tmp_path / "t.tar")] == [("t.tar/4999", 7)]
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.REGTYPE])
+def test_a_negative_size_is_damage(tmp_path: Path, kind: bytes) -> None:
+    plain = bytearray(header(kind, 0, "x.png"))
+    plain[124:136] = b"\xff" * 12
+    plain[148:156] = b"%06o\0 " % (sum(plain[:148]) + sum(plain[156:]) + 8 * 32)
+    (tmp_path / "t.tar").write_bytes(bytes(plain) + bytes(1 << 14))
+    with pytest.raises(InputError, match="damaged"):
+        read(tmp_path / "t.tar")
+
+
+def test_a_list_of_holes_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.tar").write_bytes(header(tarfile.GNUTYPE_SPARSE, 512, "x.png") + bytes(4096))
+    with pytest.raises(InputError, match="holes"):
+        read(tmp_path / "t.tar")
+
+
+@pytest.mark.parametrize("record", [b"5 x", b"99999 path=x\n", b"0 path=x\n", b"-7 path=x\n", b"path=x\n"])
+def test_damaged_records_of_pax_are_damage(tmp_path: Path, record: bytes) -> None:
+    (tmp_path / "t.tar").write_bytes(
+        header(tarfile.XHDTYPE, len(record))
+        + record.ljust(512, b"\0")
+        + header(tarfile.REGTYPE, 0, "x.png")
+        + bytes(1024)
+    )
+    with pytest.raises(InputError, match="damaged"):
+        read(tmp_path / "t.tar")
+
+
+@given(st.binary(max_size=3000), st.integers(0, 3))
+def test_any_bytes_are_a_tar_or_an_error(content: bytes, headers: int) -> None:
+    kinds = (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.REGTYPE)
+    whole = (
+        b"".join(header(kinds[i], 40 * i, "a.png") + bytes(512 * min(i, 1)) for i in range(headers)) + content
+    )
+    with contextlib.suppress(InputError, tarfile.TarError, ValueError):
+        for _, size in tars._files(stream := io.BytesIO(whole)):
+            tars._skip(stream, tars._blocks(size))
+
+
+def test_of_a_sample_with_many_images_or_texts_little_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tars, "SAID_BYTES", 99)
+    members = [*((f"a.{i}.png", shade(1)) for i in range(9)), *((f"b.{i}.txt", "y" * 40) for i in range(9))]
+    first, second = tars.tar_samples(pack(tmp_path / "t.tar", members))
+    assert (first.images, first.image) == (9, shade(1))
+    assert second.said <= 99
+    assert second.wrong is not None
