@@ -684,6 +684,7 @@ def _report(outcome: Any, *, json: bool) -> None:
         f"{said} {done}\n"
         f"  release  {outcome.release}\n"
         f"  report   {outcome.release / 'report.html'}\n"
+        f"  card     {outcome.release / 'README.md'}\n"
         f"  run      {outcome.run}"
         + (
             ""

@@ -46,6 +46,7 @@ rows: source            # as many as the source has; or a number
 holdout: 0.2            # share that is held out of training, to measure against; or a file that holds it
 seed: 0
 at_least: 10            # values that fewer units share are pooled; 0 turns disclosure control off
+# targets: [a, b]       # what models predict, to see what the rows are good for; else the table's last columns
 to: releases
 """
 

@@ -17,6 +17,7 @@ from validation import datasheet
 from validation.evidence import Evidence
 from validation.exposure import TOLD, ends, share
 from validation.fidelity import ColumnFidelity, Fidelity
+from validation.figures import few
 from validation.gates import Verdict
 from validation.images import Beside, ImageEvidence
 from validation.inference import Inference
@@ -73,7 +74,7 @@ def render(
         *_images(evidence.images),
         *_useful(evidence),
         *_regressions(evidence.inference, certificate),
-        _findings(verdict),
+        _findings(evidence.fidelity, verdict),
         "## What is promised about privacy\n\n" + _privacy(fidelity, certificate, evidence.attacks),
         "## Limits\n\n" + _LIMITS,
         "## Datasheet\n\n" + datasheet.render(rows, certificate, schema),
@@ -353,9 +354,9 @@ def _overlaps(found: Inference) -> Iterator[str]:
         yield f"| {what} | {len(r.coefficients)} | {' | '.join(figures)} |"
 
 
-def _findings(verdict: Verdict) -> str:
+def _findings(fidelity: Fidelity, verdict: Verdict) -> str:
     if not verdict.findings:
-        return "The gate found nothing to worry about."
+        return f"The gate found nothing to worry about.{few(fidelity)}"
     passed = "passed, with this to keep in mind" if verdict.passed else "refused"
     items = (f"- {f.level}: {escape(f.message, 400)}" for f in verdict.findings)
     return f"The gate's verdict: {passed}.\n\n" + "\n".join(items)

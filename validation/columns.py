@@ -42,6 +42,11 @@ _NOTES: Mapping[str, str] = {
     "empty": "No value in any row.",
 }
 
+_STEPS = (
+    "Shares of real rows are rounded to multiples of {0} rows, so that nobody stands out: of fewer than half as many "
+    "nothing is seen here, though synthetic rows may have them."
+)
+
 _NOISED = (
     "Shape is 100 when a column is distributed as the noised counts say that the model was fitted to. These were "
     "charged to the privacy budget; nothing here was computed from rows without noise. So the score shows what the "
@@ -49,8 +54,18 @@ _NOISED = (
 )
 
 
-def render(fidelity: Fidelity, verdict: Verdict, schema: Schema, anchors: Mapping[str, str]) -> Html:
-    """The section: a row for each column of the schema, in its order; `anchors` are their ids."""
+def render(
+    fidelity: Fidelity, verdict: Verdict, schema: Schema, anchors: Mapping[str, str], *, at_least: int = 0
+) -> Html:
+    """The section: a row for each column of the schema, in its order.
+
+    Args:
+        fidelity: the figures.
+        verdict: what the gate made of them.
+        schema: the columns.
+        anchors: column → its id on the page.
+        at_least: rows that shares of real rows are multiples of; 0: they are exact.
+    """
     measured = {c.name: c for c in fidelity.columns}
     overlays = {o.column: o for o in fidelity.overlays}
     found = Counter(name for f in verdict.findings for name in set(f.columns))
@@ -81,6 +96,7 @@ def render(fidelity: Fidelity, verdict: Verdict, schema: Schema, anchors: Mappin
             f"rows score that were held out: {fidelity.rows_train:,} rows trained, "
             f"{fidelity.rows_holdout:,} held out, {fidelity.rows_synthetic:,} synthetic rows compared. Plots "
             "show shares: of the values that are present for numbers and times, of all rows for categories."
+            + (f" {_STEPS.format(at_least)}" if at_least else "")
         ),
         element("div", {"class": "tools"}, sifting, _legend(fidelity)),
         table,
@@ -134,12 +150,19 @@ def _head(column: Column, measured: ColumnFidelity | None, found: int) -> Html:
     if found:
         link = element("a", {"href": "#findings"}, counted(found, "finding", "findings"))
         parts.append(element("span", {"class": "note"}, link))
-    if column.kind in _NOTES:
-        parts.append(element("span", {"class": "note"}, _NOTES[column.kind]))
+    if (said := _note(column)) is not None:
+        parts.append(element("span", {"class": "note"}, said))
     if measured and measured.lost:
         parts.append(element("span", {"class": "note lost"}, "Lost: ", _lost(measured.lost)))
     value = cut(column.name, 80).casefold()
     return element("th", {"scope": "row", "role": "rowheader", "data-value": value}, *parts)
+
+
+def _note(column: Column) -> str | None:
+    if column.personal is not None:
+        what = column.personal.what.replace("_", " ")
+        return f"Made up ({what}); nothing of it is learned but what is missing."
+    return _NOTES.get(column.kind)
 
 
 def _lost(lost: Sequence[tuple[str, float]]) -> Html:

@@ -3,7 +3,7 @@
 The sections are those of Gebru et al. 2021 (arXiv 1803.09010). What only the steward knows is said to be his to add.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from synth.schema import Schema
@@ -58,8 +58,7 @@ def _collection(certificate: Mapping[str, Any]) -> str:
 
 
 def _preprocessing(certificate: Mapping[str, Any], schema: Schema) -> str:
-    kinds = {c.kind for c in schema}
-    done = list(_treatments(certificate, kinds))
+    done = list(_treatments(certificate, schema))
     drift = certificate.get("drift") or ()
     if drift:
         done.append(
@@ -68,14 +67,17 @@ def _preprocessing(certificate: Mapping[str, Any], schema: Schema) -> str:
     return f"{'; '.join(done).capitalize()}. The private table is kept by those who hold it and is not published."
 
 
-def _treatments(certificate: Mapping[str, Any], kinds: Collection[str]) -> Iterator[str]:
+def _treatments(certificate: Mapping[str, Any], schema: Schema) -> Iterator[str]:
+    kinds = {c.kind for c in schema}
     if certificate.get("disclosure_control"):
         yield "values that few units share were pooled, and extremes cut, before anything was learned"
     if certificate.get("formal_guarantee"):
         yield "what was learned of columns carries noise"
     if "identifier" in kinds:
         yield "identifiers were made anew"
-    if "text" in kinds:
+    if any(c.personal is not None for c in schema):
+        yield "names, addresses and the like were made up and never learned"
+    if any(c.kind == "text" and c.personal is None for c in schema):
         yield "free text was replaced"
     if "image" in kinds:
         yield "images were brought to one size and mode, and nothing but their pixels was read"

@@ -3,17 +3,23 @@
 A release carries them as `figures.json`. They are made of the same coarse evidence as its report.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from privacy.attacks import Attack, Attacks
 from validation.evidence import Evidence
+from validation.fidelity import Fidelity
 from validation.gates import ATTACKS, Verdict
 from validation.images import ImageEvidence
 from validation.inference import Inference
+from validation.markup import counted
 from validation.utility import Task
 
 FORMAT = 1
+
+BLURRED = 0.05
+"""Uncertainty of shares of the held-out rows from which on a verdict says so."""
 
 
 def figures(evidence: Evidence, verdict: Verdict, certificate: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,6 +100,21 @@ def _copies(evidence: Evidence) -> dict[str, float | None] | None:
     fidelity = evidence.fidelity
     return (
         None if fidelity.copies is None else {"share": fidelity.copies, "by_chance": fidelity.copies_holdout}
+    )
+
+
+def few(found: Fidelity) -> str:
+    """What a verdict without findings is worth where few rows are held out; nothing where they are enough.
+
+    What held-out rows show is uncertain by about 1/√n, of so many.
+    """
+    blur = 1 / math.sqrt(max(found.rows_holdout, 1))
+    if found.noised or blur < BLURRED:
+        return ""
+    rows = counted(found.rows_holdout, "real row is", "real rows are")
+    return (
+        f" But {rows} held out to measure against, so that a difference of {100 * blur:.0f} points may be chance, and "
+        "smaller ones are not seen."
     )
 
 

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from privacy.estimate import Estimate
+from privacy.attacks import Attack, Attacks
+from privacy.estimate import Estimate, risk
 from validation.evidence import Evidence
 from validation.fairness import Fairness
 from validation.fidelity import ColumnFidelity, Fidelity, Overlay
@@ -50,6 +51,7 @@ def outside(evidence: Evidence, *, at_least: int) -> Evidence:
         fairness=fair,
         images=images,
         inference=regressions,
+        attacks=None if rounded.attacks is None else _attacks(rounded.attacks, exact.rows_holdout, holdout),
     )
 
 
@@ -161,6 +163,19 @@ def _fairness(rounded: Fairness, exact: Fairness, train: _Grid, holdout: _Grid) 
         for r, e in zip(rounded.groups, exact.groups, strict=True)
     )
     return replace(rounded, rows=(rounded.rows[0], exact.rows[1]), groups=groups)
+
+
+def _attacks(rounded: Attacks, rows: int, holdout: _Grid) -> Attacks:
+    """Copies by chance are a share of the held-out rows, and stand elsewhere, too; their interval follows from it."""
+
+    def told(attack: Attack) -> Attack:
+        if attack.name != "copies":
+            return attack
+        chance = holdout.share(attack.control)
+        beyond = risk(attack.success, max(attack.guesses, 1), chance, max(rows, 1))
+        return replace(attack, control=chance, risk=beyond)
+
+    return replace(rounded, done=tuple(told(a) for a in rounded.done))
 
 
 def _inference(exact: Inference, at_least: int) -> Inference:

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from privacy.attacks import Attacks
+from privacy.attacks import Attack, Attacks
 from validation.evidence import Evidence
 from validation.exposure import TOLD, share
 from validation.fidelity import ColumnFidelity, Fidelity, PairFidelity
-from validation.figures import strongest
+from validation.figures import few, strongest
 from validation.gates import ATTACKS, Finding, Verdict
 from validation.gauges import gauge
 from validation.images import ImageEvidence, Use
@@ -359,11 +359,24 @@ def _private(evidence: Evidence, certificate: Mapping[str, Any], said: _Said) ->
         gauge(worst.success, worst.control),
         _beside(
             f"The strongest of {tried}, {TOLD[worst.name].title.lower()}, is right about {share(worst.success)} of the "
-            f"people in the table and {share(worst.control)} of others (the mark).",
+            f"people in the table and {share(worst.control)} of others (the mark).{_apart(worst, evidence.attacks)}",
         ),
         _lines(copies),
         promised,
     )
+
+
+def _apart(worst: Attack, attacks: Attacks | None) -> str:
+    """Which attacks show a larger figure and are not counted, lest a reader of the table wonders."""
+    larger = [
+        TOLD[a.name].title.lower()
+        for a in (attacks or Attacks()).done
+        if a.name not in ATTACKS and a.risk.value > worst.risk.value
+    ]
+    if not larger:
+        return ""
+    why = "since the gate judges copies by themselves and distance is a smoke test"
+    return f" Not counted here, {why}: {', '.join(larger)}."
 
 
 def _copies(found: Fidelity) -> list[tuple[str, str, str]]:
@@ -424,10 +437,11 @@ def _promise(guarantee: Mapping[str, Any]) -> str:
 # What to worry about --------------------------------------------------------------------------------------
 
 
-def findings(verdict: Verdict, anchors: Mapping[str, str]) -> Html:
+def findings(evidence: Evidence, verdict: Verdict, anchors: Mapping[str, str]) -> Html:
     """What to worry about, worst first, what breaks the same rule together; `anchors` are the ids of columns."""
     if not verdict.findings:
-        return section("findings", "What to worry about", paragraph("The gate found nothing to worry about."))
+        told = f"The gate found nothing to worry about.{few(evidence.fidelity)}"
+        return section("findings", "What to worry about", paragraph(told))
     return section(
         "findings",
         "What to worry about",

@@ -61,8 +61,10 @@ def render(
     anchors = {name: f"column-{i}" for i, name in enumerate(schema.names)}
     sections = {
         "verdict": reasons.render(evidence, verdict, certificate),
-        "findings": reasons.findings(verdict, anchors),
-        "columns": columns.render(evidence.fidelity, verdict, schema, anchors),
+        "findings": reasons.findings(evidence, verdict, anchors),
+        "columns": columns.render(
+            evidence.fidelity, verdict, schema, anchors, at_least=_steps(certificate, zone)
+        ),
         "pairs": pairs.render(evidence, schema, zone),
         **_looked(evidence, verdict.judged, schema),
         "making": making.render(certificate),
@@ -80,6 +82,13 @@ def render(
         footer=_FOOTER,
         zone=zone,
     )
+
+
+def _steps(certificate: Mapping[str, Any], zone: Zone) -> int:
+    """Rows that shares of real rows are multiples of (`public.outside`); 0: they are not rounded."""
+    control = certificate.get("disclosure_control")
+    found = control.get("at_least") if zone == "outside" and isinstance(control, Mapping) else None
+    return found if isinstance(found, int) else 0
 
 
 def _looked(evidence: Evidence, judged: Sequence[Judged], schema: Schema) -> dict[str, Html]:

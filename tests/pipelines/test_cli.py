@@ -347,6 +347,7 @@ def test_release_tells_a_person_where_everything_lies(here: Path, call: Call) ->
     assert release is not None
     assert check_sums(Path(release[1])) == 8
     assert "report.html" in out
+    assert "README.md" in out
     assert "Released" in out
     code, out, _ = call("release", "recipe.yaml", *SMALL)
     assert code == 0

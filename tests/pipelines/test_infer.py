@@ -80,6 +80,13 @@ def test_intervals_are_those_of_all_draws_widened(thrice: Path) -> None:
     found = infer(thrice, "pay ~ age + sex")
     assert (found.draws, found.rows) == (3, 2000)
     assert found.complete == pytest.approx(0.95, abs=0.02)
+    # What the figures are held against, and what was left out, is said beside them.
+    assert found.against == {"sex": "m"}
+    assert "commonest of their column: sex with m" in found.describe()
+    assert (
+        f"{100 * (1 - found.complete):.3g} % of them miss a value that is asked and are left out"
+        in found.describe()
+    )
     (only,) = found.regressions
     by_term = {t.term: t for t in only.terms}
     assert set(by_term) == {"(constant)", "age", "sex = f"}

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from synth.schema import Schema
+from synth.schema import Personal, Schema
 from validation.datasheet import TITLES, render
 
 SCHEMA = Schema.parse(
@@ -43,3 +43,14 @@ def test_it_says_what_the_certificate_says(change: dict[str, Any], said: str) ->
     assert said in render(10, {**CERTIFICATE, **change}, SCHEMA)
     if change:
         assert said not in render(10, CERTIFICATE, SCHEMA)
+
+
+def test_made_up_personal_data_are_not_called_free_text() -> None:
+    personal = SCHEMA["<b>story</b>"].model_copy(
+        update={"personal": Personal(what="name"), "action": "regenerate"}
+    )
+    columns = tuple(personal if c.name == personal.name else c for c in SCHEMA)
+    text = render(10, CERTIFICATE, SCHEMA.model_copy(update={"columns": columns}))
+    assert "names, addresses and the like were made up" in text
+    assert "free text was replaced" not in text
+    assert "free text was replaced" in render(10, CERTIFICATE, SCHEMA)

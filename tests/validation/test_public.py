@@ -103,6 +103,22 @@ def test_nothing_has_more_than_three_decimals_but_shares_and_edges() -> None:
     assert "0.0123456" not in json.dumps(found.to_dict())
 
 
+def test_copies_by_chance_are_the_same_share_wherever_they_stand() -> None:
+    found = exact()
+    beyond = Estimate(value=0.05, low=0, high=0.1, surely=0)
+    copies = Attack(name="copies", guesses=1_000, success=0.2, control=49 / 311, risk=beyond)
+    found = replace(
+        found, fidelity=replace(found.fidelity, copies_holdout=49 / 311), attacks=Attacks(done=(copies,))
+    )
+    told = public.outside(found, at_least=10)
+    assert told.attacks is not None
+    (attack,) = told.attacks.done
+    assert attack.control == told.fidelity.copies_holdout == pytest.approx(50 / 310, abs=1e-6)
+    # What is beyond chance follows from what is shown, so it says no more.
+    assert attack.risk.value == pytest.approx(1 - 0.8 / (1 - 50 / 310), abs=1e-5)
+    assert attack.risk.low < attack.risk.value < attack.risk.high
+
+
 def test_how_rare_categories_are_is_not_told() -> None:
     assert public.outside(exact(), at_least=10).fidelity.columns[0].sizes == ()
 

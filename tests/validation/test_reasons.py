@@ -101,7 +101,7 @@ def test_what_breaks_one_rule_stands_together_the_worst_first() -> None:
         finding("critical", rule.format("the second")),
         finding("warning", "and 7 more of the rule shape; the report lists every column"),
     )
-    page = reasons.findings(Verdict(findings=findings), {"age": "column-0"})
+    page = reasons.findings(evidence(), Verdict(findings=findings), {"age": "column-0"})
     assert page.count("A thing must hold") == 0
     assert page.count("The rule: a thing must hold.") == 2
     assert page.count("What to try: mend it.") == 2
@@ -115,6 +115,30 @@ def test_many_findings_are_folded_and_all_there() -> None:
     findings = [
         finding("critical", f"a thing must hold, however: no {i} does not; mend it") for i in range(30)
     ]
-    page = reasons.findings(Verdict(findings=tuple(findings)), {})
+    page = reasons.findings(evidence(), Verdict(findings=tuple(findings)), {})
     assert f"{30 - reasons.OPEN} more" in page
     assert all(f"No {i} does not" in page for i in range(30))
+
+
+def test_a_larger_figure_of_an_attack_that_is_not_counted_is_named() -> None:
+    *_, private = shown(evidence())
+    assert "linking, is right about" in private
+    assert "distance is a smoke test: distance to the closest row." in private
+    found = evidence()
+    assert found.attacks is not None
+    done = tuple(replace(a, risk=estimate(0.0)) if a.name == "distance" else a for a in found.attacks.done)
+    *_, private = shown(replace(found, attacks=Attacks(done=done)))
+    assert "Not counted here" not in private
+
+
+@pytest.mark.parametrize(("rows", "points"), [(100, "10 points"), (400, "5 points"), (401, None)])
+def test_a_clean_verdict_of_few_held_out_rows_says_what_it_cannot_see(rows: int, points: str | None) -> None:
+    found = evidence()
+    found = replace(found, fidelity=replace(found.fidelity, rows_holdout=rows))
+    page = reasons.findings(found, Verdict(findings=()), {})
+    assert "nothing to worry about" in page
+    assert ("may be chance" in page) == (points is not None)
+    assert points is None or (f"{rows} real rows are held out" in page and points in page)
+    # Noised figures are beside no rows that were held out.
+    noised = replace(found, fidelity=replace(found.fidelity, noised=True))
+    assert "may be chance" not in reasons.findings(noised, Verdict(findings=()), {})

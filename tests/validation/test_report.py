@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from privacy.estimate import Estimate
-from synth.schema import Column, Schema
+from synth.schema import Column, Personal, Schema
 from validation import markup, pairs, plots, report
 from validation.detection import Detection, Example
 from validation.evidence import Evidence
@@ -224,6 +224,25 @@ def test_columns_that_are_not_learned_have_a_row_too():
     assert "booking" in page
     assert "Made anew by its pattern" in page
     assert "There are no two columns to compare." in page
+
+
+def test_made_up_personal_data_are_not_called_free_text():
+    name = Column(
+        name="who", kind="text", type="string", action="regenerate", personal=Personal(what="first_name")
+    )
+    page = report.render(
+        title="t", evidence=Evidence(fidelity=fidelity_of(["age"])), verdict=Verdict(findings=()), certificate={},
+        schema=Schema(columns=(Column(name="age", kind="numerical", type="int64"), name)),
+    )  # fmt: skip
+    assert "Made up (first name)" in page
+    assert "Free text is replaced" not in page
+
+
+def test_outside_it_is_said_that_shares_of_real_rows_are_rounded():
+    pooled = {**CERTIFICATE, "disclosure_control": {"at_least": 10}}
+    assert "multiples of 10 rows" in page_of(certificate=pooled)
+    assert "multiples of" not in page_of(certificate=pooled, zone="inside")
+    assert "multiples of" not in page_of(certificate={**CERTIFICATE, "disclosure_control": None})
 
 
 def test_critical_findings_come_before_warnings_and_refuse():
