@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pipelines.released import Released, draws_of, read
 from privacy.errors import ReleaseError, UsageError
 from synth.schema import Column, nearest
-from validation.fidelity import CONTINUOUS, as_numbers
+from validation.cells import CONTINUOUS, as_numbers
 from validation.inference import combine
 from validation.markup import one_line
 from validation.regression import Fit, Kind, fit

@@ -981,6 +981,7 @@ def _kept_inside(run: Run, released: Schema) -> list[Path]:
 def exact_evidence(run: Run) -> "Exact[Evidence]":
     """Holds real and synthetic rows, as many of each as the recipe allows, against each other: evidence's own door."""
     from synth.rows import RawRows
+    from synth.table import load
     from validation.evidence import gather
 
     recipe, schema = run.recipe, unseen(run.schema)
@@ -991,6 +992,7 @@ def exact_evidence(run: Run) -> "Exact[Evidence]":
     return gather(
         curator, rows, synthetic, schema,
         targets=recipe.targets, protected=recipe.protected, at_least=recipe.at_least, seed=recipe.seed,
+        density=None if run.schema.images else load(run.workspace.path / MODEL).density,
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -101,6 +101,11 @@ class TableModel(Generic[Frame]):
     def synthesizer(self) -> str:
         """Name of the synthesizer."""
         return self._model.name
+
+    @property
+    def density(self) -> Callable[[Frame], Floats] | None:
+        """`log_prob`; None where the synthesizer knows no densities."""
+        return self.log_prob if isinstance(self._model, Dense) else None
 
     def sample(
         self, rows: int, *, given: Mapping[str, object] | None = None, seed: int = 0, first_row: int = 0

@@ -14,7 +14,8 @@ import pyarrow as pa
 from scipy import stats
 
 from synth.schema import Column, Schema
-from validation.fidelity import MISSING, Cells, cells_of
+from validation.cells import Cells, cells_of
+from validation.fidelity import MISSING
 
 MEAN, SPREAD = 0.9, 0.3
 """Of a Kolmogorov–Smirnov distance of two samples of one column, in √(1/n + 1/m); a total variation spreads less."""

@@ -14,8 +14,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from privacy.estimate import Estimate, auc
+from validation.cells import Floats
 from validation.features import Features, draw, one_thread, teachable, weighted_auc
-from validation.fidelity import MISSING, Floats
+from validation.fidelity import MISSING
 from validation.gauges import gauge
 from validation.markup import Html, cut, element, paragraph, percent, scrolling, section, shown_name
 

@@ -15,13 +15,15 @@ from privacy.curator import MISSING, Batch, ExactCurator, Split
 from privacy.inside import Exact, Inside
 from synth.rows import PIXELS, RawRows
 from synth.schema import Column, Schema
+from validation.cells import SIDES, cells_of, one_of_each
 from validation.detection import Detection, detect
 from validation.exposure import sides_of
 from validation.fairness import Fairness, fairness
 from validation.features import Features
-from validation.fidelity import Fidelity, cells_of, measure, one_of_each
+from validation.fidelity import Fidelity, measure
 from validation.images import FEWEST, ImageEvidence, image_evidence, sheet_of
 from validation.inference import Inference, inference
+from validation.likelihood import Density, Likelihood, likelihood
 from validation.noised import Noised
 from validation.structure import Structure, structure
 from validation.utility import Utility, utility
@@ -39,6 +41,7 @@ class Evidence:
         fairness: for whom; None where no column is protected.
         inference: what regressions say.
         structure: joint counts, coverage, missing patterns, rarity, the calendar.
+        likelihood: how likely a model that knows densities takes real rows to be; None for others.
         noised: under privacy, how close it is to rows that were counted anew with noise.
         images: how close its images are, what they are good for, and whether they are copies.
 
@@ -52,6 +55,7 @@ class Evidence:
     structure: Structure | None = None
     fairness: Fairness | None = None
     inference: Inference | None = None
+    likelihood: Likelihood | None = None
     noised: Noised | None = None
     images: ImageEvidence | None = None
 
@@ -64,7 +68,7 @@ class Evidence:
     def from_dict(cls, data: Mapping[str, Any]) -> "Evidence":
         """The inverse of `to_dict`."""
         parts: dict[str, Any] = {
-            n: None if data[n] is None else part.from_dict(data[n]) for n, part in _PARTS.items()
+            n: None if data.get(n) is None else part.from_dict(data[n]) for n, part in _PARTS.items()
         }
         return cls(**parts)
 
@@ -77,6 +81,7 @@ _PARTS: Mapping[str, Any] = {
     "structure": Structure,
     "fairness": Fairness,
     "inference": Inference,
+    "likelihood": Likelihood,
     "noised": Noised,
     "images": ImageEvidence,
 }
@@ -98,6 +103,7 @@ class Made:
 def gather(
     curator: ExactCurator, rows: RawRows, synthetic: pa.Table, schema: Schema, *,
     targets: Sequence[str] = (), protected: Sequence[str] = (), at_least: int, seed: int,
+    density: Density | None = None,
 ) -> Exact[Evidence]:  # fmt: skip
     """Holds synthetic rows against the training and held-out rows of a curator, which are read once.
 
@@ -111,6 +117,7 @@ def gather(
         protected: columns whose groups are compared.
         at_least: units below which no bin, category or group is shown; 0 shows all.
         seed: of what is drawn.
+        density: log-density of rows under the model that drew the synthetic ones; None where it knows none.
     """
 
     def evidence(split: Callable[[Split], Iterator[Batch]]) -> Evidence:
@@ -133,6 +140,9 @@ def gather(
             structure=structure(cells, features, seed=seed),
             fairness=fairness(cells, protected, guesses, at_least=at_least, seed=seed) if protected else None,
             inference=inference(cells, used, at_least=at_least, seed=seed),
+            likelihood=None
+            if density is None
+            else likelihood(density, dict(zip(SIDES, tables, strict=True)), schema, seed=seed),
         )
 
     return Inside(curator).look(evidence)

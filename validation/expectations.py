@@ -27,7 +27,8 @@ from synth.constraints import breaks, unique_keys
 from synth.identifier import Pattern
 from synth.rules import Unique
 from synth.schema import OTHER, REPLACED, Column, Scalar, Schema
-from validation.fidelity import CONTINUOUS, Fidelity
+from validation.cells import CONTINUOUS
+from validation.fidelity import Fidelity
 from validation.gates import GateRules, Level, Measure, measures
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from privacy.attacks import Attack, Attacks, Sides
 from privacy.estimate import Estimate
 from privacy.metric import Records
 from synth.schema import Schema
-from validation.fidelity import SIDES, Cells, cells_of
+from validation.cells import SIDES, Cells, cells_of
 from validation.gauges import whiskers
 from validation.markup import Html, counted, element, paragraph, scrolling, section
 

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from privacy.estimate import Estimate
+from validation.cells import DRAWN, SIDES, Cells, Codes, Floats
 from validation.features import from_resamples, resampled
-from validation.fidelity import DRAWN, SIDES, Cells, Codes, Floats
 from validation.gauges import bars, whiskers
 from validation.markup import Html, element, join, paragraph, percent, scrolling, section, shown_name
 from validation.utility import Guesses

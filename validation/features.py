@@ -9,7 +9,7 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from privacy.estimate import Estimate, estimate
-from validation.fidelity import SIDES, Cells, Floats
+from validation.cells import SIDES, Cells, Floats
 
 Weights = npt.NDArray[np.float64]
 

@@ -8,23 +8,19 @@ units: what is named or cut then comes from one drawn row of each unit.
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from synth.draws import numpy_seeded
-from synth.schema import Column, Kind, Schema
-
-Floats = npt.NDArray[np.float64]
-Codes = npt.NDArray[np.int64]
-
-CONTINUOUS: frozenset[Kind] = frozenset({"numerical", "datetime", "duration"})
+from synth.schema import Schema
+from validation.associations import COMMON, associations, information, keep_common
+from validation.cells import DRAWN, SIDES, Cells, Codes, Floats, cells_of, groups_of, one_of_each
 
 BINS = 40
 """Bins of a numeric overlay at most."""
@@ -43,25 +39,14 @@ GROUP_FROM = 0.005
 LISTED = 50
 """Lost categories of a column, and lost groups of a table, that are listed at most: the commonest."""
 
-COMMON = 50
-"""Categories of a column that associations tell apart; rarer ones are one group."""
-
 REPORT_CATEGORIES = 1_000
 """Categories of a column that pair trends tell apart: SDMetrics builds a dense table of each pair."""
 
 UNIQUE = 0.99
 """Share of different values from which on a column is unique, so that held-out rows have none of them."""
 
-WIDE, GROUP = 100, 25
-"""A table of more than WIDE columns has its pair trends measured within random groups of GROUP columns."""
-
 _DECIMALS = 14
 """SDMetrics rounds numbers to so many before it compares them."""
-
-SIDES = ("train", "holdout", "synthetic")
-
-DRAWN = "drawn"
-"""The side of one training row for each unit: all training rows where each is a unit of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +121,10 @@ class LostGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class PairFidelity:
-    """Two columns: SDMetrics pair trend (None below its thresholds), its ceiling, and the association."""
+    """Two columns: SDMetrics pair trend (None below its thresholds), its ceiling, the association, shared information.
+
+    Shared information is None where it was not measured: by `sketch`, and between groups of a wide table.
+    """
 
     first: str
     second: str
@@ -145,6 +133,9 @@ class PairFidelity:
     association_real: float
     association_synthetic: float
     association_holdout: float = 0.0
+    information_real: float | None = None
+    information_synthetic: float | None = None
+    information_holdout: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,6 +254,7 @@ def measure(
         for side, table in (("synthetic", synthetic), ("holdout", holdout))
     }
     found = _measured(cells, against, at_least=at_least, seed=seed)
+    found = replace(found, pairs=tuple(_informed(found.pairs, cells.learned, seed=seed)))
     overlays = tuple(o for c in cells.learned if (o := _overlay(c, at_least=at_least)) is not None)
     return replace(_with_copies(found, cells, at_least=at_least, seed=seed), overlays=overlays)
 
@@ -382,109 +374,6 @@ def _with_copies(found: Fidelity, cells: _Measured, *, at_least: int, seed: int)
     )
 
 
-def one_of_each(units: npt.NDArray[np.uint64], *, seed: int) -> Codes:
-    """Numbers of the rows that stand for their units, one drawn for each, ascending."""
-    order = np.random.default_rng(seed).permutation(len(units))
-    return np.sort(order[np.unique(units[order], return_index=True)[1]])
-
-
-# ── cells ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Cells:
-    """One column of the three tables, over one dictionary.
-
-    Attributes:
-        column: what it is.
-        codes: by side and for `DRAWN`, int64 (rows,): equal codes are equal values; -1 is missing.
-        numbers: by side and for `DRAWN`, float64 (rows,): the value, epoch seconds or seconds, NaN is
-            missing; None unless the kind is continuous.
-        values: by code, the value as it is shown; empty if the kind is continuous.
-    """
-
-    column: Column
-    codes: Mapping[str, Codes]
-    numbers: Mapping[str, Floats] | None
-    values: pa.Array = field(repr=False)
-
-    def missing(self, side: str) -> float:
-        """Share of missing values, 0 for a table without rows."""
-        codes = self.codes[side]
-        return float(np.mean(codes < 0)) if len(codes) else 0.0
-
-    def counts(self, side: str) -> Codes:
-        """Rows by code, int64 (codes,)."""
-        codes = self.codes[side]
-        return np.bincount(codes[codes >= 0], minlength=len(self.values)).astype(np.int64)
-
-
-def cells_of(column: Column, tables: tuple[pa.Table, ...], drawn: Codes | None = None) -> Cells:
-    """One column of the three `SIDES`; `drawn` are the rows of the first that stand for their units."""
-    parts = [_read(table, column) for table in tables]
-    values = pa.chunked_array([chunk for part in parts for chunk in part.chunks], type=parts[0].type)
-    codes, dictionary = _encode(values)
-    cuts = np.cumsum([len(p) for p in parts])[:-1]
-    by_side = dict(zip(SIDES, np.split(codes, cuts), strict=True))
-    by_side[DRAWN] = by_side["train"] if drawn is None else by_side["train"][drawn]
-    if not column.learned or column.kind not in CONTINUOUS:
-        return Cells(column=column, codes=by_side, numbers=None, values=dictionary)
-    numbers = dict(zip(SIDES, np.split(as_numbers(values), cuts), strict=True))
-    numbers[DRAWN] = numbers["train"] if drawn is None else numbers["train"][drawn]
-    return Cells(column=column, codes=by_side, numbers=numbers, values=pa.nulls(0))
-
-
-def _read(table: pa.Table, column: Column) -> pa.ChunkedArray:
-    """The column as the schema's type, dictionaries decoded; all missing where it cannot be read."""
-    wanted = column.arrow_type
-    wanted = wanted.value_type if pa.types.is_dictionary(wanted) else wanted
-    absent = pa.chunked_array([pa.nulls(table.num_rows, wanted)])
-    if table.schema.names.count(column.name) != 1:
-        return absent
-    found = table.column(column.name)
-    if pa.types.is_dictionary(found.type):
-        found = found.cast(found.type.value_type)
-    try:
-        return found.cast(wanted, safe=False) if found.type != wanted else found
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return absent
-
-
-def _encode(values: pa.ChunkedArray) -> tuple[Codes, pa.Array]:
-    """Codes, int64 (rows,) with -1 for missing, and their dictionary. −0 is 0, NaN is missing."""
-    kind = values.type
-    if pa.types.is_floating(kind):
-        plain = values.cast(pa.float64()).to_numpy(zero_copy_only=False) + 0.0
-        values = pa.chunked_array([pa.array(plain, from_pandas=True)])
-    elif pa.types.is_temporal(kind) and not pa.types.is_interval(kind):
-        values = values.cast(pa.int32() if kind.bit_width == 32 else pa.int64())
-    if pa.types.is_null(values.type):
-        return np.full(len(values), -1, np.int64), pa.nulls(0)
-    encoded = values.combine_chunks().dictionary_encode()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.unify_dictionaries().combine_chunks()
-    codes = pc.fill_null(encoded.indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False)
-    return codes, encoded.dictionary
-
-
-def as_numbers(values: pa.ChunkedArray) -> Floats:
-    """Values as float64, times and durations in seconds; missing and infinite ones are NaN."""
-    kind, per_second = values.type, 1.0
-    if pa.types.is_timestamp(kind) or pa.types.is_duration(kind) or pa.types.is_time(kind):
-        per_second = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[kind.unit]
-    elif pa.types.is_date64(kind):
-        per_second = 1e3
-    elif pa.types.is_date32(kind):
-        per_second = 1 / 86_400
-    if pa.types.is_temporal(kind):
-        values = values.cast(pa.int32() if kind.bit_width == 32 else pa.int64())
-    try:
-        numbers = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False) / per_second
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return np.full(len(values), np.nan)
-    return np.where(np.isfinite(numbers), numbers, np.nan)
-
-
 # ── SDMetrics ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -504,7 +393,7 @@ def _quality(learned: list[Cells], *, side: str, rows: tuple[int, int], seed: in
     trends: dict[tuple[int, int], float | None] = {}
     with numpy_seeded(seed), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for group in _groups(len(learned), seed=seed):
+        for group in groups_of(len(learned), seed=seed):
             found = _report([learned[i] for i in group], side)
             shapes |= {group[i]: score for i, score in found.shapes.items()}
             trends |= {(group[i], group[j]): score for (i, j), score in found.trends.items()}
@@ -516,15 +405,9 @@ def _report(group: list[Cells], side: str) -> _Quality:
     # One table's report; importing it warns that one for several tables would do, too.
     from sdmetrics.reports.single_table import QualityReport
 
-    sdtype = {"numerical": "numerical", "duration": "numerical", "datetime": "datetime"}
-    metadata = {
-        "columns": {
-            f"c{i}": {"sdtype": sdtype.get(c.column.kind, "categorical")} for i, c in enumerate(group)
-        }
-    }
     report = QualityReport()
     with np.errstate(all="ignore"):
-        report.generate(_frame(group, "train"), _frame(group, side), metadata, verbose=False)
+        report.generate(_frame(group, "train"), _frame(group, side), _metadata(group), verbose=False)
     shapes = report.get_details("Column Shapes")
     trends = report.get_details("Column Pair Trends")
     return _Quality(
@@ -538,7 +421,31 @@ def _report(group: list[Cells], side: str) -> _Quality:
     )  # fmt: skip
 
 
-def _frame(group: list[Cells], side: str) -> pd.DataFrame:
+def diagnosed(learned: Sequence[Cells], side: str) -> float | None:
+    """SDMetrics' DiagnosticReport of one side beside the training rows: values within bounds, known categories.
+
+    None where a side has no row.
+    """
+    group = [c for c in learned if (c.codes["train"] >= 0).any()]
+    if not group or not len(group[0].codes["train"]) or not len(group[0].codes[side]):
+        return None
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        # As with the other report, one table's.
+        from sdmetrics.reports.single_table import DiagnosticReport
+
+        report = DiagnosticReport()
+        report.generate(_frame(group, "train"), _frame(group, side), _metadata(group), verbose=False)
+    return _score(report.get_score())
+
+
+def _metadata(group: Sequence[Cells]) -> dict[str, Any]:
+    sdtype = {"numerical": "numerical", "duration": "numerical", "datetime": "datetime"}
+    kinds = (sdtype.get(c.column.kind, "categorical") for c in group)
+    return {"columns": {f"c{i}": {"sdtype": kind} for i, kind in enumerate(kinds)}}
+
+
+def _frame(group: Sequence[Cells], side: str) -> pd.DataFrame:
     """What SDMetrics reads: numbers, times, and categories as codes; the names of columns are ours."""
     return pd.DataFrame({f"c{i}": _series(c, side) for i, c in enumerate(group)})
 
@@ -547,7 +454,7 @@ def _series(cells: Cells, side: str) -> Floats | npt.NDArray[np.datetime64]:
     if cells.numbers is None:
         codes = cells.codes[side]
         if _many(cells):
-            codes = np.append(_keep_common(cells.counts("train"), REPORT_CATEGORIES), -1)[codes]
+            codes = np.append(keep_common(cells.counts("train"), REPORT_CATEGORIES), -1)[codes]
         return np.where(codes < 0, np.nan, codes.astype(np.float64))
     if cells.column.kind != "datetime":
         return cells.numbers[side]
@@ -583,14 +490,6 @@ def _total_variation(cells: Cells, side: str) -> float | None:
     return _score(TVComplement.compute(pd.Series(real), pd.Series(other)))
 
 
-def _groups(columns: int, *, seed: int) -> list[list[int]]:
-    if columns <= WIDE:
-        return [list(range(columns))]
-    order = np.random.default_rng(seed).permutation(columns)
-    parts = np.array_split(order, -(-columns // GROUP))
-    return [sorted(part.tolist()) for part in parts]
-
-
 def _score(value: float) -> float | None:
     return None if not np.isfinite(value) else float(np.clip(value, 0.0, 1.0))
 
@@ -598,155 +497,6 @@ def _score(value: float) -> float | None:
 def _mean(scores: Any) -> float | None:
     present = [s for s in scores if s is not None]
     return float(np.mean(present)) if present else None
-
-
-# ── associations ────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def associations(learned: list[Cells], *, at_least: int, seed: int) -> dict[str, Floats]:
-    """How strongly each two columns hang together, by side, float64 (columns, columns) in [0, 1].
-
-    Two continuous columns: |Spearman|, a missing value at the mean rank. A continuous and a categorical one:
-    the correlation ratio of the ranks, as ε², corrected for the number of categories (Kelley 1935). Two
-    categorical ones: Cramér's V, corrected for bias (Bergsma 2013). Categories beyond the 50 commonest of the
-    drawn training rows, and those of fewer than `at_least` of them, are one group, and if that has fewer, too, it
-    counts for the commonest; missing is a category of its own. Numbers are cut at the value of rank
-    `at_least`. So what disclosure control keeps back is not asked of a release. A constant has no
-    association: 0.
-
-    All pairs come from one Gram matrix of [standardized ranks | one-hots]. It has at most some 4,000 columns
-    (fewer categories are told apart on very wide tables), and on wide tables it is summed over fewer rows,
-    drawn by `seed`, so that the work is bounded.
-    """
-    categorical = sum(c.numbers is None for c in learned)
-    common = int(np.clip(4_000 // max(categorical, 1), 6, COMMON))
-    maps = [
-        _keep_common(c.counts(DRAWN), common, at_least=at_least) if c.numbers is None else None
-        for c in learned
-    ]
-    ends = [_ends(c, at_least=at_least) for c in learned]
-    return {side: _strength(learned, maps, ends, side, seed=seed) for side in SIDES}
-
-
-def _ends(cells: Cells, *, at_least: int) -> tuple[float, float]:
-    """The drawn training values of rank `at_least` from either end; they cut ranks and are not shown."""
-    if cells.numbers is None:
-        return -np.inf, np.inf
-    present = np.sort(cells.numbers[DRAWN][~np.isnan(cells.numbers[DRAWN])])
-    if not len(present):
-        return -np.inf, np.inf
-    rank = min(max(at_least, 1), len(present)) - 1
-    low, high = float(present[rank]), float(present[len(present) - 1 - rank])
-    return min(low, high), high
-
-
-def _keep_common(counts: Codes, common: int, *, at_least: int = 0) -> Codes:
-    """Code → group, int64 (codes,): the commonest keep a group of their own, the others share one."""
-    order = np.argsort(-counts, kind="stable")[:common]
-    order = order[counts[order] >= max(at_least, 1)]
-    pooled = int(counts.sum() - counts[order].sum())
-    groups = np.full(len(counts), len(order) if pooled >= at_least else 0, np.int64)
-    groups[order] = np.arange(len(order))
-    return groups
-
-
-def _strength(
-    learned: list[Cells], maps: list[Codes | None], ends: list[tuple[float, float]], side: str, *, seed: int
-) -> Floats:
-    """Associations of one side; see `associations`."""
-    k = len(learned)
-    if k == 0 or len(learned[0].codes[side]) < 3:
-        return np.zeros((k, k))
-    numeric = [i for i in range(k) if maps[i] is None]
-    categorical = [i for i in range(k) if maps[i] is not None]
-    widths = np.array([int(maps[i].max(initial=-1)) + 3 for i in categorical], np.int64)  # type: ignore[union-attr]
-    starts = np.concatenate([[0], np.cumsum(widths)[:-1]]).astype(np.int64) if len(widths) else widths
-    width = int(widths.sum()) + len(numeric)
-    rows = _rows_within(len(learned[0].codes[side]), width, seed=seed)
-    n = len(rows)
-
-    ranks = np.zeros((n, len(numeric)))
-    for at, i in enumerate(numeric):
-        ranks[:, at] = _ranks(learned[i], side, rows, ends[i])
-    hot = np.zeros((n, len(categorical)), np.int64)
-    for at, i in enumerate(categorical):
-        hot[:, at] = _positions(learned[i].codes[side][rows], maps[i])
-    gram = _gram(ranks, hot + starts, width)
-
-    d = len(numeric)
-    out = np.zeros((k, k))
-    out[np.ix_(numeric, numeric)] = np.abs(gram[:d, :d]) / n
-    if categorical:
-        counts = np.diag(gram)[d:]
-        varied = np.add.reduceat((counts > 0).astype(np.int64), starts)
-        ratio = _correlation_ratio(gram[:d, d:], counts, starts, varied, n)
-        ratio[gram.diagonal()[:d] == 0] = 0
-        out[np.ix_(numeric, categorical)] = ratio
-        out[np.ix_(categorical, numeric)] = ratio.T
-        out[np.ix_(categorical, categorical)] = _cramer(gram[d:, d:], counts, starts, varied, n)
-    np.fill_diagonal(out, 0.0)
-    return np.clip(out, 0.0, 1.0)
-
-
-def _rows_within(rows: int, width: int, *, seed: int) -> Codes:
-    """Numbers of the rows that the Gram matrix is summed over: all, up to 10¹¹ products."""
-    most = max(2_000, int(1e11 / max(width, 1) ** 2))
-    if rows <= most:
-        return np.arange(rows)
-    return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
-
-
-def _ranks(cells: Cells, side: str, rows: Codes, ends: tuple[float, float]) -> Floats:
-    """Mid-ranks, mean 0 and variance 1, missing at the mean; zeros for a constant."""
-    assert cells.numbers is not None
-    values = np.clip(cells.numbers[side][rows], *ends)
-    present = ~np.isnan(values)
-    ranks = np.zeros(len(values))
-    if present.any():
-        _, place, count = np.unique(values[present], return_inverse=True, return_counts=True)
-        middle = np.cumsum(count) - (count - 1) / 2
-        ranks[present] = middle[place] - middle[place].mean()
-    spread = ranks.std()
-    return ranks / spread if spread > 0 else ranks
-
-
-def _positions(codes: Codes, groups: Codes | None) -> Codes:
-    """Position of each row's category in its block: the groups, the shared one, missing last."""
-    assert groups is not None
-    common = int(groups.max(initial=-1))
-    return np.append(groups, common + 2)[codes] if len(groups) else np.full(len(codes), common + 2)
-
-
-def _gram(ranks: Floats, hot: Codes, width: int) -> Floats:
-    """Xᵀ X for X = [ranks | one-hots of hot], in blocks of rows."""
-    n, d = ranks.shape
-    gram = np.zeros((width, width))
-    for start in range(0, n, 4096):
-        block = np.zeros((min(4096, n - start), width), np.float32)
-        block[:, :d] = ranks[start : start + 4096]
-        positions = hot[start : start + 4096]
-        block[np.arange(len(block))[:, None], d + positions] = 1.0
-        gram += block.T @ block
-    return gram
-
-
-def _correlation_ratio(sums: Floats, counts: Floats, starts: Codes, varied: Codes, n: int) -> Floats:
-    """√ε² of each (numeric, categorical) pair; sums: Σ rank by category."""
-    explained = np.add.reduceat(sums**2 / np.maximum(counts, 1), starts, axis=1) / n
-    free = n - varied
-    corrected = 1 - (1 - explained) * (n - 1) / np.maximum(free, 1)
-    return np.sqrt(np.where((varied > 1) & (free > 0), np.clip(corrected, 0, 1), 0.0))
-
-
-def _cramer(both: Floats, counts: Floats, starts: Codes, varied: Codes, n: int) -> Floats:
-    """Bias-corrected Cramér's V of each two categorical columns (Bergsma 2013, eq. 4–6)."""
-    share = both**2 / np.maximum(np.outer(counts, counts), 1)
-    phi2 = np.add.reduceat(np.add.reduceat(share, starts, axis=0), starts, axis=1) - 1
-    r, c = varied[:, None], varied[None, :]
-    phi2 = np.maximum(0, phi2 - (r - 1) * (c - 1) / (n - 1))
-    least = np.minimum(r - (r - 1) ** 2 / (n - 1), c - (c - 1) ** 2 / (n - 1)) - 1
-    usable = (r > 1) & (c > 1) & (least > 0)
-    return np.sqrt(np.where(usable, phi2 / np.where(usable, least, 1.0), 0.0))
 
 
 # ── columns, pairs, copies ──────────────────────────────────────────────────────────────────────────────────
@@ -860,6 +610,19 @@ def _pairs(
                 association_synthetic=float(strength["synthetic"][i, j]),
                 association_holdout=float(strength["holdout"][i, j]),
             )
+
+
+def _informed(pairs: Iterable[PairFidelity], learned: list[Cells], *, seed: int) -> Iterator[PairFidelity]:
+    shared = information(learned, seed=seed)
+    place = {c.column.name: i for i, c in enumerate(learned)}
+    for pair in pairs:
+        at = place[pair.first], place[pair.second]
+        yield replace(
+            pair,
+            information_real=shared["train"].get(at),
+            information_synthetic=shared["synthetic"].get(at),
+            information_holdout=shared["holdout"].get(at),
+        )
 
 
 def _copies(

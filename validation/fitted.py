@@ -17,8 +17,9 @@ from privacy.curator import MISSING, Floats
 from synth.keys import from_keys, is_text, to_keys
 from synth.profile import ColumnProfile, Profile
 from synth.schema import OTHER, Column, Schema
+from validation.cells import as_numbers
 from validation.fidelity import MISSING as MISSING_LABEL
-from validation.fidelity import OTHERS, ColumnFidelity, Fidelity, Overlay, as_numbers
+from validation.fidelity import OTHERS, ColumnFidelity, Fidelity, Overlay
 
 BARS, BINS = 12, 40
 """Categories, and bins of a number, that an overlay shows at most."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from validation.fidelity import ColumnFidelity, Fidelity
     from validation.images import ImageEvidence
     from validation.noised import Noised, Score
+    from validation.structure import Structure
     from validation.utility import Utility
 
 Level = Literal["critical", "warning"]
@@ -115,6 +116,12 @@ class GateRules(BaseModel):
     trend_points: Annotated[
         float, Field(gt=0, description="pair trend score below its ceiling by more points; warns")
     ] = 10.0
+    dependency_points: Annotated[
+        float,
+        Field(
+            gt=0, description="rows that break an order or dependency of columns, more by more points; warns"
+        ),
+    ] = 5.0
     detection_auc: Annotated[
         float, Field(ge=0.5, le=1, description="area under the curve of the two-sample test; warns")
     ] = 0.75
@@ -289,6 +296,7 @@ def verdict(
     fairness: "Fairness | None" = None,
     noised: "Noised | None" = None,
     images: "ImageEvidence | None" = None,
+    structure: "Structure | None" = None,
 ) -> Verdict:
     """What the evidence says of a release.
 
@@ -302,12 +310,14 @@ def verdict(
         fairness: how groups of protected columns fare; None leaves those rules out.
         noised: under privacy, how close the table is to rows that were counted anew; None leaves those rules out.
         images: whether images are copies, and what they are good for; None leaves those rules out.
+        structure: whether dependencies of columns are kept; None leaves that rule out.
     """
     held = measures(fidelity, rules) if fidelity is not None else ()
     held = (*held, *exposures(attacks, rules)) if attacks is not None else held
     held = (*held, *_models(detection, utility, rules))
     held = (*held, *_fairness(fairness, rules)) if fairness is not None else held
     held = (*held, *_images(images, rules)) if images is not None else held
+    held = (*held, *_dependencies(structure, fidelity, rules)) if structure is not None else held
     # The same rule for the same columns is said once: of rows and facts, the facts, which come later.
     said = {_what(f): f for f in (_checked(c) for c in checks if not c.success)}
     said |= {_what(f): f for f in (_finding(m) for m in held if not m.holds)}
@@ -328,12 +338,22 @@ def verdict_on(evidence: "Evidence", checks: "Iterable[Check]", rules: GateRules
     return verdict(
         evidence.fidelity, checks, rules, evidence.attacks,
         detection=evidence.detection, utility=evidence.utility, fairness=evidence.fairness,
-        noised=evidence.noised, images=evidence.images,
+        noised=evidence.noised, images=evidence.images, structure=evidence.structure,
     )  # fmt: skip
 
 
 ASKED = frozenset(
-    {"shape", "trend", "association", "group", "category", "utility", "representation", "fairness"}
+    {
+        "shape",
+        "trend",
+        "association",
+        "dependency",
+        "group",
+        "category",
+        "utility",
+        "representation",
+        "fairness",
+    }
 )
 """Rules about what columns have to do with each other, what one teaches of another, or how common their values are."""
 
@@ -627,6 +647,30 @@ def _trends(fidelity: "Fidelity", rules: GateRules) -> Iterator[Measure]:
             message=f"a pair's trend should come within {rules.trend_points:g} points of its ceiling, "
             f"however: {pair.first!r} with {pair.second!r} scores {100 * pair.trend:.1f} of "
             f"{100 * pair.trend_ceiling:.1f}; learn longer or with a larger model, or choose another synthesizer",
+        )  # fmt: skip
+
+
+def _dependencies(structure: "Structure", fidelity: "Fidelity | None", rules: GateRules) -> Iterator[Measure]:
+    """Warns where rows break by `dependency_points` more, and chance, what real rows keep of two columns."""
+    rows = max(fidelity.rows_synthetic if fidelity is not None else 0, 1)
+    for f in structure.figures:
+        if f.beside is None or f.column is None:
+            continue
+        real, error = (
+            f.ceiling if f.ceiling is not None else 1.0,
+            math.sqrt(max(f.synthetic * (1 - f.synthetic), 0) / rows),
+        )
+        told = (
+            f"{f.column!r} is at most {f.beside!r}"
+            if f.measure == "order"
+            else f"{f.beside!r} is what {f.column!r} says"
+        )
+        yield Measure(
+            rule="dependency", level="warning", columns=(f.column, f.beside), value=real - f.synthetic,
+            limit=rules.dependency_points / 100 + ERRORS * error,
+            message=f"rows should keep what real rows keep of two columns, within {rules.dependency_points:g} points, "
+            f"however: {told} in {_percent(f.synthetic)} of the rows, not {_percent(real)}; state it under "
+            "`constraints:` in the schema, then every row keeps it, or learn longer or with a larger model",
         )  # fmt: skip
 
 

@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from privacy.estimate import Z_SURE, Estimate, Z, estimate, wilson
+from validation.cells import SIDES, Floats
 from validation.features import draw, from_resamples, one_thread, resampled, weighted_auc
-from validation.fidelity import SIDES, Floats
 from validation.markup import Html, element, paragraph, scrolling, section
 
 Pixels = npt.NDArray[np.uint8]

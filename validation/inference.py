@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from privacy.estimate import Estimate, Z
+from validation.cells import DRAWN, SIDES, Cells, Codes, Floats
 from validation.features import draw, scale_of
-from validation.fidelity import DRAWN, MISSING, OTHERS, SIDES, Cells, Codes, Floats
+from validation.fidelity import MISSING, OTHERS
 from validation.gauges import whiskers
 from validation.markup import (
     Html,

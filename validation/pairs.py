@@ -209,8 +209,15 @@ def _table(pairs: Sequence[PairFidelity], most: int) -> Html:
     )
 
 
+def _known(figure: float | None) -> str:
+    return "–" if figure is None else strength(figure)
+
+
 def _listed(worst: Sequence[PairFidelity], which: str) -> Html:
-    heads = ("Pair", "Trend", "Ceiling", "Association, real", "Association, synthetic")
+    heads = (
+        "Pair", "Trend", "Ceiling", "Association, real", "Association, synthetic", "Shared information, real",
+        "Shared information, synthetic",
+    )  # fmt: skip
     rows = (
         element(
             "tr",
@@ -220,6 +227,8 @@ def _listed(worst: Sequence[PairFidelity], which: str) -> Html:
             element("td", {}, points(p.trend_ceiling)),
             element("td", {}, strength(p.association_real)),
             element("td", {}, strength(p.association_synthetic)),
+            element("td", {}, _known(p.information_real)),
+            element("td", {}, _known(p.information_synthetic)),
         )
         for p in worst
     )
@@ -227,7 +236,12 @@ def _listed(worst: Sequence[PairFidelity], which: str) -> Html:
     table = element(
         "table",
         {"class": "plain"},
-        element("caption", {}, f"{told}on each other as in the training rows"),
+        element(
+            "caption",
+            {},
+            f"{told}on each other as in the training rows; shared information is 0 where one tells nothing of the "
+            "other, 1 where it tells all",
+        ),
         element("thead", {}, element("tr", {}, *(element("th", {"scope": "col"}, h) for h in heads))),
         element("tbody", {}, *rows),
     )

@@ -35,17 +35,11 @@ import pyarrow.parquet as pq
 from privacy.errors import InputError
 from synth.keys import NOT_CONVERTED
 from synth.schema import Column, Schema
+from validation.associations import associations
+from validation.cells import CONTINUOUS, Cells, cells_of
 from validation.detection import FEWEST, Detection, detect
 from validation.features import Features, draw
-from validation.fidelity import (
-    CONTINUOUS,
-    Cells,
-    Fidelity,
-    associations,
-    cells_of,
-    count_copies,
-    sketch,
-)
+from validation.fidelity import Fidelity, count_copies, sketch
 from validation.gates import GateRules, Measure, detections, measures
 
 with warnings.catch_warnings():

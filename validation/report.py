@@ -16,6 +16,7 @@ from validation import (
     fairness,
     images,
     inference,
+    likelihood,
     making,
     noised,
     pairs,
@@ -30,9 +31,9 @@ from validation.page import Zone, document
 
 _LINKS = (
     ("verdict", "Verdict"), ("findings", "Worries"), ("columns", "Columns"), ("pairs", "Pairs"),
-    ("images", "Images"), ("noised", "Counted anew"), ("structure", "Beyond pairs"), ("detection", "Told apart"),
-    ("utility", "Use"), ("inference", "Regressions"), ("fairness", "Groups"), ("attacks", "Attacks"),
-    ("making", "Making"), ("citing", "Citing"),
+    ("images", "Images"), ("noised", "Counted anew"), ("structure", "Beyond pairs"), ("likelihood", "Likelihood"),
+    ("detection", "Told apart"), ("utility", "Use"), ("inference", "Regressions"), ("fairness", "Groups"),
+    ("attacks", "Attacks"), ("making", "Making"), ("citing", "Citing"),
 )  # fmt: skip
 
 
@@ -99,9 +100,11 @@ def _looked(evidence: Evidence, judged: Sequence[Judged], schema: Schema) -> dic
         return {**pictured, **anew, "utility": _UNSEEN, "attacks": _BOUNDED}
     fair = {} if evidence.fairness is None else {"fairness": fairness.render(evidence.fairness)}
     pictured = {} if evidence.images is None else {"images": images.render(evidence.images)}
+    dense = {} if evidence.likelihood is None else {"likelihood": likelihood.render(evidence.likelihood)}
     return {
         **pictured,
         "structure": structure.render(evidence.structure or structure.Structure()),
+        **dense,
         "detection": detection.render(evidence.detection),
         "utility": utility.render(evidence.utility or utility.Utility()),
         "inference": inference.render(evidence.inference or inference.Inference()),

@@ -1,4 +1,4 @@
-"""Structure: what single columns and pairs do not show: joint counts, coverage, missing patterns, rarity, the calendar.
+"""Structure: what shapes and trends do not show: joint counts, coverage, patterns, rarity, dependencies, the calendar.
 
 Every figure is computed for the synthetic and for held-out rows against the training rows, the same way.
 """
@@ -13,15 +13,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from validation.associations import binned
+from validation.cells import DRAWN, Cells, Codes, Floats
+from validation.dependencies import dependencies
 from validation.features import Features, draw
-from validation.fidelity import DRAWN, LOST_FROM, Cells, Codes, Floats
+from validation.fidelity import LOST_FROM, diagnosed
 from validation.markup import Html, element, paragraph, scrolling, section, shown_name
 
 MARGINALS = 100
 """Sets of columns that k-way marginals are taken of at most."""
-
-BINS = 20
-"""Bins of a number in a marginal: quantiles of the training rows."""
 
 CLOUD_ROWS = 5_000
 """Rows of each side that clouds are compared by at most."""
@@ -45,6 +45,7 @@ class Figure:
     Attributes:
         measure: a key of `MEANINGS`.
         column: what it is of; None for the table.
+        beside: the second column, of a figure of two.
         synthetic: of the synthetic rows.
         ceiling: of the held-out rows; None where there are too few.
     """
@@ -53,6 +54,7 @@ class Figure:
     column: str | None
     synthetic: float
     ceiling: float | None
+    beside: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +80,9 @@ MEANINGS: Mapping[str, str] = {
     "β-recall": "how much of the real rows' variety synthetic rows reach; 1 is all",
     "missing patterns": "1 where the same columns are missing together as often",
     "rare categories": "share of the categories of under 1 % of the rows that occur",
+    "diagnosis": "SDMetrics' diagnostic report: values within what real rows have; 1 is all",
+    "order": "share of the rows in which the first is at most the second, as in the real rows",
+    "follows": "share of the rows in which the second is what real rows of the first have",
     "Wasserstein": "how far numbers must be moved to agree, in mean absolute deviations; 0 is best",
     "hour": "1 where the hours of the day are as frequent",
     "weekday": "1 where the days of the week are as frequent",
@@ -98,21 +103,29 @@ def structure(cells: Sequence[Cells], features: Features, *, seed: int) -> Struc
         return Structure()
     sides = ["synthetic", "holdout"] if rows["holdout"] else ["synthetic"]
     found = {side: {(m, c): v for m, c, v in _figures(cells, features, side, seed=seed)} for side in sides}
-    return Structure(
-        figures=tuple(
-            Figure(measure=m, column=c, synthetic=v, ceiling=found.get("holdout", {}).get((m, c)))
-            for (m, c), v in found["synthetic"].items()
-        )
+    alone = (
+        Figure(measure=m, column=c, synthetic=v, ceiling=found.get("holdout", {}).get((m, c)))
+        for (m, c), v in found["synthetic"].items()
     )
+    return Structure(figures=(*alone, *_dependencies(cells, seed=seed)))
+
+
+def _dependencies(cells: Sequence[Cells], *, seed: int) -> Iterator[Figure]:
+    for d in dependencies(cells, seed=seed):
+        if (kept := d.kept["synthetic"]) is not None:
+            first, second = d.columns
+            yield Figure(
+                measure=d.measure, column=first, beside=second, synthetic=kept, ceiling=d.kept["holdout"]
+            )
 
 
 def _figures(
     cells: Sequence[Cells], features: Features, side: str, *, seed: int
 ) -> Iterator[tuple[str, str | None, float]]:
-    binned = [(_binned(c, "train"), _binned(c, side)) for c in cells]
+    codes = [(binned(c, "train"), binned(c, side)) for c in cells]
     for ways in (2, 3):
         if len(cells) >= ways:
-            yield f"{ways}-way marginals", None, marginals(binned, ways, np.random.default_rng(seed))
+            yield f"{ways}-way marginals", None, marginals(codes, ways, np.random.default_rng(seed))
     if (cloud := clouds(features, side, np.random.default_rng(seed))) is not None:
         yield "α-precision", None, cloud[0]
         yield "β-recall", None, cloud[1]
@@ -121,37 +134,25 @@ def _figures(
         patterns = [_hashed([g[at].astype(np.int64) for g in gone]) for at in (0, 1)]
         yield "missing patterns", None, _alike(*patterns)
     yield from _rare(cells, side)
+    if (valid := diagnosed(cells, side)) is not None:
+        yield "diagnosis", None, valid
     for c in cells:
         if c.numbers is not None:
             yield from _of_numbers(c, side)
 
 
-def _binned(cells: Cells, side: str) -> Codes:
-    """Categories, or bins of a number by quantiles of the training rows; −1 is missing."""
-    if cells.numbers is None:
-        return cells.codes[side]
-    train, values = cells.numbers["train"], cells.numbers[side]
-    present = train[~np.isnan(train)]
-    edges = (
-        np.unique(np.quantile(present, np.linspace(0, 1, BINS + 1)[1:-1])) if len(present) else np.zeros(0)
-    )
-    return np.where(np.isnan(values), -1, np.searchsorted(edges, values, side="right")).astype(np.int64)
-
-
-def marginals(binned: Sequence[tuple[Codes, Codes]], ways: int, rng: np.random.Generator) -> float:
+def marginals(codes: Sequence[tuple[Codes, Codes]], ways: int, rng: np.random.Generator) -> float:
     """The k-marginal score, 1,000 is best: 500 (2 − mean Σ |p − q|) over marginals of so many columns.
 
     As NIST's SDNist scores them (Task et al. 2023, NIST TN 2276; `sdnist/metrics/kmarginal.py`). It draws columns with
     replacement, so some of its marginals are of one column; here all sets are taken, or `MARGINALS` of them, drawn.
     """
-    sets = list(itertools.islice(itertools.combinations(range(len(binned)), ways), 20_000))
-    if math.comb(len(binned), ways) > len(sets):
-        sets = [
-            tuple(sorted(rng.choice(len(binned), ways, replace=False).tolist())) for _ in range(MARGINALS)
-        ]
+    sets = list(itertools.islice(itertools.combinations(range(len(codes)), ways), 20_000))
+    if math.comb(len(codes), ways) > len(sets):
+        sets = [tuple(sorted(rng.choice(len(codes), ways, replace=False).tolist())) for _ in range(MARGINALS)]
     elif len(sets) > MARGINALS:
         sets = [sets[i] for i in np.sort(rng.choice(len(sets), MARGINALS, replace=False)).tolist()]
-    gaps = [1 - _alike(*(_hashed([binned[i][at] for i in chosen]) for at in (0, 1))) for chosen in sets]
+    gaps = [1 - _alike(*(_hashed([codes[i][at] for i in chosen]) for at in (0, 1))) for chosen in sets]
     return float(1_000 * (1 - np.mean(gaps)))
 
 
@@ -301,8 +302,13 @@ def _shown(figures: Sequence[Figure]) -> Iterator[Figure]:
         yield from own[:SHOWN]
 
 
+_SIGNS = {"order": "≤", "follows": "→"}
+
+
 def _row(figure: Figure) -> Html:
     name = [] if figure.column is None else [" of ", shown_name(figure.column, 28)]
+    if figure.beside is not None:
+        name += [f" {_SIGNS[figure.measure]} ", shown_name(figure.beside, 28)]
     shown = (figure.synthetic, figure.ceiling)
     return element(
         "tr",

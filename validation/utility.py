@@ -15,6 +15,7 @@ import pyarrow as pa
 from scipy import stats
 
 from privacy.estimate import Estimate
+from validation.cells import SIDES, Cells, Floats
 from validation.features import (
     LARGEST,
     Features,
@@ -28,7 +29,6 @@ from validation.features import (
     weighted_auc,
     weighted_r2,
 )
-from validation.fidelity import SIDES, Cells, Floats
 from validation.gauges import whiskers
 from validation.markup import (
     Html,

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 from synth.schema import Schema
+from validation.cells import cells_of
 from validation.fairness import Fairness, fairness, render
-from validation.fidelity import cells_of
 from validation.gates import GateRules, verdict
 from validation.utility import Guesses
 

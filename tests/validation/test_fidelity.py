@@ -16,7 +16,9 @@ from scipy import stats
 
 from synth.schema import Column, Schema
 from validation import fidelity as module
-from validation.fidelity import MISSING, OTHERS, Cells, Fidelity, associations, measure
+from validation.associations import associations, information
+from validation.cells import Cells
+from validation.fidelity import MISSING, OTHERS, Fidelity, measure
 
 CITIES = np.array(["Ulm", "Köln", "Rom <script>", "$name", "Oslo"])
 
@@ -567,3 +569,46 @@ def test_a_sketch_is_what_measure_says_of_columns_pairs_and_copies() -> None:
     assert [p.association_synthetic for p in columns.pairs] == [p.association_synthetic for p in whole.pairs]
     named = [f for f in vars(whole) if f.startswith(("copies", "rows"))]
     assert {f: getattr(copies, f) for f in named} == {f: getattr(whole, f) for f in named}
+
+
+def test_shared_information_is_that_of_a_slow_computation_less_what_few_rows_make_up() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 4, 500), rng.integers(0, 3, 500)
+    b = np.where(rng.random(500) < 0.5, a % 3, b)
+    cells = [codes_of(name, codes) for name, codes in (("a", a), ("b", b))]
+
+    def entropy(values: list[object]) -> float:
+        p = np.array(list(Counter(values).values())) / 500
+        return float(-(p * np.log(p)).sum())
+
+    h = entropy(a.tolist()), entropy(b.tolist()), entropy(list(zip(a.tolist(), b.tolist(), strict=True)))
+    cells_that_occur = len({*zip(a.tolist(), b.tolist(), strict=True)})
+    slow = (h[0] + h[1] - h[2] - (cells_that_occur - 4 - 3 + 1) / 1000) / ((h[0] + h[1]) / 2)
+    assert information(cells, seed=0)["train"][0, 1] == pytest.approx(slow)
+
+
+def test_shared_information_sees_what_has_no_direction_and_nothing_where_there_is_nothing() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=4000)
+    numbers = [numbers_of("x", x), numbers_of("y", np.abs(x)), numbers_of("z", rng.normal(size=4000))]
+    shared = information(numbers, seed=0)["train"]
+    assert shared[0, 1] > 0.5
+    assert shared[0, 2] < 0.005
+    assert associations(numbers, at_least=0, seed=0)["train"][0, 1] < 0.1
+
+
+def codes_of(name: str, codes: np.ndarray) -> Cells:
+    sides = dict.fromkeys(("train", "holdout", "synthetic", "drawn"), codes.astype(np.int64))
+    column = Column(name=name, kind="categorical", type="string")
+    return Cells(
+        column=column, codes=sides, numbers=None, values=pa.array([str(i) for i in range(codes.max() + 1)])
+    )
+
+
+def numbers_of(name: str, values: np.ndarray) -> Cells:
+    codes = np.unique(values, return_inverse=True)[1].astype(np.int64)
+    sides = ("train", "holdout", "synthetic", "drawn")
+    return Cells(
+        column=Column(name=name, kind="numerical", type="double"), codes=dict.fromkeys(sides, codes),
+        numbers=dict.fromkeys(sides, values), values=pa.nulls(0),
+    )  # fmt: skip

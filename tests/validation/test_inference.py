@@ -8,8 +8,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from synth.schema import Schema
+from validation.cells import cells_of
 from validation.features import Features
-from validation.fidelity import cells_of
 from validation.inference import Inference, Interval, combine, inference, overlap, render
 from validation.public import interval_of
 from validation.regression import fit

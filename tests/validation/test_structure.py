@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from synth.schema import Schema
+from validation.cells import cells_of
 from validation.features import Features
-from validation.fidelity import cells_of
 from validation.structure import Structure, clouds, marginals, render, structure
 
 SCHEMA = Schema.model_validate(

@@ -9,9 +9,9 @@ import pytest
 from sklearn.metrics import r2_score, roc_auc_score
 
 from synth.schema import Schema
+from validation.cells import cells_of
 from validation.detection import Detection, detect
 from validation.features import Features, resampled, weighted_auc, weighted_r2
-from validation.fidelity import cells_of
 from validation.utility import Utility, render, suggested, utility
 
 KINDS = {

@@ -1,0 +1,193 @@
+"""Likelihood: how likely a model that knows densities takes real rows to be that it never saw.
+
+Beside them stand training rows, which a model that learned them by heart takes for likelier, and rows of its own, which
+are as likely as it believes real ones to be.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from privacy.errors import InputError
+from synth.schema import Schema
+from validation.cells import CONTINUOUS, SIDES, Floats
+from validation.features import draw
+from validation.markup import Html, element, paragraph, scrolling, section, shown_name
+
+Density = Callable[[pa.Table], Floats]
+"""Log-density of each row, float64 (rows,); columns that are not there are integrated out."""
+
+ROWS, COLUMN_ROWS = 2_000, 300
+"""Rows of each side for whole rows, and for single columns, each of which is asked for twice."""
+
+COLUMNS = 40
+"""Columns of a table that is asked column by column, at most."""
+
+FEWEST = 50
+
+Of = Literal["row", "alone", "given"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mean:
+    """A mean and its standard error."""
+
+    value: float
+    error: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Likely:
+    """Mean log-densities, in nats and the units of the columns.
+
+    Attributes:
+        of: row, whole rows; alone, one column; given, one column given all others.
+        column: which; None for whole rows.
+        discrete: whether these are probabilities, so that exp(−value) is a perplexity.
+        train: of training rows.
+        holdout: of held-out rows.
+        synthetic: of the model's own rows.
+    """
+
+    of: Of
+    column: str | None
+    discrete: bool
+    train: Mean
+    holdout: Mean
+    synthetic: Mean | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Likelihood:
+    """All of them.
+
+    Attributes:
+        columns: that a density is of.
+        figures: whole rows first.
+    """
+
+    columns: int = 0
+    figures: tuple[Likely, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values that JSON can hold, without loss."""
+        return {"columns": self.columns, "figures": [asdict(f) for f in self.figures]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Likelihood":
+        """The inverse of `to_dict`."""
+        figures = (
+            Likely(**{**f, **{s: None if f[s] is None else Mean(**f[s]) for s in SIDES}})
+            for f in data["figures"]
+        )
+        return cls(columns=data["columns"], figures=tuple(figures))
+
+
+def likelihood(
+    density: Density, tables: Mapping[str, pa.Table], schema: Schema, *, seed: int
+) -> Likelihood | None:
+    """Asks the model for whole rows, and of tables of few columns for each alone and given the others.
+
+    Args:
+        density: the model's.
+        tables: of each of `SIDES`.
+        schema: what the columns are; those that are not learned have no density.
+        seed: of the rows that are drawn.
+
+    Returns:
+        The figures; None with too few rows.
+    """
+    names = [c.name for c in schema if c.learned and c.kind != "empty"]
+    if not names or min(t.num_rows for t in tables.values()) < FEWEST:
+        return None
+    rng = np.random.default_rng(seed)
+    drawn = {side: t.select(names).take(draw(t.num_rows, ROWS, rng)) for side, t in tables.items()}
+    discrete = {c.name: c.kind not in CONTINUOUS for c in schema}
+    whole = {side: density(table) for side, table in drawn.items()}
+    figures = [
+        Likely(
+            of="row", column=None, discrete=all(discrete[n] for n in names),
+            **{side: _mean(values) for side, values in whole.items()},
+        )
+    ]  # fmt: skip
+    if 1 < len(names) <= COLUMNS:
+        few = {side: drawn[side].slice(0, COLUMN_ROWS) for side in ("train", "holdout")}
+        for name in names:
+            figures += _of_column(density, few, whole, name, discrete=discrete[name])
+    return Likelihood(columns=len(names), figures=tuple(figures))
+
+
+def _of_column(
+    density: Density,
+    tables: Mapping[str, pa.Table],
+    whole: Mapping[str, Floats],
+    name: str,
+    *,
+    discrete: bool,
+) -> Iterator[Likely]:
+    try:
+        alone = {side: density(t.select([name])) for side, t in tables.items()}
+        others = {side: density(t.drop_columns([name])) for side, t in tables.items()}
+    except InputError:
+        # A constraint ties it to other columns, and a part of them has no density.
+        return
+    given = {side: whole[side][: len(values)] - values for side, values in others.items()}
+    for of, found in (("alone", alone), ("given", given)):
+        means = {side: _mean(values) for side, values in found.items()}
+        yield Likely(of=of, column=name, discrete=discrete, synthetic=None, **means)  # type: ignore[arg-type]
+
+
+def _mean(values: Floats) -> Mean:
+    return Mean(value=float(values.mean()), error=float(values.std(ddof=1) / math.sqrt(len(values))))
+
+
+# ── in words ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def render(found: Likelihood) -> Html:
+    """The section of the report."""
+    heads = ("", "Held-out real rows", "Training rows", "Rows of the model’s own")
+    table = element(
+        "table",
+        {"class": "plain"},
+        element("caption", {}, "Mean log-densities, with their standard errors"),
+        element("thead", {}, element("tr", {}, *(element("th", {"scope": "col"}, h) for h in heads))),
+        element("tbody", {}, *(_row(f, found.columns) for f in found.figures)),
+    )
+    lead = (
+        "How likely the model takes rows to be: the higher, the better it knows them. Real rows that it never saw "
+        "should be about as likely as those that it learned from, or it learned some of these by heart, and about as "
+        "likely as rows of its own, or it is too sure of itself. Only differences mean something: a density of a "
+        "number depends on its unit. A perplexity is among how many equally likely values the model has to choose; 1 "
+        "is best."
+    )
+    return section("likelihood", "How likely real rows are", paragraph(lead), scrolling("Likelihoods", table))
+
+
+_OF: Mapping[Of, str] = {"row": "", "alone": "by itself", "given": "when all other columns are known"}
+
+
+def _row(figure: Likely, columns: int) -> Html:
+    name = ["Whole rows"] if figure.column is None else [shown_name(figure.column, 28)]
+    # Of whole rows the mean over their columns is comparable between tables.
+    per = columns if figure.of == "row" else 1
+    said = _OF[figure.of] or (f"perplexities are of a column, of {columns}" if figure.discrete else "")
+    sides = (figure.holdout, figure.train, figure.synthetic)
+    return element(
+        "tr",
+        {},
+        element("th", {"scope": "row"}, *name, *([element("span", {"class": "kind"}, said)] if said else [])),
+        *(_cell(mean, per, discrete=figure.discrete) for mean in sides),
+    )
+
+
+def _cell(mean: Mean | None, columns: int, *, discrete: bool) -> Html:
+    if mean is None:
+        return element("td", {}, "–")
+    shown = f"{mean.value:.2f} ± {mean.error:.2f}".replace("-", "−")
+    perplexity = f"perplexity {math.exp(min(-mean.value / columns, 50.0)):.3g}"
+    return element("td", {}, shown, *([element("span", {"class": "kind"}, perplexity)] if discrete else []))
