@@ -307,8 +307,9 @@ _SIGNS = {"order": "≤", "follows": "→"}
 
 def _row(figure: Figure) -> Html:
     name = [] if figure.column is None else [" of ", shown_name(figure.column, 28)]
-    if figure.beside is not None:
-        name += [f" {_SIGNS[figure.measure]} ", shown_name(figure.beside, 28)]
+    if figure.column is not None and figure.beside is not None:
+        sign = f" {_SIGNS[figure.measure]} "
+        name = [": ", shown_name(figure.column, 28), sign, shown_name(figure.beside, 28)]
     shown = (figure.synthetic, figure.ceiling)
     return element(
         "tr",
