@@ -5,7 +5,7 @@ are as likely as it believes real ones to be.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -150,14 +150,9 @@ def _mean(values: Floats) -> Mean:
 
 def render(found: Likelihood) -> Html:
     """The section of the report."""
-    heads = ("", "Held-out real rows", "Training rows", "Rows of the model’s own")
-    table = element(
-        "table",
-        {"class": "plain"},
-        element("caption", {}, "Mean log-densities, with their standard errors"),
-        element("thead", {}, element("tr", {}, *(element("th", {"scope": "col"}, h) for h in heads))),
-        element("tbody", {}, *(_row(f, found.columns) for f in found.figures)),
-    )
+    whole = [f for f in found.figures if f.column is None]
+    names = list(dict.fromkeys(f.column for f in found.figures if f.column is not None))
+    by = {(f.of, f.column): f for f in found.figures}
     lead = (
         "How likely the model takes rows to be: the higher, the better it knows them. Real rows that it never saw "
         "should be about as likely as those that it learned from, or it learned some of these by heart, and about as "
@@ -165,24 +160,55 @@ def render(found: Likelihood) -> Html:
         "number depends on its unit. A perplexity is among how many equally likely values the model has to choose; 1 "
         "is best."
     )
-    return section("likelihood", "How likely real rows are", paragraph(lead), scrolling("Likelihoods", table))
+    every = _table(
+        "Mean log-densities of whole rows, with standard errors",
+        ("", "Held-out real rows", "Training rows", "Rows of the model’s own"),
+        (_whole(f, found.columns) for f in whole),
+    )
+    columns = _table(
+        "Mean log-densities of each column, of held-out and of training rows",
+        (
+            "Column",
+            "By itself, held-out",
+            "By itself, training",
+            "Others known, held-out",
+            "Others known, training",
+        ),
+        (_column(n, by["alone", n], by["given", n]) for n in names),
+    )
+    folded = element("details", {}, element("summary", {}, f"Each of {len(names):,} columns"), columns)
+    return section(
+        "likelihood", "How likely real rows are", paragraph(lead), every, *([folded] if names else [])
+    )
 
 
-_OF: Mapping[Of, str] = {"row": "", "alone": "by itself", "given": "when all other columns are known"}
+def _table(caption: str, heads: Sequence[str], rows: Iterable[Html]) -> Html:
+    table = element(
+        "table",
+        {"class": "plain"},
+        element("caption", {}, caption),
+        element("thead", {}, element("tr", {}, *(element("th", {"scope": "col"}, h) for h in heads))),
+        element("tbody", {}, *rows),
+    )
+    return scrolling(caption, table)
 
 
-def _row(figure: Likely, columns: int) -> Html:
-    name = ["Whole rows"] if figure.column is None else [shown_name(figure.column, 28)]
-    # Of whole rows the mean over their columns is comparable between tables.
-    per = columns if figure.of == "row" else 1
-    said = _OF[figure.of] or (f"perplexities are of a column, of {columns}" if figure.discrete else "")
+def _whole(figure: Likely, columns: int) -> Html:
+    # The mean over its columns compares with other tables.
+    said = [element("span", {"class": "kind"}, f"perplexities of one of {columns:,} columns")]
     sides = (figure.holdout, figure.train, figure.synthetic)
     return element(
         "tr",
         {},
-        element("th", {"scope": "row"}, *name, *([element("span", {"class": "kind"}, said)] if said else [])),
-        *(_cell(mean, per, discrete=figure.discrete) for mean in sides),
+        element("th", {"scope": "row"}, "Whole rows", *(said if figure.discrete else [])),
+        *(_cell(mean, columns, discrete=figure.discrete) for mean in sides),
     )
+
+
+def _column(name: str, alone: Likely, given: Likely) -> Html:
+    means = (alone.holdout, alone.train, given.holdout, given.train)
+    cells = (_cell(mean, 1, discrete=alone.discrete) for mean in means)
+    return element("tr", {}, element("th", {"scope": "row"}, shown_name(name, 28)), *cells)
 
 
 def _cell(mean: Mean | None, columns: int, *, discrete: bool) -> Html:
