@@ -44,6 +44,10 @@ def outside(evidence: Evidence, *, at_least: int) -> Evidence:
     images = None
     if rounded.images is not None and evidence.images is not None:
         images = _images(rounded.images, evidence.images, at_least)
+    likely = rounded.likelihood
+    if likely is not None and evidence.likelihood is not None:
+        # Rows are counted coarsely, columns are not.
+        likely = replace(likely, columns=evidence.likelihood.columns)
     regressions = None if evidence.inference is None else _inference(evidence.inference, at_least)
     return replace(
         rounded,
@@ -51,6 +55,7 @@ def outside(evidence: Evidence, *, at_least: int) -> Evidence:
         fairness=fair,
         images=images,
         inference=regressions,
+        likelihood=likely,
         attacks=None if rounded.attacks is None else _attacks(rounded.attacks, exact.rows_holdout, holdout),
     )
 

@@ -15,6 +15,7 @@ from validation.evidence import Evidence
 from validation.fairness import Fairness, Group
 from validation.fidelity import Fidelity, LostGroup, Overlay
 from validation.gates import Verdict
+from validation.likelihood import Likelihood, Likely, Mean
 
 ROWS = 1_237
 
@@ -101,6 +102,16 @@ def test_nothing_has_more_than_three_decimals_but_shares_and_edges() -> None:
     assert found.attacks is not None
     assert found.attacks.done[0].risk == Estimate(value=0.012, low=0.001, high=0.099, surely=0.0)
     assert "0.0123456" not in json.dumps(found.to_dict())
+
+
+def test_the_number_of_columns_is_no_number_of_rows() -> None:
+    mean = Mean(value=-1.23456, error=0.01234)
+    row = Likely(of="row", column=None, discrete=True, train=mean, holdout=mean, synthetic=None)
+    told = public.outside(
+        replace(exact(), likelihood=Likelihood(columns=3, figures=(row,))), at_least=10
+    ).likelihood
+    assert told is not None
+    assert (told.columns, told.figures[0].train) == (3, Mean(value=-1.235, error=0.012))
 
 
 def test_copies_by_chance_are_the_same_share_wherever_they_stand() -> None:
