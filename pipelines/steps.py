@@ -992,7 +992,8 @@ def exact_evidence(run: Run) -> "Exact[Evidence]":
     return gather(
         curator, rows, synthetic, schema,
         targets=recipe.targets, protected=recipe.protected, at_least=recipe.at_least, seed=recipe.seed,
-        density=None if run.schema.images else load(run.workspace.path / MODEL).density,
+        # With parity, synthetic rows are not as likely as the model believes rows to be.
+        density=None if run.schema.images or recipe.parity else load(run.workspace.path / MODEL).density,
     )  # fmt: skip
 
 

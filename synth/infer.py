@@ -294,11 +294,19 @@ class _Watch:
             low=low,
             high=high,
             same=self._present > 0 and alone,
-            span=int(most - least) if least is not None else 0,
+            span=_span(least, most),
             step=self._grid.step,
             digits=self._digits.digits,
             form=self._form.pattern() if len(values) * scale >= self._at_least else None,
         )
+
+
+def _span(least: Any, most: Any) -> int:
+    """Whole steps from one value to another; of the widest doubles, whose difference is infinite, as many as count."""
+    if least is None:
+        return 0
+    wide = most - least
+    return int(wide) if math.isfinite(wide) else 2**63
 
 
 @final

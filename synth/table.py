@@ -104,8 +104,8 @@ class TableModel(Generic[Frame]):
 
     @property
     def density(self) -> Callable[[Frame], Floats] | None:
-        """`log_prob`; None where the synthesizer knows no densities."""
-        return self.log_prob if isinstance(self._model, Dense) else None
+        """`log_prob`; None where the synthesizer knows no exact densities."""
+        return self.log_prob if isinstance(self._model, Dense) and self._model.exact else None
 
     def sample(
         self, rows: int, *, given: Mapping[str, object] | None = None, seed: int = 0, first_row: int = 0

@@ -12,8 +12,11 @@ COMMON = 50
 BINS = 20
 """Bins of a number where it is counted: quantiles of the training rows."""
 
-COUNTED = 25_000_000
+COUNTED = 12_000_000
 """Rows times pairs of columns that shared information is counted over; of more, fewer rows are drawn."""
+
+FEWEST = 50
+"""Rows of a side that shared information is counted of, at least."""
 
 
 def associations(learned: list[Cells], *, at_least: int, seed: int) -> dict[str, Floats]:
@@ -169,40 +172,48 @@ def information(learned: list[Cells], *, seed: int) -> dict[str, dict[tuple[int,
     """What each two columns tell of each other, by side and by two columns (the smaller first), in [0, 1].
 
     Mutual information over the mean entropy of both, 2 I / (H₁ + H₂), which sees any dependence, also one without a
-    direction. Categories are told apart as they are, numbers by 20 bins, missing is a value of its own. Counts of few
-    rows make up information; of K cells that occur, (K₁₂ − K₁ − K₂ + 1) / 2n of it is taken off (Miller and Madow
-    1955). On tables of more than `WIDE` columns pairs are measured within groups.
+    direction. Of categories the 50 commonest of the training rows are told apart, numbers by 20 bins, missing is a
+    value of its own. Counts of few rows make up information: what the same rows give where one column is shuffled is
+    taken off, and sides are counted over equally many rows. On tables of more than `WIDE` columns pairs are measured
+    within groups.
     """
     groups = groups_of(len(learned), seed=seed)
     pairs = [pair for group in groups for pair in itertools.combinations(group, 2)]
-    return {side: _shared(learned, pairs, side, seed=seed) for side in SIDES}
+    sides = {s: len(learned[0].codes[s]) if learned else 0 for s in SIDES}
+    most = max(2_000, COUNTED // max(len(pairs), 1))
+    rows = min(most, *(n for n in sides.values() if n >= FEWEST), most)
+    return {s: _shared(learned, pairs, s, rows, seed=seed) if n >= FEWEST else {} for s, n in sides.items()}
 
 
 def _shared(
-    learned: list[Cells], pairs: list[tuple[int, int]], side: str, *, seed: int
+    learned: list[Cells], pairs: list[tuple[int, int]], side: str, rows: int, *, seed: int
 ) -> dict[tuple[int, int], float]:
-    rows = len(learned[0].codes[side]) if learned else 0
-    if rows < 3:
-        return {}
-    most = max(2_000, COUNTED // max(len(pairs), 1))
-    chosen = np.arange(rows)
-    if rows > most:
-        chosen = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
-    codes = [np.unique(binned(c, side)[chosen], return_inverse=True)[1] for c in learned]
-    counts = [np.bincount(c) for c in codes]
-    alone = [_entropy(c, len(chosen)) for c in counts]
-    return {(i, j): _of_pair(codes, counts, alone, i, j, len(chosen)) for i, j in pairs}
+    rng = np.random.default_rng(seed)
+    chosen = np.sort(rng.choice(len(learned[0].codes[side]), rows, replace=False))
+    codes = [np.unique(_told(c, side)[chosen], return_inverse=True)[1] for c in learned]
+    widths = [int(c.max(initial=-1)) + 1 for c in codes]
+    alone = [_entropy(np.bincount(c), rows) for c in codes]
+    # One order for every pair: each second column is shuffled against each first one.
+    order = rng.permutation(rows)
+    out = {}
+    for i, j in pairs:
+        whole = (alone[i] + alone[j]) / 2
+        if whole == 0:
+            out[i, j] = 0.0
+            continue
+        first, size = codes[i] * widths[j], widths[i] * widths[j]
+        both, apart = (np.bincount(first + second, minlength=size) for second in (codes[j], codes[j][order]))
+        # H₁ + H₂ is the same in both, so that only the joint entropies differ.
+        out[i, j] = float(np.clip((_entropy(apart, rows) - _entropy(both, rows)) / whole, 0.0, 1.0))
+    return out
 
 
-def _of_pair(codes: list[Codes], counts: list[Codes], alone: list[float], i: int, j: int, n: int) -> float:
-    joint = codes[i] * len(counts[j]) + codes[j]
-    size = len(counts[i]) * len(counts[j])
-    both = np.bincount(joint) if size <= max(4 * n, 10_000) else np.unique(joint, return_counts=True)[1]
-    both = both[both > 0]
-    made_up = (len(both) - len(counts[i]) - len(counts[j]) + 1) / (2 * n)
-    shared = alone[i] + alone[j] - _entropy(both, n) - made_up
-    whole = (alone[i] + alone[j]) / 2
-    return float(np.clip(shared / whole, 0.0, 1.0)) if whole > 0 else 0.0
+def _told(cells: Cells, side: str) -> Codes:
+    """Categories as far as they are told apart, or bins of a number: int64 (rows,), −1 is missing."""
+    codes = binned(cells, side)
+    if cells.numbers is not None or len(cells.values) <= COMMON:
+        return codes
+    return np.append(keep_common(cells.counts("train"), COMMON), -1)[codes]
 
 
 def _entropy(counts: Codes, n: int) -> float:

@@ -160,6 +160,8 @@ class Fidelity:
         copies_rare_moved: the same for rare training rows.
         copies_twins: share of training rows that equal another unit's: what chance gives, too, counted on more rows.
         copies_rare_twins: the same of rows that few training units share.
+        repeats: share of synthetic rows that equal another one, of as many rows as there are training rows at most.
+        repeats_real: the same of training rows, of as many as there are synthetic rows at most.
         groups: lost groups, commonest first.
         noised: whether the real side is what noised answers said (`validation.fitted`), so not rows.
         columns: one for each column of the schema, in order.
@@ -185,6 +187,8 @@ class Fidelity:
     copies_rare_moved: float | None = None
     copies_twins: float | None = None
     copies_rare_twins: float | None = None
+    repeats: float | None = None
+    repeats_real: float | None = None
     groups: tuple[LostGroup, ...] = ()
     noised: bool = False
 
@@ -256,7 +260,9 @@ def measure(
     found = _measured(cells, against, at_least=at_least, seed=seed)
     found = replace(found, pairs=tuple(_informed(found.pairs, cells.learned, seed=seed)))
     overlays = tuple(o for c in cells.learned if (o := _overlay(c, at_least=at_least)) is not None)
-    return replace(_with_copies(found, cells, at_least=at_least, seed=seed), overlays=overlays)
+    found = _with_copies(found, cells, at_least=at_least, seed=seed)
+    again = _repeats(cells.learned, at_least=at_least, seed=seed)
+    return replace(found, overlays=overlays, repeats=again["synthetic"], repeats_real=again["train"])
 
 
 def sketch(
@@ -654,6 +660,30 @@ def _twins(
     _, place, times = np.unique(_by_unit(learned, units), return_inverse=True, return_counts=True)
     others = times[place] - 1
     return float(np.mean(others > 0)), float(np.mean((others > 0) & (others < rare)))
+
+
+def _repeats(learned: list[Cells], *, at_least: int, seed: int) -> dict[str, float | None]:
+    """Share of the rows of a side that equal another one of it, of equally many rows; rare categories are all one."""
+    sides = ("train", "synthetic")
+    rows = min((len(learned[0].codes[s]) for s in sides), default=0) if learned else 0
+    if rows < 2:
+        return dict.fromkeys(sides)
+    pooled = [_pooled_rare(c, at_least=at_least) for c in learned]
+    out: dict[str, float | None] = {}
+    for side in sides:
+        chosen = np.random.default_rng(seed).permutation(len(learned[0].codes[side]))[:rows]
+        hashes = _row_hashes(pooled, side)[chosen]
+        _, place, times = np.unique(hashes, return_inverse=True, return_counts=True)
+        out[side] = float(np.mean(times[place] > 1))
+    return out
+
+
+def _pooled_rare(cells: Cells, *, at_least: int) -> Cells:
+    """The column with the categories that too few units have as one, since a release has but a word for them."""
+    if cells.numbers is not None:
+        return cells
+    rare = np.append(cells.counts(DRAWN) < at_least, False)
+    return replace(cells, codes={s: np.where(rare[c], -2, c) for s, c in cells.codes.items()})
 
 
 def _by_unit(learned: list[Cells], units: npt.NDArray[np.uint64] | None) -> npt.NDArray[np.uint64]:

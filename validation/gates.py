@@ -45,12 +45,15 @@ ATTACKS = {
 
 CRITICAL = (
     "schema", "copies", "images", *dict.fromkeys(ATTACKS.values()), "category", "group", "missing", "association",
-    "shape", "utility",
+    "information", "shape", "repeats", "utility",
 )  # fmt: skip
 """The rules that refuse a release unless a recipe says `warn_only`."""
 
 LISTED = 10
 """Findings of one rule that are listed one by one; the others are counted."""
+
+INFORMED = 0.2
+"""Shared information of two columns from which on it is watched."""
 
 ERRORS = 3.0
 """Standard errors that sampling is allowed beyond a limit."""
@@ -317,7 +320,9 @@ def verdict(
     held = (*held, *_models(detection, utility, rules))
     held = (*held, *_fairness(fairness, rules)) if fairness is not None else held
     held = (*held, *_images(images, rules)) if images is not None else held
-    held = (*held, *_dependencies(structure, fidelity, rules)) if structure is not None else held
+    held = (*held, *_dependencies(structure, rules)) if structure is not None else held
+    if structure is not None and fidelity is not None:
+        held = (*held, *_patterns(structure, fidelity, rules))
     # The same rule for the same columns is said once: of rows and facts, the facts, which come later.
     said = {_what(f): f for f in (_checked(c) for c in checks if not c.success)}
     said |= {_what(f): f for f in (_finding(m) for m in held if not m.holds)}
@@ -347,6 +352,7 @@ ASKED = frozenset(
         "shape",
         "trend",
         "association",
+        "information",
         "dependency",
         "group",
         "category",
@@ -392,10 +398,12 @@ def measures(fidelity: "Fidelity", rules: GateRules) -> tuple[Measure, ...]:
     category: no category of `category_units` is lost, unless so few rows were drawn, or so many categories are as
         rare, that chance explains it (`lost_by_chance`); then it warns from a hundredth of the rows on.
     group: no two categories that `group_share` of the rows have together are never together.
+    repeats: rows equal each other at most `shape_lost` points more often than real ones.
     missing: the missing rate stays within `missing_points` and three standard errors, and is not 0 where as many
         values as of a category are missing; warns at a fifth of that.
     association: a column whose strongest association is `association_at_least` keeps `association_kept` of it, less
         sampling error; and so does any pair from `pair_at_least` on. Asked only where the held-out rows keep it, too.
+    information: the same of what two columns tell of each other, from `INFORMED` on.
     shape, trend: warn where a score lies further below what real rows would score than the points allow; a shape
         further than `shape_lost` is critical.
     """
@@ -407,6 +415,7 @@ def measures(fidelity: "Fidelity", rules: GateRules) -> tuple[Measure, ...]:
         *_groups(fidelity, rules),
         *_associations(fidelity, rules),
         *_trends(fidelity, rules),
+        *_repeats(fidelity, rules),
     )
 
 
@@ -595,10 +604,18 @@ def _missing(column: "ColumnFidelity", fidelity: "Fidelity", rules: GateRules) -
         ("warning", rules.missing_points / 5),
         ("critical", rules.missing_points),
     )
+    beside = "the training rows'"
+    if fidelity.noised:
+        # A count that noise was added to refuses nothing: of few rows the noise is the larger part of it.
+        levels = (("warning", rules.missing_points),)
+        beside, remedy = (
+            "a noised count of them",
+            "with few rows this is noise; give the profile a larger share, or more epsilon",
+        )
     for level, most in levels:
         yield Measure(
             rule="missing", level=level, columns=(column.name,), value=abs(q - p), limit=most / 100 + ERRORS * error,
-            message=f"a missing rate must be within {most:g} points of the training rows', "
+            message=f"a missing rate must be within {most:g} points of {beside}, "
             f"however: {column.name!r} has {_percent(q)} missing, not {_percent(p)}; {remedy}",
         )  # fmt: skip
 
@@ -617,22 +634,52 @@ def _associations(fidelity: "Fidelity", rules: GateRules) -> Iterator[Measure]:
         if p.association_real >= rules.pair_at_least and frozenset((p.first, p.second)) not in held:
             strengths = (p.association_real, p.association_synthetic, p.association_holdout)
             yield from _association((p.first, p.second), strengths, fidelity, rules)
+        # What has no direction, as a square has none, is no association.
+        real, synthetic, holdout = p.information_real, p.information_synthetic, p.information_holdout
+        if real is not None and synthetic is not None and real >= INFORMED:
+            known = (real, synthetic, 0.0 if holdout is None else holdout)
+            yield from _association((p.first, p.second), known, fidelity, rules, rule="information")
 
 
 def _association(
-    names: tuple[str, str], strengths: tuple[float, float, float], fidelity: "Fidelity", rules: GateRules
+    names: tuple[str, str],
+    strengths: tuple[float, float, float],
+    fidelity: "Fidelity",
+    rules: GateRules,
+    *,
+    rule: str = "association",
 ) -> Iterator[Measure]:
     """As a loss, so that more is worse: real − synthetic against what may be lost."""
     (real, synthetic, holdout), kept = strengths, rules.association_kept
     if fidelity.rows_holdout > 0 and holdout < kept * real:
         return
     error = math.sqrt(1 / fidelity.rows_train + 1 / fidelity.rows_synthetic)
+    what = (
+        "its strongest association, and each strong one"
+        if rule == "association"
+        else "what it tells of another"
+    )
     yield Measure(
-        rule="association", level="critical", columns=names,
+        rule=rule, level="critical", columns=names,
         value=real - synthetic, limit=(1 - kept) * real + ERRORS * error,
-        message=f"a column must keep {_percent(kept)} of its strongest association, and each strong one, however: "
+        message=f"a column must keep {_percent(kept)} of {what}, however: "
         f"{names[0]!r} with {names[1]!r} falls from {real:.2f} to {synthetic:.2f}; "
         f"learn longer or with a larger model, or choose another synthesizer",
+    )  # fmt: skip
+
+
+def _repeats(fidelity: "Fidelity", rules: GateRules) -> Iterator[Measure]:
+    """A model that has few rows to give gives them again and again."""
+    if fidelity.repeats is None or fidelity.repeats_real is None or fidelity.noised:
+        return
+    rows = min(fidelity.rows_train, fidelity.rows_synthetic)
+    p = fidelity.repeats_real
+    yield Measure(
+        rule="repeats", level="critical", columns=(), value=fidelity.repeats - p,
+        limit=rules.shape_lost / 100 + ERRORS * math.sqrt(p * (1 - p) * 2 / rows),
+        message=f"rows must not equal each other more often than real ones, by {rules.shape_lost:g} points, however: "
+        f"{_percent(fidelity.repeats)} of the synthetic rows equal another one, {_percent(p)} of as many real ones; "
+        "the model has collapsed: learn longer, with a larger model, or choose another synthesizer",
     )  # fmt: skip
 
 
@@ -644,32 +691,51 @@ def _trends(fidelity: "Fidelity", rules: GateRules) -> Iterator[Measure]:
         yield Measure(
             rule="trend", level="warning", columns=(pair.first, pair.second),
             value=value, limit=rules.trend_points / 100 + noise,
-            message=f"a pair's trend should come within {rules.trend_points:g} points of its ceiling, "
-            f"however: {pair.first!r} with {pair.second!r} scores {100 * pair.trend:.1f} of "
-            f"{100 * pair.trend_ceiling:.1f}; learn longer or with a larger model, or choose another synthesizer",
+            message=f"a pair's trend should come within {rules.trend_points:g} points, and chance, of what as many "
+            f"real rows would score, however: {pair.first!r} with {pair.second!r} scores {100 * pair.trend:.1f}, they "
+            f"{100 * (pair.trend + value):.1f}, of which {100 * (rules.trend_points / 100 + noise):.1f} may be lost; "
+            "learn longer or with a larger model, or choose another synthesizer",
         )  # fmt: skip
 
 
-def _dependencies(structure: "Structure", fidelity: "Fidelity | None", rules: GateRules) -> Iterator[Measure]:
+def _patterns(structure: "Structure", fidelity: "Fidelity", rules: GateRules) -> Iterator[Measure]:
+    """missing: the columns that are missing together should be as many times, as a shape should be one."""
+    levels: tuple[tuple[Level, float], ...] = (
+        ("warning", rules.shape_points),
+        ("critical", rules.shape_lost),
+    )
+    for f in structure.figures:
+        if f.measure != "missing patterns" or f.ceiling is None:
+            continue
+        value, noise = _beyond_chance(f.synthetic, f.ceiling, fidelity)
+        for level, most in levels:
+            yield Measure(
+                rule="missing", level=level, columns=(), value=value, limit=most / 100 + noise,
+                message=f"which columns are missing together must be alike in all but {most:g} of 100 rows, and "
+                f"chance, however: it is in {_percent(f.synthetic)}, of {_percent(f.ceiling)} among real rows; state "
+                "under `constraints:` which columns are missing together, or learn longer or with a larger model",
+            )  # fmt: skip
+
+
+def _dependencies(structure: "Structure", rules: GateRules) -> Iterator[Measure]:
     """Warns where rows break by `dependency_points` more, and chance, what real rows keep of two columns."""
-    rows = max(fidelity.rows_synthetic if fidelity is not None else 0, 1)
     for f in structure.figures:
         if f.beside is None or f.column is None:
             continue
-        real, error = (
-            f.ceiling if f.ceiling is not None else 1.0,
-            math.sqrt(max(f.synthetic * (1 - f.synthetic), 0) / rows),
-        )
+        shares = (f.synthetic, f.ceiling if f.ceiling is not None else 1.0)
+        # One row more that breaks it, so that few rows which all keep it are not taken for certain.
+        parts = (((s * n + 0.5) / (n + 1), n + 1) for s, n in zip(shares, f.rows, strict=True))
+        error = math.sqrt(sum(p * (1 - p) / n for p, n in parts))
         told = (
             f"{f.column!r} is at most {f.beside!r}"
             if f.measure == "order"
             else f"{f.beside!r} is what {f.column!r} says"
         )
         yield Measure(
-            rule="dependency", level="warning", columns=(f.column, f.beside), value=real - f.synthetic,
+            rule="dependency", level="warning", columns=(f.column, f.beside), value=shares[1] - shares[0],
             limit=rules.dependency_points / 100 + ERRORS * error,
             message=f"rows should keep what real rows keep of two columns, within {rules.dependency_points:g} points, "
-            f"however: {told} in {_percent(f.synthetic)} of the rows, not {_percent(real)}; state it under "
+            f"however: {told} in {_percent(shares[0])} of the rows, not {_percent(shares[1])}; state it under "
             "`constraints:` in the schema, then every row keeps it, or learn longer or with a larger model",
         )  # fmt: skip
 

@@ -16,7 +16,7 @@ from privacy.errors import InputError
 from synth.schema import Schema
 from validation.cells import CONTINUOUS, SIDES, Floats
 from validation.features import draw
-from validation.markup import Html, element, paragraph, scrolling, section, shown_name
+from validation.markup import Html, element, paragraph, percent, scrolling, section, shown_name
 
 Density = Callable[[pa.Table], Floats]
 """Log-density of each row, float64 (rows,); columns that are not there are integrated out."""
@@ -34,10 +34,11 @@ Of = Literal["row", "alone", "given"]
 
 @dataclass(frozen=True, kw_only=True)
 class Mean:
-    """A mean and its standard error."""
+    """A mean over the rows that can be, its standard error, and the share of rows that the model says cannot be."""
 
     value: float
     error: float
+    impossible: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,16 +109,16 @@ def likelihood(
     drawn = {side: t.select(names).take(draw(t.num_rows, ROWS, rng)) for side, t in tables.items()}
     discrete = {c.name: c.kind not in CONTINUOUS for c in schema}
     whole = {side: density(table) for side, table in drawn.items()}
-    figures = [
-        Likely(
-            of="row", column=None, discrete=all(discrete[n] for n in names),
-            **{side: _mean(values) for side, values in whole.items()},
-        )
-    ]  # fmt: skip
+    means = {side: _mean(values) for side, values in whole.items()}
+    if any(m is None for m in means.values()):
+        return None
+    figures = [Likely(of="row", column=None, discrete=all(discrete[n] for n in names), **means)]  # type: ignore[arg-type]
     if 1 < len(names) <= COLUMNS:
-        few = {side: drawn[side].slice(0, COLUMN_ROWS) for side in ("train", "holdout")}
+        chosen = {s: rng.permutation(drawn[s].num_rows)[:COLUMN_ROWS] for s in ("train", "holdout")}
+        few = {side: drawn[side].take(rows) for side, rows in chosen.items()}
+        known = {side: whole[side][rows] for side, rows in chosen.items()}
         for name in names:
-            figures += _of_column(density, few, whole, name, discrete=discrete[name])
+            figures += _of_column(density, few, known, name, discrete=discrete[name])
     return Likelihood(columns=len(names), figures=tuple(figures))
 
 
@@ -129,20 +130,31 @@ def _of_column(
     *,
     discrete: bool,
 ) -> Iterator[Likely]:
-    try:
-        alone = {side: density(t.select([name])) for side, t in tables.items()}
-        others = {side: density(t.drop_columns([name])) for side, t in tables.items()}
-    except InputError:
-        # A constraint ties it to other columns, and a part of them has no density.
-        return
-    given = {side: whole[side][: len(values)] - values for side, values in others.items()}
-    for of, found in (("alone", alone), ("given", given)):
-        means = {side: _mean(values) for side, values in found.items()}
-        yield Likely(of=of, column=name, discrete=discrete, synthetic=None, **means)  # type: ignore[arg-type]
+    for of in ("alone", "given"):
+        try:
+            # A row that cannot be has no density given anything: inf − inf.
+            with np.errstate(invalid="ignore"):
+                found = {
+                    side: density(t.select([name]))
+                    if of == "alone"
+                    else whole[side] - density(t.drop_columns([name]))
+                    for side, t in tables.items()
+                }
+        except InputError:
+            # A constraint ties it to other columns, and a part of them has no density.
+            continue
+        train, holdout = _mean(found["train"]), _mean(found["holdout"])
+        if train is not None and holdout is not None:
+            yield Likely(of=of, column=name, discrete=discrete, train=train, holdout=holdout, synthetic=None)
 
 
-def _mean(values: Floats) -> Mean:
-    return Mean(value=float(values.mean()), error=float(values.std(ddof=1) / math.sqrt(len(values))))
+def _mean(values: Floats) -> Mean | None:
+    """None where hardly any row can be."""
+    finite = values[np.isfinite(values)]
+    if len(finite) < FEWEST:
+        return None
+    error = float(finite.std(ddof=1) / math.sqrt(len(finite)))
+    return Mean(value=float(finite.mean()), error=error, impossible=1 - len(finite) / len(values))
 
 
 # ── in words ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -151,8 +163,8 @@ def _mean(values: Floats) -> Mean:
 def render(found: Likelihood) -> Html:
     """The section of the report."""
     whole = [f for f in found.figures if f.column is None]
-    names = list(dict.fromkeys(f.column for f in found.figures if f.column is not None))
     by = {(f.of, f.column): f for f in found.figures}
+    names = list(dict.fromkeys(f.column for f in found.figures if f.column is not None))
     lead = (
         "How likely the model takes rows to be: the higher, the better it knows them. Real rows that it never saw "
         "should be about as likely as those that it learned from, or it learned some of these by heart, and about as "
@@ -174,9 +186,13 @@ def render(found: Likelihood) -> Html:
             "Others known, held-out",
             "Others known, training",
         ),
-        (_column(n, by["alone", n], by["given", n]) for n in names),
+        (_column(n, by.get(("alone", n)), by.get(("given", n))) for n in names),
     )
-    folded = element("details", {}, element("summary", {}, f"Each of {len(names):,} columns"), columns)
+    left = found.columns - len(names)
+    told = f"Each of {len(names):,} columns" + (
+        f"; of {left:,} parts have no density, since a constraint ties them to others" if left else ""
+    )
+    folded = element("details", {}, element("summary", {}, told), columns)
     return section(
         "likelihood", "How likely real rows are", paragraph(lead), every, *([folded] if names else [])
     )
@@ -205,15 +221,26 @@ def _whole(figure: Likely, columns: int) -> Html:
     )
 
 
-def _column(name: str, alone: Likely, given: Likely) -> Html:
-    means = (alone.holdout, alone.train, given.holdout, given.train)
-    cells = (_cell(mean, 1, discrete=alone.discrete) for mean in means)
+def _column(name: str, alone: Likely | None, given: Likely | None) -> Html:
+    cells = (
+        _cell(
+            None if figure is None else getattr(figure, side),
+            1,
+            discrete=figure is not None and figure.discrete,
+        )
+        for figure in (alone, given)
+        for side in ("holdout", "train")
+    )
     return element("tr", {}, element("th", {"scope": "row"}, shown_name(name, 28)), *cells)
 
 
 def _cell(mean: Mean | None, columns: int, *, discrete: bool) -> Html:
     if mean is None:
         return element("td", {}, "–")
+    said = []
+    if discrete:
+        said.append(f"perplexity {math.exp(min(-mean.value / columns, 50.0)):.3g}")
+    if mean.impossible:
+        said.append(f"but for {percent(mean.impossible)} that cannot be")
     shown = f"{mean.value:.2f} ± {mean.error:.2f}".replace("-", "−")
-    perplexity = f"perplexity {math.exp(min(-mean.value / columns, 50.0)):.3g}"
-    return element("td", {}, shown, *([element("span", {"class": "kind"}, perplexity)] if discrete else []))
+    return element("td", {}, shown, *(element("span", {"class": "kind"}, text) for text in said))

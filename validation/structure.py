@@ -46,6 +46,7 @@ class Figure:
         measure: a key of `MEANINGS`.
         column: what it is of; None for the table.
         beside: the second column, of a figure of two.
+        rows: of a figure of two, synthetic and held-out rows that speak of it; else none.
         synthetic: of the synthetic rows.
         ceiling: of the held-out rows; None where there are too few.
     """
@@ -55,6 +56,7 @@ class Figure:
     synthetic: float
     ceiling: float | None
     beside: str | None = None
+    rows: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +72,7 @@ class Structure:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Structure":
         """The inverse of `to_dict`."""
-        return cls(figures=tuple(Figure(**f) for f in data["figures"]))
+        return cls(figures=tuple(Figure(**{**f, "rows": tuple(f["rows"])}) for f in data["figures"]))
 
 
 MEANINGS: Mapping[str, str] = {
@@ -115,8 +117,9 @@ def _dependencies(cells: Sequence[Cells], *, seed: int) -> Iterator[Figure]:
         if (kept := d.kept["synthetic"]) is not None:
             first, second = d.columns
             yield Figure(
-                measure=d.measure, column=first, beside=second, synthetic=kept, ceiling=d.kept["holdout"]
-            )
+                measure=d.measure, column=first, beside=second, synthetic=kept, ceiling=d.kept["holdout"],
+                rows=(d.rows["synthetic"], d.rows["holdout"]),
+            )  # fmt: skip
 
 
 def _figures(

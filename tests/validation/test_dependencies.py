@@ -79,6 +79,23 @@ def test_few_rows_speak_of_nothing() -> None:
     assert found(TRAIN, LIKE.slice(0, 40))["order", "start", "end"]["synthetic"] is None
 
 
+def test_no_few_rows_of_independent_columns_are_in_order() -> None:
+    schema = Schema(columns=tuple(SCHEMA[n] for n in ("small", "large")))
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        # Of two rows the first is less than the second in 97.5 of 100 cases.
+        sides = [
+            pa.table({"small": rng.normal(size=n), "large": rng.normal(2.8, 1, n)}) for n in (60, 60, 60)
+        ]
+        cells = [cells_of(c, tuple(sides)) for c in schema]
+        assert not list(dependencies(cells, seed=0))
+
+
+def test_values_that_are_all_made_up_keep_nothing() -> None:
+    made = LIKE.set_column(LIKE.schema.get_field_index("grade"), "grade", pa.array(["z"] * len(LIKE)))
+    assert found(TRAIN, made)["follows", "grade", "level"]["synthetic"] == 0.0
+
+
 def test_the_gate_warns_of_what_is_broken_and_names_both_columns() -> None:
     def judged(synthetic: pa.Table) -> list[tuple[str, ...]]:
         cells = [cells_of(c, (TRAIN, HOLDOUT, synthetic)) for c in SCHEMA]

@@ -40,7 +40,9 @@ def test_a_release_that_keeps_its_schema_passes_whatever_its_columns_are_called(
     fidelity = measure(TRAIN, HOLDOUT, RELEASED, SCHEMA, at_least=10, seed=0)
     found = check(RELEASED, facts_of(RELEASED), fidelity, SCHEMA, RULES)
     assert [c for c in found if not c.success and c.level == "critical"] == []
-    assert {"schema", "missing", "association", "copies", "shape", "trend"} == {c.rule for c in found}
+    assert {"schema", "missing", "association", "information", "copies", "shape", "trend", "repeats"} == {
+        c.rule for c in found
+    }
     assert {
         "ExpectTableColumnsToMatchOrderedList",
         "ExpectColumnValuesToNotBeNull",

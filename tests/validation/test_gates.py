@@ -13,9 +13,22 @@ from pydantic import ValidationError
 from privacy.estimate import Estimate
 from synth.schema import Schema
 from tests.validation.test_fidelity import HALF, HOLDOUT, SCHEMA, TRAIN, changed, people, shuffled
+from validation.cells import cells_of
 from validation.detection import Detection
+from validation.evidence import Evidence
+from validation.features import Features
 from validation.fidelity import ColumnFidelity, Fidelity, LostGroup, PairFidelity, measure
-from validation.gates import LISTED, Finding, GateRules, Verdict, lost_by_chance, measures, verdict
+from validation.gates import (
+    LISTED,
+    Finding,
+    GateRules,
+    Verdict,
+    lost_by_chance,
+    measures,
+    verdict,
+    verdict_on,
+)
+from validation.structure import structure
 from validation.utility import Score, Task, Utility
 
 RULES = GateRules()
@@ -47,7 +60,7 @@ def test_a_shuffled_column_is_refused_and_named() -> None:
     found = judged(shuffled(HALF, "age"))
     assert ("association", "age") in broken(found)
     assert "'age'" in found.summary
-    assert {rule for rule, _ in broken(found)} == {"association"}
+    assert {rule for rule, _ in broken(found)} == {"association", "information"}
 
 
 def test_a_lost_category_is_refused_and_named() -> None:
@@ -239,7 +252,15 @@ def test_the_summary_is_one_line_whatever_the_names_are() -> None:
 
 def test_every_measure_is_a_number_beside_a_number() -> None:
     held = measures(measure(TRAIN, HOLDOUT, HALF, SCHEMA, at_least=10, seed=0), RULES)
-    assert {m.rule for m in held} == {"copies", "missing", "association", "shape", "trend"}
+    assert {m.rule for m in held} == {
+        "copies",
+        "missing",
+        "association",
+        "information",
+        "shape",
+        "trend",
+        "repeats",
+    }
     assert all(np.isfinite([m.value, m.limit]).all() for m in held)
     assert sum(m.rule == "missing" for m in held) == 2 * len(SCHEMA)
 
@@ -327,3 +348,51 @@ def test_rows_that_are_surely_told_apart_warn(area: float, warns: bool) -> None:
     assert [(f.rule, f.level, f.columns) for f in found.findings] == [
         ("detection", "warning", ("c",))
     ] * warns
+
+
+def test_damage_that_no_association_sees_is_refused() -> None:
+    rng = np.random.default_rng(0)
+    schema = Schema.model_validate(
+        {"columns": [{"name": n, "kind": "numerical", "type": "double"} for n in ("x", "y", "u", "v")]}
+    )
+
+    def table(rows: int) -> pa.Table:
+        x = rng.normal(size=rows)
+        gone = rng.random(rows) < 0.4
+        columns = {
+            "x": x,
+            "y": x**2 + rng.normal(0, 0.1, rows),
+            "u": rng.normal(size=rows),
+            "v": rng.normal(size=rows),
+        }
+        return pa.table({n: pa.array(c, mask=gone if n in "uv" else None) for n, c in columns.items()})
+
+    train, holdout, like = table(3000), table(1500), table(3000)
+
+    def broken(synthetic: pa.Table) -> set[str]:
+        cells = [cells_of(c, (train, holdout, synthetic)) for c in schema]
+        evidence = Evidence(
+            fidelity=measure(train, holdout, synthetic, schema, at_least=10, seed=0),
+            structure=structure(cells, Features.of(cells), seed=0),
+        )
+        return {f.rule for f in verdict_on(evidence, (), GateRules()).critical}
+
+    def shuffled_alone(name: str) -> pa.Table:
+        at = like.schema.get_field_index(name)
+        return like.set_column(at, name, like[name].take(pa.array(rng.permutation(len(like)))))
+
+    assert broken(like) == set()
+    assert broken(shuffled_alone("y")) == {"information"}
+    # Both are missing as often as before, but no longer together.
+    assert "missing" in broken(shuffled_alone("v"))
+    assert broken(like.take(pa.array(rng.integers(0, 100, 3000)))) == {"repeats"}
+
+
+def test_a_noised_missing_rate_warns_and_refuses_nothing() -> None:
+    found = measure(TRAIN, HOLDOUT, HALF, SCHEMA, at_least=10, seed=0)
+    worst = tuple(replace(c, missing_real=0.9) for c in found.columns)
+    exact = verdict(replace(found, columns=worst), (), GateRules())
+    noised = verdict(replace(found, columns=worst, noised=True), (), GateRules())
+    assert any(f.rule == "missing" for f in exact.critical)
+    assert not any(f.rule == "missing" for f in noised.critical)
+    assert any("noised count" in f.message for f in noised.warnings if f.rule == "missing")

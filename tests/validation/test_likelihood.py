@@ -9,8 +9,11 @@ import pytest
 
 from privacy.errors import InputError
 from synth.schema import Schema
+from tests.validation.test_report import fidelity_of
 from validation.cells import Floats
-from validation.likelihood import Likelihood, likelihood, render
+from validation.evidence import Evidence
+from validation.likelihood import Likelihood, Mean, likelihood, render
+from validation.public import outside
 
 SCHEMA = Schema.model_validate(
     {
@@ -76,6 +79,35 @@ def test_a_column_of_which_a_part_has_no_density_is_left_out() -> None:
     found = likelihood(tied, TABLES, SCHEMA, seed=0)
     assert found is not None
     assert {f.column for f in found.figures} == {None, "x<b>"}
+
+
+def test_rows_of_a_column_are_drawn_from_everywhere_and_not_from_the_beginning() -> None:
+    ordered = {s: t.sort_by("x<b>") for s, t in TABLES.items()}
+    found = likelihood(density, ordered, SCHEMA, seed=0)
+    assert found is not None
+    (x,) = (f for f in found.figures if (f.of, f.column) == ("alone", "x<b>"))
+    assert x.train.value == pytest.approx(-0.5 * math.log(2 * math.pi * math.e), abs=5 * x.train.error)
+
+
+def test_rows_that_cannot_be_are_counted_and_not_averaged() -> None:
+    def strict(rows: pa.Table) -> Floats:
+        return np.where(np.arange(rows.num_rows) % 10 == 0, -np.inf, -1.0)
+
+    found = likelihood(strict, TABLES, SCHEMA, seed=0)
+    assert found is not None
+    assert found.figures[0].holdout == Mean(value=-1.0, error=0.0, impossible=pytest.approx(0.1))
+    assert "but for 10.0\xa0% that cannot be" in render(found)
+    assert likelihood(lambda rows: np.full(rows.num_rows, -np.inf), TABLES, SCHEMA, seed=0) is None
+
+
+def test_a_public_page_has_the_perplexities_of_an_inside_one() -> None:
+    found = likelihood(density, TABLES, SCHEMA.model_copy(update={"columns": SCHEMA.columns[:2]}), seed=0)
+    assert found is not None
+    whole = Evidence(fidelity=fidelity_of(["coin"]), likelihood=found)
+    told = outside(whole, at_least=10).likelihood
+    assert told is not None
+    assert "perplexity 1.41" in render(found)
+    assert "perplexity 1.41" in render(told)
 
 
 def test_with_few_rows_or_nothing_learned_nothing_is_said() -> None:
