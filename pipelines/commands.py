@@ -44,6 +44,8 @@ class Changes:
         fit_rows: rows that are learned from at most.
         shard_rows: rows of one file.
         evidence_rows: rows of each side of the evidence at most.
+        inception: weights of InceptionV3, for distances of images as they are published.
+        inception_images: images of each side that it looks at at most.
         workers: processes that write shards.
         privacy: a formal guarantee, as --privacy.epsilon 1 --privacy.delta 1e-6.
         targets: a column that models predict, to see what the rows are good for; may be given several times.
@@ -72,6 +74,8 @@ class Changes:
     fit_rows: int | None = None
     shard_rows: int | None = None
     evidence_rows: int | None = None
+    inception: str | None = None
+    inception_images: int | None = None
     workers: int | None = None
     privacy: dict[str, str] | None = None
     targets: Annotated[tuple[str, ...] | None, Parameter(negative="")] = None
@@ -284,6 +288,8 @@ def evaluate(
     rows: int = 50_000,
     at_least: int = 10,
     seed: int = 0,
+    inception: Path | None = None,
+    inception_images: int = 50_000,
     page: Path | None = None,
     force: Flag = False,
     json: Flag = False,
@@ -300,6 +306,8 @@ def evaluate(
         rows: rows of each side that are measured at most, drawn uniformly.
         at_least: units below which no category and no bin is shown.
         seed: of what is drawn.
+        inception: weights of InceptionV3 (.pth or .safetensors), for distances of images as they are published.
+        inception_images: images of each side that it looks at at most; one takes 0.12 s of a core.
         page: write the evidence as a page into this file; its figures are exact, so it belongs to the inside.
         force: overwrite a file that is there.
         json: print one JSON object.
@@ -314,7 +322,7 @@ def evaluate(
     found = judge(
         Asked(
             real=real, synthetic=synthetic, holdout=holdout, schema=schema, targets=target, protected=protected,
-            rows=rows, at_least=at_least, seed=seed,
+            rows=rows, at_least=at_least, seed=seed, inception=inception, inception_images=inception_images,
         )
     )  # fmt: skip
     if page is not None:

@@ -21,6 +21,7 @@ from validation.fairness import Fairness, fairness
 from validation.features import Features
 from validation.fidelity import Fidelity, cells_of, measure, one_of_each
 from validation.images import FEWEST, ImageEvidence, image_evidence, sheet_of
+from validation.inception import Weights
 from validation.inference import Inference, inference
 from validation.noised import Noised
 from validation.structure import Structure, structure
@@ -147,7 +148,7 @@ NAMED = frozenset({"label", "labels", "class", "target", "y"})
 
 def gather_images(
     curator: ExactCurator, rows: RawRows, schema: Schema, made: Callable[[Column, Column | None], Made], *,
-    targets: Sequence[str] = (), seed: int,
+    targets: Sequence[str] = (), seed: int, inception: Weights | None = None,
 ) -> Exact[ImageEvidence | None]:  # fmt: skip
     """Holds the images of the first column of images against those of a curator, one of each unit.
 
@@ -158,6 +159,7 @@ def gather_images(
         made: takes the column of images and that of their classes, if there is one, and gives the synthetic ones.
         targets: columns that may be the classes; none: one of few values, by its name or the number of its values.
         seed: of what is drawn.
+        inception: weights of InceptionV3, for distances as they are published.
     """
     column = schema.images[0]
 
@@ -183,7 +185,7 @@ def gather_images(
                 "synthetic": _words(synthetic.classes),
             }
         every = np.asarray(whole["train"].columns[PIXELS + column.name], np.uint8).reshape(-1, *shape)
-        found = image_evidence(images, labels, seed=seed, searched=every)
+        found = image_evidence(images, labels, seed=seed, searched=every, inception=inception)
         shown = sheet_of(synthetic.pixels, None if labels is None else labels["synthetic"])
         return None if found is None else replace(found, sheet=shown)
 

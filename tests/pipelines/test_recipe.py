@@ -166,6 +166,7 @@ def test_the_digest_of_a_recipe_stays_what_it_is() -> None:
         "query": None, "allow_drift": False, "scans": {"headers": [], "window": None, "axis": "axial"},
         "synthesizer": "auto", "options": {}, "rows": "source", "holdout": 0.2, "seed": 0, "threads": 2,
         "at_least": 10, "fit_rows": 1_000_000, "shard_rows": 250_000, "evidence_rows": 50_000, "workers": 1,
+        "inception": None, "inception_images": 50_000,
         "to": "releases", "privacy": None, "targets": [], "protected": [],
         "draws": 1, "parity": None,
     }  # fmt: skip
