@@ -179,7 +179,7 @@ def test_every_field_that_a_byte_of_the_release_depends_on_moves_the_digest(fiel
         "fit_rows": 200, "shard_rows": 10, "evidence_rows": 200, "workers": 2, "gate": {"copies_z": 3},
         "privacy": {"epsilon": 1, "delta": 1e-6}, "broken_rows": 1,
         "allow_drift": True, "targets": ["age"], "protected": ["age"], "scans": {"axis": "coronal"},
-        "draws": 2, "parity": {"across": ["age"], "sizes": "equal"},
+        "draws": 2, "parity": {"across": ["age"], "sizes": "equal"}, "inception_images": 500,
     }  # fmt: skip
     recipe = Recipe.model_validate(MINIMAL)
     moved = recipe.with_fields({field: other.get(field, "other")}).digest() != recipe.digest()
