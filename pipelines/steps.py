@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from validation.gates import Finding, Verdict
     from validation.images import ImageEvidence
     from validation.inception import Weights
+    from validation.learning import Learning
     from validation.noised import Noised
 
 ROWS = "rows.parquet"
@@ -72,6 +73,7 @@ PROFILE = "profile.json"
 ENCODED = "encoded"
 MODEL = "model"
 RECOUNT = "recount.json"
+CURVE = "curve.json"
 DATA = "data"
 DRAWS = "draws"
 EVIDENCE = "evidence.json"
@@ -92,6 +94,9 @@ ENCODED_BYTES = 400_000_000
 
 IMAGE_ROWS, IMAGE_BYTES = 60_000, 200_000_000
 """Images of each side, and bytes of their pixels, that evidence looks at at most."""
+
+IMAGES_SHOWN = 1_000
+"""Synthetic images among which the ends of strips are sought."""
 
 INCEPTION_BYTES = 1_200_000_000
 """Memory of InceptionV3, of a batch of images in it, and of five covariances of its features."""
@@ -728,6 +733,10 @@ def _fit(run: Run) -> tuple[list[Path], dict[str, Any]]:
     files = sorted(folder.iterdir())
     run.watch.wrote("fit", files[-1])
     files += _recounted(run, codec, encoded)
+    if fitted.trained is not None and fitted.trained.looks:
+        path = run.workspace.path / CURVE
+        write_atomic(path, json.dumps(asdict(fitted.trained)).encode())
+        files.append(path)
     return files, {
         "synthesizer": fitted.synthesizer,
         "digest": fitted.digest(),
@@ -935,6 +944,7 @@ def _validate_inputs(run: Run) -> dict[str, str]:
             ]
         ),
         "inception": "" if run.inception is None else sha256(run.inception.path),
+        "fit": "" if recipe.privacy is not None else digest_of(dict(records["fit"].outputs)),
     }
 
 
@@ -954,6 +964,7 @@ def _validate(run: Run) -> tuple[list[Path], dict[str, Any]]:
         evidence = exact_evidence(run).open(formal_guarantee=False)
         if run.schema.images:
             evidence = replace(evidence, images=_image_evidence(run).open(formal_guarantee=False))
+        evidence = replace(evidence, learning=_learning(run))
     else:
         evidence = _noised_evidence(run, profile)
     evidence_path = run.workspace.path / EVIDENCE
@@ -1055,6 +1066,30 @@ def _image_evidence(run: Run) -> "Exact[ImageEvidence | None]":
         curator, rows, run.schema, made,
         targets=recipe.targets, seed=recipe.seed, inception=run.inception,
     )  # fmt: skip
+
+
+def _learning(run: Run) -> "Learning | None":
+    """How the model learned: its curve, exact here, and images between synthetic ones; None where it has neither."""
+    from synth.table import load
+    from validation.learning import BETWEEN, Curve, Learning, ends, strips_of
+
+    curve = strips = None
+    if CURVE in run.workspace.records()["fit"].outputs:
+        found = _read_json(run, CURVE)
+        steps, scores = zip(*found["looks"], strict=True)
+        curve = Curve(steps=steps, scores=scores, kept=found["best"], made=found["steps"])
+    if run.schema.images:
+        image = run.schema.images[0]
+        classes = next((c for c in run.schema if c.learned and c.kind in ("categorical", "boolean")), None)
+        made = images_made(released_batches(run), IMAGES_SHOWN)(image, classes)
+        words = None if made.classes is None else made.classes.cast(pa.string()).fill_null("")
+        said = None if words is None else np.asarray(words.to_numpy(zero_copy_only=False), str)
+        first, second = ends(made.pixels, said)
+        between = (
+            load(run.workspace.path / MODEL).between(first, second, steps=BETWEEN) if len(first) else None
+        )
+        strips = None if between is None else strips_of(between)
+    return None if curve is None and strips is None else Learning(curve=curve, strips=strips)
 
 
 def images_compared(schema: Schema) -> int:

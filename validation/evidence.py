@@ -23,6 +23,7 @@ from validation.fidelity import Fidelity, cells_of, measure, one_of_each
 from validation.images import FEWEST, ImageEvidence, image_evidence, sheet_of
 from validation.inception import Weights
 from validation.inference import Inference, inference
+from validation.learning import Learning
 from validation.noised import Noised
 from validation.structure import Structure, structure
 from validation.utility import Utility, utility
@@ -42,6 +43,7 @@ class Evidence:
         structure: joint counts, coverage, missing patterns, rarity, the calendar.
         noised: under privacy, how close it is to rows that were counted anew with noise.
         images: how close its images are, what they are good for, and whether they are copies.
+        learning: how the model learned; None where there is nothing to show of it.
 
     Under privacy all but `fidelity` and `noised` are None: nothing else is known.
     """
@@ -55,6 +57,7 @@ class Evidence:
     inference: Inference | None = None
     noised: Noised | None = None
     images: ImageEvidence | None = None
+    learning: Learning | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values that JSON can hold, without loss."""
@@ -80,6 +83,7 @@ _PARTS: Mapping[str, Any] = {
     "inference": Inference,
     "noised": Noised,
     "images": ImageEvidence,
+    "learning": Learning,
 }
 
 

@@ -19,7 +19,7 @@ distance stands beside its ceiling: the same figure for held-out rows in the syn
 import base64
 import io
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -707,10 +707,20 @@ def sheet_of(images: Pixels, labels: npt.NDArray[Any] | None) -> str | None:
         else [np.flatnonzero(labels == name)[:SHEET] for name in np.unique(labels)[:SHEET]]
     )
     rows = [images[g[g < len(images)]] for g in groups]
-    rows = [r for r in rows if len(r)]
-    _, height, width, channels = images.shape
+    return pasted([r for r in rows if len(r)])
+
+
+def pasted(rows: Sequence[Pixels]) -> str:
+    """Images in rows, as a PNG in base64; large ones are shrunk, so that a page holds many.
+
+    Args:
+        rows: uint8 (n, height, width, channels) each, of one size; at least one, `SHEET` images at most in each.
+    """
+    rows = [_shrunk(row) for row in rows]
+    _, height, width, channels = rows[0].shape
     gap, times = 1, max(1, round(SHEET_PIXELS / max(height, width)))
-    sheet = np.full((len(rows) * (height + gap), SHEET * (width + gap), channels), 255, np.uint8)
+    columns = max(map(len, rows))
+    sheet = np.full((len(rows) * (height + gap), columns * (width + gap), channels), 255, np.uint8)
     for y, row in enumerate(rows):
         for x, image in enumerate(row):
             sheet[y * (height + gap) :, x * (width + gap) :][:height, :width] = image
@@ -718,6 +728,18 @@ def sheet_of(images: Pixels, labels: npt.NDArray[Any] | None) -> str | None:
     stream = io.BytesIO()
     Image.fromarray(large[:, :, 0] if channels == 1 else large).save(stream, "PNG", optimize=True)
     return base64.b64encode(stream.getvalue()).decode()
+
+
+def _shrunk(images: Pixels) -> Pixels:
+    """Images of `SHEET_PIXELS` a side at most, by the means of areas."""
+    _, height, width, channels = images.shape
+    share = SHEET_PIXELS / max(height, width)
+    if share >= 1:
+        return images
+    size = max(1, round(width * share)), max(1, round(height * share))
+    flat = images[..., 0] if channels == 1 else images
+    small = [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX)) for image in flat]
+    return np.stack(small).reshape(len(images), size[1], size[0], channels)
 
 
 # ------------------------------------------------------------------------------------------------------ in words
@@ -732,33 +754,34 @@ def render(found: ImageEvidence | None) -> Html:
         "images",
         title,
         paragraph(
-            f"{_measured(found.closeness)} Beside each figure stands what real images that were held out score in the "
-            "synthetic ones\u2019 place."
+            _measured(found.closeness),
+            " Beside each figure stands what real images that were held out score in the synthetic ones\u2019 place.",
         ),
         *([] if found.sheet is None else [_drawn(found.sheet)]),
         scrolling("Figures of images", _table(found)),
     )
 
 
-def _measured(close: Closeness) -> str:
+def _measured(close: Closeness) -> Html:
     """In which features, of how many images."""
     if close.inception is None:
-        of = (
-            "that learned the classes of the training images"
-            if close.features == "classifier"
-            else "of random filters"
-        )
-        return f"Distances are of {close.rows:,} images of each side in the features of a small network {of}."
+        learned = close.features == "classifier"
+        of = "that learned the classes of the training images" if learned else "of random filters"
+        text = f"Distances are of {close.rows:,} images of each side in the features of a small network {of}."
+        return element("span", {}, text)
     by = close.inception
     published = (
         f"Published Fréchet distances and scores are of {IMAGES:,} images; those of fewer are worse."
         if by.published
-        else "Published figures are of other weights, TensorFlow's, and compare with none of these."
+        else "Published figures are of other weights, TensorFlow\u2019s, and compare with none of these."
     )
-    return (
-        f"Distances are in the features of {by.name}, weights SHA-256 {by.digest}: Fréchet distance and score of "
-        f"{by.images:,} images of each side, the others of {close.rows:,}. {published} Use and copies are in the "
-        "features of a small network of our own."
+    return element(
+        "span",
+        {},
+        f"Distances are in the features of {by.name}, weights SHA-256 ",
+        element("code", {}, by.digest),
+        f": Fréchet distance and score of {by.images:,} images of each side, the others of {close.rows:,}. {published} "
+        "Use and copies are in the features of a small network of our own.",
     )
 
 

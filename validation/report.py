@@ -16,6 +16,7 @@ from validation import (
     fairness,
     images,
     inference,
+    learning,
     making,
     noised,
     pairs,
@@ -30,7 +31,8 @@ from validation.page import Zone, document
 
 _LINKS = (
     ("verdict", "Verdict"), ("findings", "Worries"), ("columns", "Columns"), ("pairs", "Pairs"),
-    ("images", "Images"), ("noised", "Counted anew"), ("structure", "Beyond pairs"), ("detection", "Told apart"),
+    ("images", "Images"), ("learning", "Learning"),
+    ("noised", "Counted anew"), ("structure", "Beyond pairs"), ("detection", "Told apart"),
     ("utility", "Use"), ("inference", "Regressions"), ("fairness", "Groups"), ("attacks", "Attacks"),
     ("making", "Making"), ("citing", "Citing"),
 )  # fmt: skip
@@ -99,8 +101,10 @@ def _looked(evidence: Evidence, judged: Sequence[Judged], schema: Schema) -> dic
         return {**pictured, **anew, "utility": _UNSEEN, "attacks": _BOUNDED}
     fair = {} if evidence.fairness is None else {"fairness": fairness.render(evidence.fairness)}
     pictured = {} if evidence.images is None else {"images": images.render(evidence.images)}
+    learned = None if evidence.learning is None else learning.render(evidence.learning)
     return {
         **pictured,
+        **({} if learned is None else {"learning": learned}),
         "structure": structure.render(evidence.structure or structure.Structure()),
         "detection": detection.render(evidence.detection),
         "utility": utility.render(evidence.utility or utility.Utility()),

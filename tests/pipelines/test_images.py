@@ -26,13 +26,25 @@ from pipelines.init import initialize
 from pipelines.plan import estimate
 from pipelines.publish import SUMS
 from pipelines.recipe import load
-from pipelines.steps import Outcome, Run, inputs_of, memory_of, open_run, release, released_batches
+from pipelines.steps import (
+    Outcome,
+    Run,
+    evidence_of,
+    inputs_of,
+    memory_of,
+    open_run,
+    published_evidence,
+    release,
+    released_batches,
+    write_report,
+)
 from pipelines.verify import verify
 from pipelines.workspace import sha256
 from privacy.errors import InputError, RecipeError, ReleaseError, UsageError
 from synth.images import NOTE, pixels
 from synth.schema import IMAGE, Picture, Schema
 from tests.contracts.test_contract import people
+from tests.contracts.test_images import QUICK as QUICK_NETWORK
 from tests.synth.pictures import SIDE, seen, with_pictures
 from tests.validation.test_inception import random
 
@@ -177,6 +189,31 @@ def test_what_cannot_be_done_with_images_is_refused_before_anything_is_read(tmp_
     ):
         with pytest.raises(UsageError, match=said):
             release(open_run(recipe.with_fields(changed), tmp_path))
+
+
+def test_a_report_shows_how_a_network_learned_and_what_lies_between_its_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("validation.images.STEPS", 20)
+    initialize(pictures(tmp_path, rows=300), tmp_path, blind=False, force=True)
+    fields = {**QUICK, "synthesizer": "image-vae", "options": {**QUICK_NETWORK, "max_steps": 60}, "rows": 100}
+    run = open_run(load(tmp_path / "recipe.yaml").with_fields(fields), tmp_path)
+    found = release(run)
+    learned = evidence_of(run).learning
+    assert learned is not None
+    assert learned.curve is not None
+    assert learned.curve.kept in learned.curve.steps
+    page, inside = ((f / "report.html").read_text("utf-8") for f in (found.release, write_report(run).parent))
+    for shown in (page, inside):
+        assert 'id="learning"' in shown
+        assert "Images between pairs of synthetic images" in shown
+        assert len(shown) < 3_000_000
+    exact = learned.curve.scores[0]
+    outside = published_evidence(run).learning
+    assert outside is not None
+    assert outside.curve is not None
+    assert outside.curve.scores[0] == pytest.approx(exact, rel=0.01)
+    assert outside.curve.scores[0] != exact
 
 
 @pytest.fixture(scope="module")
