@@ -276,6 +276,79 @@ def sample(
         console.say(f"{rows:,} rows in {out}")
 
 
+def denoise(
+    model: Path,
+    source: Path,
+    out: Path,
+    /,
+    *,
+    noise: float = 25.0,
+    seed: int = 0,
+    force: Flag = False,
+    json: Flag = False,
+) -> None:
+    """Take noise out of images by a fitted model, into a Parquet file; what comes out is as private as what goes in.
+
+    SOURCE is read, not learned from: no budget is charged, and nothing of OUT is a release. It belongs to the inside.
+
+    Args:
+        model: the folder `model` of a run, or the run; of image-vae, autoencoder or image-diffusion.
+        source: Parquet or a folder of images, with the model's column of images; other columns stay, and those that the
+            model knows help.
+        out: the Parquet file to write: as private as SOURCE, whatever the model promises, so for the inside alone.
+        noise: its standard deviation, in levels of 256.
+        seed: of what is drawn.
+        force: overwrite a file that is there.
+        json: print one JSON object.
+    """
+    from pipelines.restore import restore
+
+    found = restore(
+        model, source, out, lambda m, t, s: m.denoise(t, noise=noise, seed=s), seed=seed, force=force
+    )
+    _mended(found, out, json=json)
+
+
+def enhance(
+    model: Path,
+    source: Path,
+    out: Path,
+    /,
+    *,
+    scale: int = 2,
+    seed: int = 0,
+    force: Flag = False,
+    json: Flag = False,
+) -> None:
+    """Enlarge images by what a fitted model knows of such images; what is added is no evidence of anything.
+
+    SOURCE is read, not learned from: no budget is charged, and nothing of OUT is a release. It belongs to the inside.
+
+    Args:
+        model: the folder `model` of a run, or the run; of image-vae, autoencoder or image-diffusion.
+        source: Parquet or a folder of images, with the model's column of images, which may be smaller than the model's;
+            other columns stay, and those that the model knows help.
+        out: the Parquet file to write: as private as SOURCE, whatever the model promises, so for the inside alone.
+        scale: how many times smaller the images were, in each direction.
+        seed: of what is drawn.
+        force: overwrite a file that is there.
+        json: print one JSON object.
+    """
+    from pipelines.restore import restore
+
+    found = restore(
+        model, source, out, lambda m, t, s: m.enhance(t, scale=scale, seed=s), seed=seed, force=force
+    )
+    _mended(found, out, json=json)
+
+
+def _mended(found: Any, out: Path, *, json: bool) -> None:
+    if json:
+        console.say_json({**asdict(found), "file": str(out)})
+    else:
+        console.say(f"{found.rows:,} rows in {out}, as private as the images that were given")
+
+
 def evaluate(
     real: Path,
     synthetic: Path,
