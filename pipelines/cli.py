@@ -27,6 +27,8 @@ COMMANDS = {
     "infer": "Regress on a release, with honest intervals.",
     "catalog": "List all releases below a root, as a page and as data.",
     "sample": "Draw more rows from a fitted model; costs no budget.",
+    "denoise": "Take noise out of images by a fitted model; for inside.",
+    "enhance": "Enlarge images by a fitted model; for inside.",
     "verify": "Check a release: checksums, data against its schema, signature.",
     "export": "Write the rows of a release as CSV, formulas escaped.",
     "push": "Put a release into an object store (S3), whole or not at all.",

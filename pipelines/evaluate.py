@@ -24,6 +24,7 @@ from validation.evidence import Evidence, gather, gather_images
 from validation.expectations import check, observe, observe_constraints
 from validation.gates import GateRules, Verdict, verdict_on
 from validation.images import ImageEvidence
+from validation.inception import Weights
 from validation.markup import one_line, points
 
 HOLDOUT = 0.2
@@ -44,6 +45,8 @@ class Asked:
         rows: rows of each side that are measured at most.
         at_least: units below which no bin and no category is shown.
         seed: of what is drawn.
+        inception: weights of InceptionV3, for distances of images as they are published.
+        inception_images: images of each side that it looks at at most.
     """
 
     real: Path
@@ -55,10 +58,16 @@ class Asked:
     rows: int = 50_000
     at_least: int = 10
     seed: int = 0
+    inception: Path | None = None
+    inception_images: int = 50_000
 
     def __post_init__(self) -> None:
         if self.rows < 100:
             raise UsageError(f"evidence needs 100 rows at least, however: --rows {self.rows}; give more")
+        if self.inception_images < 100:
+            raise UsageError(
+                f"InceptionV3 needs 100 images at least, however: --inception-images {self.inception_images}; give more"
+            )
         if self.at_least < 0 or self.seed < 0:
             raise UsageError("--at-least and --seed must be 0 or more, however: one is negative")
 
@@ -139,6 +148,7 @@ def evaluate(asked: Asked) -> Evaluated:
     whole, notes = _schema_of(asked, sources)
     stated = unseen(whole)
     schema = stated.kept
+    weights = _weights(asked, whole)
     check_learned(schema, target=asked.targets, protected=asked.protected)
     synthetic = _drawn(
         sources["synthetic"], stated, keep=min(1.0, asked.rows / max(rows["synthetic"], 1)), asked=asked
@@ -149,7 +159,7 @@ def evaluate(asked: Asked) -> Evaluated:
     notes += _sampled(rows, asked)
     evidence = _evidence(asked, sources, rows, synthetic, stated)
     if whole.kept.images:
-        evidence = replace(evidence, images=_image_evidence(asked, sources, rows, whole))
+        evidence = replace(evidence, images=_image_evidence(asked, sources, rows, whole, weights))
         notes += _of_images(whole.kept, evidence)
     _check_alike(evidence, asked)
     rules = GateRules()
@@ -295,8 +305,24 @@ def _evidence(
     return sealed.open(formal_guarantee=False)
 
 
+def _weights(asked: Asked, whole: Schema) -> Weights | None:
+    """Weights of InceptionV3, read once before anything else is.
+
+    Raises:
+        UsageError: there are no images.
+        InputError: the file holds other weights.
+    """
+    if asked.inception is None:
+        return None
+    if not whole.kept.images:
+        raise UsageError("--inception needs a column of images, however: there is none; leave it out")
+    weights = Weights(path=asked.inception, images=asked.inception_images)
+    weights.network()
+    return weights
+
+
 def _image_evidence(
-    asked: Asked, sources: dict[str, Source], rows: dict[str, int], whole: Schema
+    asked: Asked, sources: dict[str, Source], rows: dict[str, int], whole: Schema, weights: Weights | None
 ) -> ImageEvidence | None:
     """Images held against each other, decoded within the limits of a release; None with too few of them."""
     schema = whole.kept
@@ -310,8 +336,9 @@ def _image_evidence(
         for batch in _batches(sources["synthetic"], whole, batch_rows=at_once)
     )
     found = gather_images(
-        curator, raw, schema, images_made(drawn, most), targets=asked.targets, seed=asked.seed
-    )
+        curator, raw, schema, images_made(drawn, most),
+        targets=asked.targets, seed=asked.seed, inception=weights,
+    )  # fmt: skip
     return found.open(formal_guarantee=False)
 
 

@@ -166,6 +166,9 @@ NOISED_IMAGE_SECONDS = 2.0e-4
 PNG_SECONDS = 1.0e-4
 """Seconds that it takes to decode or to encode a small image."""
 
+INCEPTION_SECONDS = 0.12
+"""Seconds that an image takes in InceptionV3."""
+
 PRIVATE_STEP = 2.0
 """What a step with clipped and noised gradients takes, in steps without."""
 
@@ -204,12 +207,14 @@ def _seconds(run: Run, rows: int, fitted: int, released: int) -> dict[str, float
         # Each row is looked at some thirty times in all, by its code; pixels are decoded, and encoded as PNG.
         each = IMAGE_SECONDS if recipe.privacy is None else NOISED_IMAGE_SECONDS
         fit = network * numbers + each * fitted * (1 + numbers / 2000)
+    most = 0 if recipe.inception is None else recipe.inception_images
+    looked = INCEPTION_SECONDS * (min(rows, most) + min(released, most))
     return {
         "ingest": 0.2 + 0.1 * rows * cells,
         "profile": 0.1 + 0.25 * rows * cells + PNG_SECONDS * fitted * bool(numbers),
         "fit": 1.0 + fit,
         "sample": 0.1 + 0.3 * released * cells + 2 * PNG_SECONDS * released * bool(numbers),
-        "validate": 2.0 + 2.5 * evidence * cells + 0.0022 * len(schema) ** 2 + attacks + models,
+        "validate": 2.0 + 2.5 * evidence * cells + 0.0022 * len(schema) ** 2 + attacks + models + looked,
         "gate": 0.1,
         "publish": 0.3 + 0.05 * released * cells,
     }

@@ -190,6 +190,16 @@ class Recipe(BaseModel):
     evidence_rows: Annotated[
         Whole, Field(ge=100, description="rows of each side that the evidence is computed from at most")
     ] = 50_000
+    inception: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="weights of InceptionV3, .pth or .safetensors, for distances of images as they are published",
+        ),
+    ] = None
+    inception_images: Annotated[
+        Whole, Field(ge=100, description="images of each side that InceptionV3 looks at at most")
+    ] = 50_000
     workers: Annotated[Whole, Field(ge=1, le=256, description="processes that write shards")] = 1
     privacy: Annotated[
         Privacy | None, Field(description="a formal guarantee; none: disclosure control alone")
@@ -221,7 +231,7 @@ class Recipe(BaseModel):
             raise ValueError("numbers of options must be finite, however: one is not") from None
         return value
 
-    @field_validator("input", "schema_file", "holdout", "to")
+    @field_validator("input", "schema_file", "holdout", "inception", "to")
     @classmethod
     def _no_nul(cls, value: object) -> object:
         # What is wrong with a field is told with its value, so not of an address, which may hold a secret.
@@ -315,7 +325,7 @@ def resolve_input(text: str, *, folder: Path, extra_roots: tuple[Path, ...] = ()
             f"UNDERSTUDY_ROOTS={shlex.quote(str(path.parent))}"
         )
     if not exists:
-        raise RecipeError(f"an input must exist, however: there is no {path}; correct `input` in the recipe")
+        raise RecipeError(f"an input must exist, however: there is no {path}; correct its path in the recipe")
     if not (path.is_file() or path.is_dir()):
         raise RecipeError(f"an input must be a file or a folder, however: {path} is neither")
     return path

@@ -34,7 +34,15 @@ from pipelines.recipe import Recipe, canonical, resolve_input
 from pipelines.source import Source
 from pipelines.workspace import Record, Workspace, digest_of, sha256, write_atomic
 from privacy.certificate import Certificate, with_guarantee, without_guarantee
-from privacy.errors import GateRefused, InputError, ReleaseError, RowError, SchemaError, UnderstudyError
+from privacy.errors import (
+    GateRefused,
+    InputError,
+    RecipeError,
+    ReleaseError,
+    RowError,
+    SchemaError,
+    UnderstudyError,
+)
 from synth.constraints import Constraints
 from synth.images import as_images, missing, pixels, unseen, without_pixels
 from synth.keys import is_text
@@ -54,6 +62,8 @@ if TYPE_CHECKING:
     from validation.evidence import Evidence, Made
     from validation.gates import Finding, Verdict
     from validation.images import ImageEvidence
+    from validation.inception import Weights
+    from validation.learning import Learning
     from validation.noised import Noised
 
 ROWS = "rows.parquet"
@@ -63,6 +73,7 @@ PROFILE = "profile.json"
 ENCODED = "encoded"
 MODEL = "model"
 RECOUNT = "recount.json"
+CURVE = "curve.json"
 DATA = "data"
 DRAWS = "draws"
 EVIDENCE = "evidence.json"
@@ -83,6 +94,12 @@ ENCODED_BYTES = 400_000_000
 
 IMAGE_ROWS, IMAGE_BYTES = 60_000, 200_000_000
 """Images of each side, and bytes of their pixels, that evidence looks at at most."""
+
+IMAGES_SHOWN = 1_000
+"""Synthetic images among which the ends of strips are sought."""
+
+INCEPTION_BYTES = 1_200_000_000
+"""Memory of InceptionV3, of a batch of images in it, and of five covariances of its features."""
 
 BASE_BYTES = 700_000_000
 """Resident memory of the imports and of one batch."""
@@ -166,6 +183,18 @@ class Run:
         if not isinstance(self.recipe.holdout, str):
             return None
         return reading.find(self.recipe.holdout, None, self._locate, scans=self.recipe.scans)
+
+    @property
+    def inception(self) -> "Weights | None":
+        """Weights of InceptionV3, where the recipe names them.
+
+        Raises:
+            RecipeError: they are not there, or lie where the recipe may not read.
+        """
+        from validation.inception import Weights
+
+        path = None if self.recipe.inception is None else self._locate(self.recipe.inception)
+        return None if path is None else Weights(path=path, images=self.recipe.inception_images)
 
     def _locate(self, text: str) -> Path:
         return resolve_input(text, folder=self.folder, extra_roots=self.roots)
@@ -358,6 +387,7 @@ def check(run: Run) -> None:
     check_learned(run.schema, target=run.recipe.targets, protected=run.recipe.protected)
     if run.recipe.parity is not None:
         run.recipe.parity.check(name, run.schema)
+    check_inception(run)
     sources, arrow = (run.source(), run.holdout_source()), run.source_schema.arrow
     if run.recipe.privacy is not None and "ingest" in run.workspace.records():
         return  # What was asked about is never read again, whatever became of it.
@@ -368,6 +398,28 @@ def check(run: Run) -> None:
                 reading.check_drift(source, arrow, allowed=run.recipe.allow_drift)
             except RowError as e:
                 raise refusal_of(run, e) from None
+
+
+def check_inception(run: Run) -> None:
+    """Finds out before anything is read or spent whether weights of InceptionV3 can be used, where some are named.
+
+    Raises:
+        RecipeError: nothing would use them, or they lie where the recipe may not read.
+        InputError: the file holds other weights.
+    """
+    privacy, weights = run.recipe.privacy, run.inception
+    if weights is None:
+        return
+    if not run.schema.images:
+        raise RecipeError(
+            "inception needs a column of images, however: the schema has none; leave it out of the recipe"
+        )
+    if privacy is not None and not privacy.exact_report:
+        raise RecipeError(
+            "inception is for exact evidence, however: under privacy none is made; write exact_report: true, or leave "
+            "inception out"
+        )
+    weights.network()
 
 
 def check_room(run: Run) -> None:
@@ -386,9 +438,10 @@ def memory_of(run: Run, rows: int | None = None) -> int:
     """Estimated resident memory in bytes; `rows` of the source, where they are known."""
     fitted = run.most_rows if rows is None else min(rows, run.most_rows)
     sizes = [c.image.size for c in run.schema.images if c.image is not None]
+    pictured_by = 0 if run.recipe.inception is None else INCEPTION_BYTES
     # Batches of encoded images and of their pixels are held in a few copies, and evidence holds three sides.
     pictured = 8 * reading.IMAGE_BYTES_AT_ONCE + 3 * min(IMAGE_BYTES, max(sizes) * fitted) if sizes else 0
-    return BASE_BYTES + 2 * encoded_bytes(run.schema) * fitted + pictured
+    return BASE_BYTES + 2 * encoded_bytes(run.schema) * fitted + pictured + pictured_by
 
 
 def check_learned(schema: Schema, **named: Sequence[str]) -> None:
@@ -680,6 +733,10 @@ def _fit(run: Run) -> tuple[list[Path], dict[str, Any]]:
     files = sorted(folder.iterdir())
     run.watch.wrote("fit", files[-1])
     files += _recounted(run, codec, encoded)
+    if fitted.trained is not None and fitted.trained.looks:
+        path = run.workspace.path / CURVE
+        write_atomic(path, json.dumps(asdict(fitted.trained)).encode())
+        files.append(path)
     return files, {
         "synthesizer": fitted.synthesizer,
         "digest": fitted.digest(),
@@ -883,8 +940,11 @@ def _validate_inputs(run: Run) -> dict[str, str]:
                 recipe.gate.model_dump(),
                 recipe.targets,
                 recipe.protected,
+                recipe.inception_images,
             ]
         ),
+        "inception": "" if run.inception is None else sha256(run.inception.path),
+        "fit": "" if recipe.privacy is not None else digest_of(dict(records["fit"].outputs)),
     }
 
 
@@ -904,6 +964,7 @@ def _validate(run: Run) -> tuple[list[Path], dict[str, Any]]:
         evidence = exact_evidence(run).open(formal_guarantee=False)
         if run.schema.images:
             evidence = replace(evidence, images=_image_evidence(run).open(formal_guarantee=False))
+        evidence = replace(evidence, learning=_learning(run))
     else:
         evidence = _noised_evidence(run, profile)
     evidence_path = run.workspace.path / EVIDENCE
@@ -1004,7 +1065,34 @@ def _image_evidence(run: Run) -> "Exact[ImageEvidence | None]":
     recipe, most = run.recipe, images_compared(run.schema)
     curator = curator_of(run, rows := raw_rows(run), at_most=int(most / _largest_side(run)))
     made = images_made(released_batches(run), most)
-    return gather_images(curator, rows, run.schema, made, targets=recipe.targets, seed=recipe.seed)
+    return gather_images(
+        curator, rows, run.schema, made,
+        targets=recipe.targets, seed=recipe.seed, inception=run.inception,
+    )  # fmt: skip
+
+
+def _learning(run: Run) -> "Learning | None":
+    """How the model learned: its curve, exact here, and images between synthetic ones; None where it has neither."""
+    from synth.table import load
+    from validation.learning import BETWEEN, Curve, Learning, ends, strips_of
+
+    curve = strips = None
+    if CURVE in run.workspace.records()["fit"].outputs:
+        found = _read_json(run, CURVE)
+        steps, scores = zip(*found["looks"], strict=True)
+        curve = Curve(steps=steps, scores=scores, kept=found["best"], made=found["steps"])
+    if run.schema.images:
+        image = run.schema.images[0]
+        classes = next((c for c in run.schema if c.learned and c.kind in ("categorical", "boolean")), None)
+        made = images_made(released_batches(run), IMAGES_SHOWN)(image, classes)
+        words = None if made.classes is None else made.classes.cast(pa.string()).fill_null("")
+        said = None if words is None else np.asarray(words.to_numpy(zero_copy_only=False), str)
+        first, second = ends(made.pixels, said)
+        between = (
+            load(run.workspace.path / MODEL).between(first, second, steps=BETWEEN) if len(first) else None
+        )
+        strips = None if between is None else strips_of(between)
+    return None if curve is None and strips is None else Learning(curve=curve, strips=strips)
 
 
 def images_compared(schema: Schema) -> int:

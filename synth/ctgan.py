@@ -28,7 +28,7 @@ from synth.codec import UNKNOWN, Encoded, Layout
 from synth.em import encoded_of, slices
 from synth.layers import Width, correct_rates, filled, over, seeded, training_device, under
 from synth.rows import EncodedStore
-from synth.train import descent_of, train
+from synth.train import Trained, descent_of, train
 from synth.vectors import Vectors
 
 BETAS = (0.5, 0.9)
@@ -108,6 +108,7 @@ class Ctgan:
     noised: Mapping[str, tuple[object, ...]] = MappingProxyType({"pack": (1,), "balanced": (False,)})
 
     def __init__(self, layout: Layout, network: "Generator", conditions: "Conditions") -> None:
+        self.trained: Trained | None = None
         self._layout = layout
         self._network = network
         self._conditions = conditions
@@ -149,7 +150,7 @@ class Ctgan:
         game = _Game(
             generator=generator.to(device), critic=critic.to(device), conditions=conditions, options=chosen
         )
-        train(
+        trained = train(
             rows,
             _CriticPlayer(game, bounded=noised),
             [_GeneratorPlayer(game, seed)],
@@ -164,6 +165,7 @@ class Ctgan:
         generator.to("cpu")
         model = cls(layout, generator, conditions)
         model._correct(np.random.default_rng(seed))
+        model.trained = trained
         return model
 
     def draw(

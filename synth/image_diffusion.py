@@ -31,7 +31,7 @@ from synth.em import encoded_of, slices
 from synth.image_mixture import Code, ImageMixture
 from synth.image_vae import images_of, pixels_of
 from synth.layers import CellsIn, channels_on, filled, normalized, over, seeded, training_device, under
-from synth.train import train
+from synth.train import Trained, train
 
 INNER_SIDE = 8
 """Pixels of a side at most where the network is narrowest."""
@@ -260,6 +260,7 @@ class ImageDiffusion:
     options = Options
 
     def __init__(self, layout: Layout, network: Network, mixture: ImageMixture, options: Options) -> None:
+        self.trained: Trained | None = None
         self._layout = layout
         self._network = network.to(training_device())
         self._mixture = mixture
@@ -290,7 +291,7 @@ class ImageDiffusion:
             network = _network(layout, channels, chosen.blocks)
         for buffer, value in zip((network.mean, network.spread), _usual(layout, mixture), strict=True):
             buffer.copy_(value)
-        train(
+        trained = train(
             curator,
             _Learner(network.to(device), layout, chosen),
             columns=layout.pixels,
@@ -300,7 +301,9 @@ class ImageDiffusion:
             patience=PATIENCE,
             looks=LOOKS,
         )
-        return cls(layout, network, mixture, chosen)
+        model = cls(layout, network, mixture, chosen)
+        model.trained = trained
+        return model
 
     def draw(
         self, rows: int, rng: np.random.Generator, *, given: Encoded | None = None, present: bool = False

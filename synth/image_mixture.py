@@ -271,6 +271,15 @@ class ImageMixture:
         pixels[filled.states[:, image] == 0] = 0
         return replace(filled, pixels=pixels)
 
+    def between(
+        self, first: NDArray[np.uint8], second: NDArray[np.uint8], *, steps: int
+    ) -> NDArray[np.uint8]:
+        """See `synth.registry.Interpolating`."""
+        code = self._space.code
+        share = torch.linspace(0, 1, steps)[None, :, None]
+        lines = torch.lerp(code.of(first)[:, None], code.of(second)[:, None], share)
+        return code.images(lines.flatten(0, 1)).reshape(len(first), steps, -1)
+
     def log_prob(self, encoded: Encoded) -> Floats:
         """Log-density of states, scores and codes of images, unknown cells integrated out: float64 (n,)."""
         return self._scorer.log_prob(encoded)

@@ -37,7 +37,7 @@ from synth.em import encoded_of, slices
 from synth.image_mixture import ImageMixture
 from synth.layers import ImageBlock, channels_on, filled, normalized, over, seeded, training_device, under
 from synth.rows import EncodedStore
-from synth.train import train
+from synth.train import Trained, train
 
 INNER_SIDE = 8
 """Pixels of a side at most where the network is narrowest."""
@@ -262,6 +262,7 @@ class ImageVae:
 
     def __init__(self, name: str, layout: Layout, network: Network, mixture: ImageMixture) -> None:
         self.name = name
+        self.trained: Trained | None = None
         self._layout = layout
         self._network = network
         self._code = NetworkCode(network)
@@ -312,6 +313,12 @@ class ImageVae:
                 out[own] = self._code.images(self._searched(encoded.take(own), noise=noise, scale=scale))
         given = replace(encoded, pixels=out)
         return self._mixture.draw(len(encoded), rng, given=given)
+
+    def between(
+        self, first: NDArray[np.uint8], second: NDArray[np.uint8], *, steps: int
+    ) -> NDArray[np.uint8]:
+        """See `synth.registry.Interpolating`."""
+        return self._mixture.between(first, second, steps=steps)
 
     def tensors(self) -> dict[str, Tensor]:
         """What must be stored; the inverse is `restore`."""
@@ -414,7 +421,7 @@ class Family:
         divergence = chosen.divergence if isinstance(chosen, Options) else FIXED_DIVERGENCE
         with seeded(seed):
             network = Network(layout.images[0].shape, channels, chosen.blocks, chosen.code, self.log_std)
-        train(
+        trained = train(
             curator,
             _Learner(network.to(device), layout, divergence, chosen),
             columns=layout.pixels,
@@ -441,7 +448,9 @@ class Family:
         learned = ImageMixture.over(
             recoded, layout, _Recoded(code.size), image_mixture.Options.model_validate(of_mixture)
         )
-        return ImageVae(self.name, layout, network, learned.in_space_of(code))
+        model = ImageVae(self.name, layout, network, learned.in_space_of(code))
+        model.trained = trained
+        return model
 
     def restore(self, layout: Layout, tensors: Mapping[str, Tensor]) -> ImageVae:
         """A model from its tensors.

@@ -3,9 +3,10 @@
 import json
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
@@ -13,6 +14,9 @@ from privacy.curator import Descent, Floats
 from privacy.errors import RecipeError
 from synth.codec import Encoded, Layout
 from synth.schema import Schema, nearest
+
+if TYPE_CHECKING:
+    from synth.train import Trained
 
 
 class Model(Protocol):
@@ -66,6 +70,33 @@ class Coded(Protocol):
 
     def reconstruct(self, encoded: Encoded, rng: np.random.Generator) -> Encoded:
         """Rows drawn from the codes of rows."""
+        ...
+
+
+@runtime_checkable
+class Interpolating(Protocol):
+    """A model in which each image has a code, and each code an image."""
+
+    def between(
+        self, first: NDArray[np.uint8], second: NDArray[np.uint8], *, steps: int
+    ) -> NDArray[np.uint8]:
+        """Images of the codes on the straight lines between the codes of images: uint8 (n, steps, P).
+
+        Args:
+            first: images, uint8 (n, P).
+            second: as many others.
+            steps: codes on each line, both ends included.
+        """
+        ...
+
+
+@runtime_checkable
+class Stepwise(Protocol):
+    """A model that was trained by gradients."""
+
+    @property
+    def trained(self) -> "Trained | None":
+        """How it went; None for one that was restored."""
         ...
 
 

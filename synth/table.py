@@ -33,8 +33,10 @@ from synth.profile import Labels, Profile
 from synth.registry import (
     Coded,
     Dense,
+    Interpolating,
     Model,
     Restoring,
+    Stepwise,
     check_images,
     check_options,
     resolve,
@@ -43,6 +45,7 @@ from synth.registry import (
 from synth.rows import EncodedStore, RawRows, table_source
 from synth.rules import Unique
 from synth.schema import IMAGE, Schema, typed
+from synth.train import Trained
 
 Frame = TypeVar("Frame", pd.DataFrame, pa.Table)
 
@@ -492,6 +495,29 @@ class TableModel(Generic[Frame]):
             if column.name in values:
                 result[column.name] = values[column.name]
         return result
+
+    def between(
+        self, first: NDArray[np.uint8], second: NDArray[np.uint8], *, steps: int = 8
+    ) -> NDArray[np.uint8] | None:
+        """Images on the straight lines between the codes of images, for models in which each code has an image.
+
+        Args:
+            first: images, uint8 (n, height, width, channels).
+            second: as many others.
+            steps: images on each line, both ends included, as their codes show them.
+
+        Returns:
+            uint8 (n, steps, height, width, channels); None where the synthesizer has no codes of images.
+        """
+        if not isinstance(self._model, Interpolating):
+            return None
+        flat = [images.reshape(len(images), -1) for images in (first, second)]
+        return self._model.between(*flat, steps=steps).reshape(len(first), steps, *first.shape[1:])
+
+    @property
+    def trained(self) -> Trained | None:
+        """How its training by gradients went; None where there was none, or where the model was loaded."""
+        return self._model.trained if isinstance(self._model, Stepwise) else None
 
     def _with_codes(self) -> Coded:
         if not isinstance(self._model, Coded):

@@ -55,11 +55,14 @@ class Trained:
         steps: steps that were made.
         best: the step whose average of weights was kept.
         score: mean score of the rows that were not learned from, at that step; its number where there are none.
+        looks: each look at those rows, (step, mean score of the averaged weights); none where there are no such rows,
+            and where steps carry noise.
     """
 
     steps: int
     best: int
     score: float
+    looks: tuple[tuple[int, float], ...] = ()
 
 
 def train(
@@ -106,6 +109,7 @@ def train(
     every = max(1, steps // looks)
     average = _Average(learner.module)
     best = Trained(steps=0, best=0, score=-math.inf)
+    looked: list[tuple[int, float]] = []
     kept = copy.deepcopy(learner.module.state_dict())
     troubles = number = 0
     players = (learner, *followers)
@@ -136,6 +140,7 @@ def train(
             continue
         with average.in_place():
             score = _mean_score(curator, learner, columns)
+            looked.append((number, score))
             if score > best.score:
                 best = Trained(steps=number, best=number, score=score)
                 kept = copy.deepcopy(learner.module.state_dict())
@@ -153,7 +158,7 @@ def train(
         )
     learner.module.load_state_dict(kept)
     learner.module.eval()
-    return Trained(steps=number, best=best.best, score=best.score)
+    return Trained(steps=number, best=best.best, score=best.score, looks=tuple(looked))
 
 
 def descent_of(rows: float, *, epochs: int, max_steps: int, batch_rows: int) -> Descent:

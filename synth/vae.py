@@ -45,7 +45,7 @@ from synth.layers import (
     under,
 )
 from synth.rows import EncodedStore
-from synth.train import descent_of, train
+from synth.train import Trained, descent_of, train
 
 CANDIDATES = 64
 """Codes that the encoder proposes for a row, and as many that are drawn without looking at it."""
@@ -102,6 +102,7 @@ class Vae:
     noised: Mapping[str, tuple[object, ...]] = MappingProxyType({})
 
     def __init__(self, layout: Layout, bins: Sequence[Bins], network: "Network", prior: Gmm) -> None:
+        self.trained: Trained | None = None
         self._layout = layout
         self._bins = bins
         self._network = network
@@ -138,7 +139,7 @@ class Vae:
         with seeded(seed):
             network = Network(bins, len(layout.scored), chosen.layers, latent)
         learner = _Learner(network.to(training_device()), bins, chosen)
-        train(
+        trained = train(
             curator,
             learner,
             columns=len(bins),
@@ -164,7 +165,9 @@ class Vae:
         coded = curator.recode(codes, EncodedStore(None, unit_is_row=False))
         prior = _mixture(coded, _layout_of_codes(latent, layout.rows), chosen.components, seed)
         _correct(network, bins, prior, np.random.default_rng(seed))
-        return cls(layout, bins, network, prior)
+        model = cls(layout, bins, network, prior)
+        model.trained = trained
+        return model
 
     def draw(
         self, rows: int, rng: np.random.Generator, *, given: Encoded | None = None, present: bool = False

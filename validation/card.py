@@ -19,7 +19,7 @@ from validation.exposure import TOLD, ends, share
 from validation.fidelity import ColumnFidelity, Fidelity
 from validation.figures import few
 from validation.gates import Verdict
-from validation.images import Beside, ImageEvidence
+from validation.images import Beside, Closeness, ImageEvidence
 from validation.inference import Inference
 from validation.making import citation
 from validation.markup import cut
@@ -240,7 +240,7 @@ def _images(found: ImageEvidence | None) -> Iterator[str]:
     yield (
         "### Images\n\nBeside what real images that were held out score in their place.\n\n"
         "| | Synthetic | Held out |\n|---|---:|---:|\n"
-        f"| Fréchet distance (0 is best) | {near.frechet:.2f} | {_number(near.frechet_ceiling)} |\n"
+        f"| Fréchet distance{_of_features(near)} (0 is best) | {near.frechet:.2f} | {_number(near.frechet_ceiling)} |\n"
         f"| Recall | {near.recall.value.value:.3f} | {_beside(near.recall)} |"
         + (
             ""
@@ -250,6 +250,12 @@ def _images(found: ImageEvidence | None) -> Iterator[str]:
         )
         + f"\n| Identical to a training image | {found.identical:.4f} | {_number(found.identical_ceiling)} |"
     )
+
+
+def _of_features(near: Closeness) -> str:
+    """Of how many images in whose features, where weights were given."""
+    by = near.inception
+    return "" if by is None else f" of {by.images:,} images, {by.name}, weights {by.digest[:12]}"
 
 
 def _beside(figure: Beside) -> str:

@@ -22,7 +22,9 @@ from validation.fairness import Fairness, fairness
 from validation.features import Features
 from validation.fidelity import Fidelity, measure
 from validation.images import FEWEST, ImageEvidence, image_evidence, sheet_of
+from validation.inception import Weights
 from validation.inference import Inference, inference
+from validation.learning import Learning
 from validation.likelihood import Density, Likelihood, likelihood
 from validation.noised import Noised
 from validation.structure import Structure, structure
@@ -44,6 +46,7 @@ class Evidence:
         likelihood: how likely a model that knows densities takes real rows to be; None for others.
         noised: under privacy, how close it is to rows that were counted anew with noise.
         images: how close its images are, what they are good for, and whether they are copies.
+        learning: how the model learned; None where there is nothing to show of it.
 
     Under privacy all but `fidelity` and `noised` are None: nothing else is known.
     """
@@ -58,6 +61,7 @@ class Evidence:
     likelihood: Likelihood | None = None
     noised: Noised | None = None
     images: ImageEvidence | None = None
+    learning: Learning | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values that JSON can hold, without loss."""
@@ -84,6 +88,7 @@ _PARTS: Mapping[str, Any] = {
     "likelihood": Likelihood,
     "noised": Noised,
     "images": ImageEvidence,
+    "learning": Learning,
 }
 
 
@@ -157,7 +162,7 @@ NAMED = frozenset({"label", "labels", "class", "target", "y"})
 
 def gather_images(
     curator: ExactCurator, rows: RawRows, schema: Schema, made: Callable[[Column, Column | None], Made], *,
-    targets: Sequence[str] = (), seed: int,
+    targets: Sequence[str] = (), seed: int, inception: Weights | None = None,
 ) -> Exact[ImageEvidence | None]:  # fmt: skip
     """Holds the images of the first column of images against those of a curator, one of each unit.
 
@@ -168,6 +173,7 @@ def gather_images(
         made: takes the column of images and that of their classes, if there is one, and gives the synthetic ones.
         targets: columns that may be the classes; none: one of few values, by its name or the number of its values.
         seed: of what is drawn.
+        inception: weights of InceptionV3, for distances as they are published.
     """
     column = schema.images[0]
 
@@ -193,7 +199,7 @@ def gather_images(
                 "synthetic": _words(synthetic.classes),
             }
         every = np.asarray(whole["train"].columns[PIXELS + column.name], np.uint8).reshape(-1, *shape)
-        found = image_evidence(images, labels, seed=seed, searched=every)
+        found = image_evidence(images, labels, seed=seed, searched=every, inception=inception)
         shown = sheet_of(synthetic.pixels, None if labels is None else labels["synthetic"])
         return None if found is None else replace(found, sheet=shown)
 

@@ -5,6 +5,7 @@ A release carries them as `figures.json`. They are made of the same coarse evide
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from privacy.attacks import Attack, Attacks
@@ -62,6 +63,7 @@ def _pictured(images: ImageEvidence) -> dict[str, Any]:
     return {
         "frechet": near.frechet,
         "frechet_ceiling": near.frechet_ceiling,
+        "inception": None if near.inception is None else asdict(near.inception),
         "accuracy": None if use is None else use.accuracy.value.value,
         "accuracy_real": ceiling,
     }

@@ -10,6 +10,8 @@ distance stands beside its ceiling: the same figure for held-out rows in the syn
   1801.01401). Precision and recall: Kynkäänniemi et al. (2019, arXiv 1904.06991); density and coverage: Naeem et al.
   (2020, arXiv 2002.09797). Class score: as the Inception Score of Salimans et al. (2016, arXiv 1606.03498). Figures in
   other features than Inception's compare with their ceilings only, not with published ones.
+- Who has weights of InceptionV3 gives them (`validation.inception`): distances and scores are then in its features, as
+  they are published. Classifiers and copies, which the gate judges, stay in those of the network trained here.
 - Rows are drawn uniformly, by a seed, where there are more than the figures are computed from (the constants below);
   how many were is part of the result. One thread computes, so that a machine's cores change no digit.
 """
@@ -17,7 +19,7 @@ distance stands beside its ceiling: the same figure for held-out rows in the syn
 import base64
 import io
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -33,6 +35,7 @@ from torch.nn import functional
 from privacy.estimate import Z_SURE, Estimate, Z, estimate, wilson
 from validation.cells import SIDES, Floats
 from validation.features import draw, from_resamples, one_thread, resampled, weighted_auc
+from validation.inception import IMAGES, SPLITS, Inception, Moments, Tally, Weights, frechet, shown
 from validation.markup import Html, element, paragraph, scrolling, section
 
 Pixels = npt.NDArray[np.uint8]
@@ -89,7 +92,7 @@ class Closeness:
 
     Attributes:
         rows: of each side.
-        features: classifier, or random where there are no classes.
+        features: classifier, or random where there are no classes; inception where weights were given.
         frechet: Fréchet distance, 0 is best; it grows with fewer rows, so look at its ceiling.
         frechet_ceiling: None with too few held-out rows.
         kernel: squared kernel distance, 0 is best; the unbiased estimate may be below.
@@ -98,12 +101,13 @@ class Closeness:
         density: how many training images' neighbourhoods an image lies in, 1 is best and may be exceeded.
         coverage: share of the training images with an image in their neighbourhood.
         score: exp of the mean divergence of an image's classes from those of all, 1 to the number of classes; None
-            without classes.
+            without classes. Of InceptionV3 the Inception Score.
         score_ceiling: likewise of held-out rows.
+        inception: what else InceptionV3 says; None without its weights.
     """
 
     rows: int
-    features: Literal["classifier", "random"]
+    features: Literal["classifier", "random", "inception"]
     frechet: float
     frechet_ceiling: float | None
     kernel: Beside
@@ -113,6 +117,15 @@ class Closeness:
     coverage: Beside
     score: float | None
     score_ceiling: float | None
+    inception: Inception | None = None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Closeness":
+        """The inverse of `dataclasses.asdict`."""
+        figures = ("kernel", "precision", "recall", "density", "coverage")
+        told = {**data, **{n: Beside.from_dict(data[n]) for n in figures}}
+        inception = data.get("inception")
+        return cls(**{**told, "inception": None if inception is None else Inception(**inception)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,12 +199,11 @@ class ImageEvidence:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "ImageEvidence":
         """The inverse of `to_dict`."""
-        close, use = dict(data["closeness"]), data["use"]
-        figures = ("kernel", "precision", "recall", "density", "coverage")
+        use = data["use"]
         near = ("close", "close_ceiling", "nearer")
         return cls(
             rows=tuple(data["rows"]),
-            closeness=Closeness(**{**close, **{n: Beside.from_dict(close[n]) for n in figures}}),
+            closeness=Closeness.from_dict(data["closeness"]),
             use=None
             if use is None
             else Use(**{**use, **{n: Beside.from_dict(use[n]) for n in ("accuracy", "auc")}}),
@@ -210,10 +222,12 @@ def image_evidence(
     *,
     seed: int,
     searched: Pixels | None = None,
+    inception: Weights | None = None,
 ) -> ImageEvidence | None:
     """Holds synthetic images against training and held-out ones.
 
-    Takes one to two minutes of one core for images of 28 × 28, and a quarter of that without classes.
+    Takes one to two minutes of one core for images of 28 × 28, and a quarter of that without classes; InceptionV3 takes
+    0.12 s for each image.
 
     Args:
         pixels: for each of train, holdout and synthetic, uint8 (n, height, width, channels), of one size; where several
@@ -221,6 +235,7 @@ def image_evidence(
         labels: likewise (n,), of one type; None, or fewer than two classes among the training rows: there are none.
         seed: of the rows that are drawn, and of the classifiers.
         searched: all training images, among which copies are looked for; None: those of `pixels`.
+        inception: weights of InceptionV3, in whose features distances are measured; None: in those of the network here.
 
     Returns:
         The evidence; None with fewer than `FEWEST` training or synthetic rows.
@@ -247,7 +262,9 @@ def image_evidence(
         near = _nearness({**pixels, "train": every}, look, rng) if count["holdout"] >= 2 * FEWEST else ()
         return ImageEvidence(
             rows=(count["train"], count["holdout"], count["synthetic"]),
-            closeness=_closeness(pixels, look, real, rng),
+            closeness=_closeness(pixels, look, real, rng)
+            if inception is None
+            else _seen_by_inception(pixels, inception, rng),
             use=use,
             nearness=near,
             identical=_identical(pixels["synthetic"], every),
@@ -415,23 +432,81 @@ def _closeness(
     blocks = rng.permutation(rows)
     found = {side: _figures(seen["train"], seen[side], blocks) for side in sides if side != "train"}
     score = {side: None if real is None else _score(real.guesses(drawn[side])) for side in found}
-    synthetic, ceiling = found["synthetic"], found.get("holdout")
-
-    def beside(name: str) -> Beside:
-        return Beside(value=synthetic[name], ceiling=None if ceiling is None else ceiling[name])
-
+    moments = {side: Moments.of(x) for side, x in seen.items()}
+    near = _figures_beside(found)
     return Closeness(
         rows=rows,
         features="random" if real is None else "classifier",
-        frechet=frechet(seen["train"], seen["synthetic"]),
-        frechet_ceiling=frechet(seen["train"], seen["holdout"]) if held else None,
-        kernel=beside("kernel"),
-        precision=beside("precision"),
-        recall=beside("recall"),
-        density=beside("density"),
-        coverage=beside("coverage"),
+        frechet=frechet(moments["train"], moments["synthetic"]),
+        frechet_ceiling=frechet(moments["train"], moments["holdout"]) if held else None,
+        kernel=near["kernel"],
+        precision=near["precision"],
+        recall=near["recall"],
+        density=near["density"],
+        coverage=near["coverage"],
         score=score["synthetic"],
         score_ceiling=score.get("holdout"),
+    )
+
+
+def _figures_beside(found: Mapping[str, dict[str, Estimate]]) -> dict[str, Beside]:
+    """Each of `_figures` of synthetic rows beside that of held-out ones, where there are any."""
+    ceiling = found.get("holdout", {})
+    return {
+        name: Beside(value=value, ceiling=ceiling.get(name)) for name, value in found["synthetic"].items()
+    }
+
+
+def _seen_by_inception(pixels: Mapping[str, Pixels], weights: Weights, rng: np.random.Generator) -> Closeness:
+    """Distances and scores in the features of InceptionV3, as they are: what papers publish is not standardized.
+
+    Fréchet distance and score are of many images, held as their moments; the other figures need their distances from
+    each other, and are of `ROWS` of them.
+    """
+    network = weights.network()
+    held = len(pixels["holdout"]) >= FEWEST
+    sides = SIDES if held else tuple(s for s in SIDES if s != "holdout")
+    most = min(weights.images, len(pixels["train"]), len(pixels["synthetic"]))
+    same = min(most, *(len(pixels[side]) for side in sides))
+    rows = min(ROWS, same)
+    seen: dict[str, Floats] = {}
+    tallies = {
+        side: [Tally(n) for n in sorted({same, same if side == "holdout" else most})] for side in sides
+    }
+    for side in sides:
+        order = rng.permutation(len(pixels[side]))[: tallies[side][-1].count]
+        seen[side] = shown(network, pixels[side], order, tallies[side], kept=rows)
+    blocks = rng.permutation(rows)
+    found = {side: _figures(seen["train"], seen[side], blocks) for side in sides if side != "train"}
+    near = _figures_beside(found)
+    train, synthetic = ([tally.moments() for tally in tallies[side]] for side in ("train", "synthetic"))
+    score, most_score = tallies["synthetic"][0].score(), tallies["synthetic"][-1].score()
+    ceiling = tallies["holdout"][0] if held else None
+    of_held = (None, None) if ceiling is None else ceiling.score()
+    apart = [frechet(a, b) for a, b in zip(train, synthetic, strict=True)]
+    return Closeness(
+        rows=rows,
+        features="inception",
+        frechet=apart[0],
+        frechet_ceiling=None if ceiling is None else frechet(train[0], ceiling.moments()),
+        kernel=near["kernel"],
+        precision=near["precision"],
+        recall=near["recall"],
+        density=near["density"],
+        coverage=near["coverage"],
+        score=score[0],
+        score_ceiling=of_held[0],
+        inception=Inception(
+            name=network.name,
+            digest=network.digest,
+            images=same,
+            score_sd=score[1],
+            score_ceiling_sd=of_held[1],
+            most=most,
+            most_frechet=apart[-1],
+            most_score=most_score[0],
+            most_score_sd=most_score[1],
+        ),
     )
 
 
@@ -486,19 +561,6 @@ def _radii(x: Floats) -> Floats:
     np.fill_diagonal(apart, np.inf)
     found: Floats = np.partition(apart, NEIGHBOURS - 1, axis=1)[:, NEIGHBOURS - 1]
     return found
-
-
-def frechet(a: Floats, b: Floats) -> float:
-    """Squared Fréchet distance between the normal distributions of two sets of rows (Dowson and Landau 1982).
-
-    |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁^½ Σ₂ Σ₁^½)^½), whose root is taken by eigenvalues, which stays real for few rows.
-    """
-    first, second = np.atleast_2d(np.cov(a.T)), np.atleast_2d(np.cov(b.T))
-    values, vectors = np.linalg.eigh(first)
-    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-    middle = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ second @ root), 0)).sum()
-    gap = a.mean(axis=0) - b.mean(axis=0)
-    return max(0.0, float(gap @ gap + np.trace(first) + np.trace(second) - 2 * middle))
 
 
 def kernel_distance(a: Floats, b: Floats) -> float:
@@ -645,10 +707,20 @@ def sheet_of(images: Pixels, labels: npt.NDArray[Any] | None) -> str | None:
         else [np.flatnonzero(labels == name)[:SHEET] for name in np.unique(labels)[:SHEET]]
     )
     rows = [images[g[g < len(images)]] for g in groups]
-    rows = [r for r in rows if len(r)]
-    _, height, width, channels = images.shape
+    return pasted([r for r in rows if len(r)])
+
+
+def pasted(rows: Sequence[Pixels]) -> str:
+    """Images in rows, as a PNG in base64; large ones are shrunk, so that a page holds many.
+
+    Args:
+        rows: uint8 (n, height, width, channels) each, of one size; at least one, `SHEET` images at most in each.
+    """
+    rows = [_shrunk(row) for row in rows]
+    _, height, width, channels = rows[0].shape
     gap, times = 1, max(1, round(SHEET_PIXELS / max(height, width)))
-    sheet = np.full((len(rows) * (height + gap), SHEET * (width + gap), channels), 255, np.uint8)
+    columns = max(map(len, rows))
+    sheet = np.full((len(rows) * (height + gap), columns * (width + gap), channels), 255, np.uint8)
     for y, row in enumerate(rows):
         for x, image in enumerate(row):
             sheet[y * (height + gap) :, x * (width + gap) :][:height, :width] = image
@@ -656,6 +728,18 @@ def sheet_of(images: Pixels, labels: npt.NDArray[Any] | None) -> str | None:
     stream = io.BytesIO()
     Image.fromarray(large[:, :, 0] if channels == 1 else large).save(stream, "PNG", optimize=True)
     return base64.b64encode(stream.getvalue()).decode()
+
+
+def _shrunk(images: Pixels) -> Pixels:
+    """Images of `SHEET_PIXELS` a side at most, by the means of areas."""
+    _, height, width, channels = images.shape
+    share = SHEET_PIXELS / max(height, width)
+    if share >= 1:
+        return images
+    size = max(1, round(width * share)), max(1, round(height * share))
+    flat = images[..., 0] if channels == 1 else images
+    small = [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX)) for image in flat]
+    return np.stack(small).reshape(len(images), size[1], size[0], channels)
 
 
 # ------------------------------------------------------------------------------------------------------ in words
@@ -666,22 +750,38 @@ def render(found: ImageEvidence | None) -> Html:
     title = "Images"
     if found is None:
         return section("images", title, paragraph(f"Not compared: fewer than {FEWEST} images of a side."))
-    close = found.closeness
-    lead = (
-        f"Distances are of {close.rows:,} images of each side in the features of a small network"
-        + (
-            " that learned the classes of the training images"
-            if close.features == "classifier"
-            else " of random filters"
-        )
-        + ". Beside each figure stands what real images that were held out score in the synthetic ones\u2019 place."
-    )
     return section(
         "images",
         title,
-        paragraph(lead),
+        paragraph(
+            _measured(found.closeness),
+            " Beside each figure stands what real images that were held out score in the synthetic ones\u2019 place.",
+        ),
         *([] if found.sheet is None else [_drawn(found.sheet)]),
         scrolling("Figures of images", _table(found)),
+    )
+
+
+def _measured(close: Closeness) -> Html:
+    """In which features, of how many images."""
+    if close.inception is None:
+        learned = close.features == "classifier"
+        of = "that learned the classes of the training images" if learned else "of random filters"
+        text = f"Distances are of {close.rows:,} images of each side in the features of a small network {of}."
+        return element("span", {}, text)
+    by = close.inception
+    published = (
+        f"Published Fréchet distances and scores are of {IMAGES:,} images; those of fewer are worse."
+        if by.published
+        else "Published figures are of other weights, TensorFlow\u2019s, and compare with none of these."
+    )
+    return element(
+        "span",
+        {},
+        f"Distances are in the features of {by.name}, weights SHA-256 ",
+        element("code", {}, by.digest),
+        f": Fréchet distance and score of {by.images:,} images of each side, the others of {close.rows:,}. {published} "
+        "Use and copies are in the features of a small network of our own.",
     )
 
 
@@ -721,13 +821,16 @@ def _lines(found: ImageEvidence) -> Iterator[tuple[str, str, str, str]]:
         )
         yield "Accuracy of a classifier", *_beside(use.accuracy), taught
         yield "Its AUC", *_beside(use.auc), "beside one that learned from as many real images"
-    yield "Fréchet distance", f"{close.frechet:.2f}", _one(close.frechet_ceiling), "0 is best"
-    yield "Kernel distance", *_beside(close.kernel), "0 is best"
+    fid, kid = ("", "") if close.inception is None else (" (FID)", " (KID)")
+    yield f"Fréchet distance{fid}", f"{close.frechet:.2f}", _one(close.frechet_ceiling), "0 is best"
+    yield f"Kernel distance{kid}", *_beside(close.kernel), "0 is best"
     yield "Precision", *_beside(close.precision), "lie where training images do"
     yield "Recall", *_beside(close.recall), "of the training images lie where these do"
     yield "Density", *_beside(close.density), "1 is best"
     yield "Coverage", *_beside(close.coverage), "of the training images have one near"
-    if close.score is not None:
+    if close.inception is not None:
+        yield from _scores(close, close.inception)
+    elif close.score is not None:
         yield "Class score", f"{close.score:.2f}", _one(close.score_ceiling), "1 to the number of classes"
     for near in found.nearness:
         told = f"closer to a training image than {100 * (1 - CLOSE):.0f} % of held-out ones"
@@ -739,6 +842,29 @@ def _lines(found: ImageEvidence) -> Iterator[tuple[str, str, str, str]]:
             "to training images than to held-out ones",
         )
     yield "Identical", f"{found.identical:.4f}", _one(found.identical_ceiling), "equal a training image"
+
+
+def _scores(close: Closeness, by: Inception) -> Iterator[tuple[str, str, str, str]]:
+    """Inception Scores, and what is of more images than there are held-out ones."""
+    parts = f"mean ± deviation over {SPLITS} parts"
+
+    def told(value: float | None, deviation: float | None) -> str:
+        return "–" if value is None or deviation is None else f"{value:.2f} ± {deviation:.2f}"
+
+    yield (
+        "Inception Score",
+        told(close.score, by.score_sd),
+        told(close.score_ceiling, by.score_ceiling_sd),
+        parts,
+    )
+    if by.most > by.images:
+        yield (
+            f"FID of {by.most:,} images",
+            f"{by.most_frechet:.2f}",
+            "–",
+            "of each side; held-out ones are fewer",
+        )
+        yield f"Score of {by.most:,} images", told(by.most_score, by.most_score_sd), "–", parts
 
 
 def _beside(figure: Beside) -> tuple[str, str]:

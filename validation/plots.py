@@ -243,7 +243,7 @@ def ticks(kind: str, low: float, high: float) -> list[tuple[float, str]]:
         return _time_ticks(low, high)
     unit, suffix = _duration_unit(high) if kind == "duration" else (1.0, "")
     found = _round_ticks(low / unit, high / unit)
-    return [(v * unit, _number(v, found[-1] - found[0]) + suffix) for v in found]
+    return [(v * unit, number(v, found[-1] - found[0]) + suffix) for v in found]
 
 
 def _round_ticks(low: float, high: float) -> list[float]:
@@ -254,7 +254,7 @@ def _round_ticks(low: float, high: float) -> list[float]:
     return [i * step for i in range(first, first + 6) if i * step - high <= 1e-9 * step] or [low]
 
 
-def _number(value: float, span: float) -> str:
+def number(value: float, span: float) -> str:
     """A number as short as its neighbours allow: 0.25, 1500, 20k, 1.5M."""
     size = max(abs(value), span)
     if value == 0:

@@ -20,6 +20,7 @@ from validation.fidelity import ColumnFidelity, Fidelity, Overlay
 from validation.gates import Finding, Verdict
 from validation.images import ROWS, Beside, ImageEvidence, share_of
 from validation.inference import Coefficient, Inference, Interval, Regression
+from validation.learning import Learning
 
 DECIMALS = 3
 """Of every figure that is no share of the real rows."""
@@ -48,6 +49,7 @@ def outside(evidence: Evidence, *, at_least: int) -> Evidence:
     if likely is not None and evidence.likelihood is not None:
         # Rows are counted coarsely, columns are not.
         likely = replace(likely, columns=evidence.likelihood.columns)
+    learning = None if evidence.learning is None else _learning(evidence.learning)
     regressions = None if evidence.inference is None else _inference(evidence.inference, at_least)
     return replace(
         rounded,
@@ -56,6 +58,7 @@ def outside(evidence: Evidence, *, at_least: int) -> Evidence:
         images=images,
         inference=regressions,
         likelihood=likely,
+        learning=learning,
         attacks=None if rounded.attacks is None else _attacks(rounded.attacks, exact.rows_holdout, holdout),
     )
 
@@ -141,6 +144,21 @@ def _images(rounded: ImageEvidence, exact: ImageEvidence, at_least: int) -> Imag
         nearness=nearness,
         identical_ceiling=None if ceiling is None else _Grid(held, at_least).share(ceiling),
     )
+
+
+def _learning(exact: Learning) -> Learning:
+    """A curve as coarse as it may be drawn: three decimals, and a thousandth of its height at least.
+
+    A score is a mean over rows that were kept aside, and may be of any size, so that decimals alone bound nothing.
+    """
+    curve = exact.curve
+    if curve is None:
+        return exact
+    least = max(10.0**-DECIMALS, (max(curve.scores) - min(curve.scores)) / 1000)
+    power = 10.0 ** math.floor(math.log10(least))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= least * (1 - 1e-9))
+    scores = tuple(round(round(score / step) * step, DECIMALS) for score in curve.scores)
+    return replace(exact, curve=replace(curve, scores=scores))
 
 
 def _column(rounded: ColumnFidelity, exact: ColumnFidelity, train: _Grid, holdout: _Grid) -> ColumnFidelity:

@@ -16,6 +16,7 @@ from validation import (
     fairness,
     images,
     inference,
+    learning,
     likelihood,
     making,
     noised,
@@ -31,9 +32,9 @@ from validation.page import Zone, document
 
 _LINKS = (
     ("verdict", "Verdict"), ("findings", "Worries"), ("columns", "Columns"), ("pairs", "Pairs"),
-    ("images", "Images"), ("noised", "Counted anew"), ("structure", "Beyond pairs"), ("likelihood", "Likelihood"),
-    ("detection", "Told apart"), ("utility", "Use"), ("inference", "Regressions"), ("fairness", "Groups"),
-    ("attacks", "Attacks"), ("making", "Making"), ("citing", "Citing"),
+    ("images", "Images"), ("learning", "Learning"), ("noised", "Counted anew"), ("structure", "Beyond pairs"),
+    ("likelihood", "Likelihood"), ("detection", "Told apart"), ("utility", "Use"), ("inference", "Regressions"),
+    ("fairness", "Groups"), ("attacks", "Attacks"), ("making", "Making"), ("citing", "Citing"),
 )  # fmt: skip
 
 
@@ -101,8 +102,10 @@ def _looked(evidence: Evidence, judged: Sequence[Judged], schema: Schema) -> dic
     fair = {} if evidence.fairness is None else {"fairness": fairness.render(evidence.fairness)}
     pictured = {} if evidence.images is None else {"images": images.render(evidence.images)}
     dense = {} if evidence.likelihood is None else {"likelihood": likelihood.render(evidence.likelihood)}
+    learned = None if evidence.learning is None else learning.render(evidence.learning)
     return {
         **pictured,
+        **({} if learned is None else {"learning": learned}),
         "structure": structure.render(evidence.structure or structure.Structure()),
         **dense,
         "detection": detection.render(evidence.detection),

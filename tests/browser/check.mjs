@@ -121,7 +121,7 @@ const look = async (browser, file, mode) => {
   if (MODES[mode].javaScriptEnabled !== false) {
     const state = await page.evaluate(() => ({
       broken: window.broken,
-      images: document.querySelectorAll("img, iframe, object, embed").length,
+      images: document.querySelectorAll('img:not([src^="data:image/png;base64,"]), iframe, object, embed').length,
       scripts: document.querySelectorAll("script").length,
       wide: document.documentElement.scrollWidth - document.documentElement.clientWidth,
     }));

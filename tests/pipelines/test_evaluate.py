@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from pipelines.cli import run
 from pipelines.evaluate import Asked, Evaluated, evaluate
@@ -225,6 +226,22 @@ def test_images_are_held_against_each_other_as_a_release_does(album: Path, tmp_p
     assert not any("whether they are there" in note for note in found.notes)
     assert 'id="images"' in found.page()
     assert found.to_dict()["evidence"]["images"]["rows"] == list(images.rows)
+
+
+def test_weights_of_inception_need_images_and_must_fit(album: Path, tmp_path: Path) -> None:
+    good = pictured(tmp_path, "good", seed=3)
+    torch.save({"a": torch.zeros(1)}, tmp_path / "weights.pth")
+    with pytest.raises(InputError, match=r"has no fc\.weight"):
+        of_images(album, good, inception=tmp_path / "weights.pth")
+    plain = good.drop_columns("photo")
+    for side in ("real", "hold"):
+        pq.write_table(
+            pq.read_table(album / f"{side}.parquet").drop_columns("photo"), tmp_path / f"{side}.parquet"
+        )
+    with pytest.raises(UsageError, match="--inception needs a column of images"):
+        of_images(tmp_path, plain, inception=tmp_path / "weights.pth")
+    with pytest.raises(UsageError, match="100 images at least"):
+        of_images(album, good, inception_images=99)
 
 
 def test_copied_images_are_refused_though_no_row_is_a_copy(album: Path, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import shutil
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -23,14 +26,27 @@ from pipelines.init import initialize
 from pipelines.plan import estimate
 from pipelines.publish import SUMS
 from pipelines.recipe import load
-from pipelines.steps import Outcome, Run, memory_of, open_run, release, released_batches
+from pipelines.steps import (
+    Outcome,
+    Run,
+    evidence_of,
+    inputs_of,
+    memory_of,
+    open_run,
+    published_evidence,
+    release,
+    released_batches,
+    write_report,
+)
 from pipelines.verify import verify
 from pipelines.workspace import sha256
 from privacy.errors import InputError, RecipeError, ReleaseError, UsageError
 from synth.images import NOTE, pixels
 from synth.schema import IMAGE, Picture, Schema
 from tests.contracts.test_contract import people
+from tests.contracts.test_images import QUICK as QUICK_NETWORK
 from tests.synth.pictures import SIDE, seen, with_pictures
+from tests.validation.test_inception import random
 
 QUICK = {"options": {"code": 5, "components": 9}, "threads": 1, "dataset": "pictures"}
 SECRET = "ann-example-1981.png"
@@ -173,6 +189,86 @@ def test_what_cannot_be_done_with_images_is_refused_before_anything_is_read(tmp_
     ):
         with pytest.raises(UsageError, match=said):
             release(open_run(recipe.with_fields(changed), tmp_path))
+
+
+def test_a_report_shows_how_a_network_learned_and_what_lies_between_its_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("validation.images.STEPS", 20)
+    initialize(pictures(tmp_path, rows=300), tmp_path, blind=False, force=True)
+    fields = {**QUICK, "synthesizer": "image-vae", "options": {**QUICK_NETWORK, "max_steps": 60}, "rows": 100}
+    run = open_run(load(tmp_path / "recipe.yaml").with_fields(fields), tmp_path)
+    found = release(run)
+    learned = evidence_of(run).learning
+    assert learned is not None
+    assert learned.curve is not None
+    assert learned.curve.kept in learned.curve.steps
+    page, inside = ((f / "report.html").read_text("utf-8") for f in (found.release, write_report(run).parent))
+    for shown in (page, inside):
+        assert 'id="learning"' in shown
+        assert "Images between pairs of synthetic images" in shown
+        assert len(shown) < 3_000_000
+    exact = learned.curve.scores[0]
+    outside = published_evidence(run).learning
+    assert outside is not None
+    assert outside.curve is not None
+    assert outside.curve.scores[0] == pytest.approx(exact, rel=0.01)
+    assert outside.curve.scores[0] != exact
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    path = tmp_path_factory.mktemp("weights") / "mine.pth"
+    torch.save(random(1008), path)
+    yield path
+    path.unlink()
+
+
+def test_weights_of_inception_are_checked_before_anything_is_read(weights: Path, tmp_path: Path) -> None:
+    initialize(pictures(tmp_path), tmp_path, blind=False, force=True)
+    torch.save({"fc.weight": torch.zeros(7, 2048)}, tmp_path / "others.pth")
+    recipe = load(tmp_path / "recipe.yaml").with_fields(QUICK)
+    for field, error, said in (
+        ({"inception": "others.pth"}, InputError, "fc.weight has shape"),
+        ({"inception": str(weights)}, RecipeError, "must lie in the recipe's folder"),
+        ({"inception": "gone.pth"}, RecipeError, "there is no"),
+    ):
+        with pytest.raises(error, match=said):
+            release(open_run(recipe.with_fields(field), tmp_path))
+    (tmp_path / "table").mkdir()
+    people(200, seed=0).to_pandas().to_csv(tmp_path / "table" / "t.csv", index=False)
+    initialize(tmp_path / "table" / "t.csv", tmp_path / "table", blind=False, force=True)
+    plain = load(tmp_path / "table" / "recipe.yaml").with_fields({"inception": str(weights)})
+    with pytest.raises(RecipeError, match="needs a column of images"):
+        release(open_run(plain, tmp_path / "table", roots=[weights.parent]))
+    promise = {"epsilon": 20.0, "delta": 1e-4}
+    (tmp_path / "private").mkdir()
+    run = private_run(tmp_path / "private", privacy=promise, inception=str(weights))
+    with pytest.raises(RecipeError, match="inception is for exact evidence"):
+        release(open_run(run.recipe, run.folder, roots=[weights.parent]))
+
+
+def test_a_release_says_which_weights_measured_it_and_not_where_they_lie(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("validation.inception.SIDE", 75)  # the smallest images that the network takes
+    monkeypatch.setattr("validation.images.STEPS", 20)
+    initialize(pictures(tmp_path, rows=260), tmp_path, blind=False, force=True)
+    fields = {**QUICK, "rows": 100, "inception": str(weights), "inception_images": 100}
+    run = open_run(load(tmp_path / "recipe.yaml").with_fields(fields), tmp_path, roots=[weights.parent])
+    assert memory_of(run) > memory_of(replace(run, recipe=run.recipe.with_fields({"inception": None})))
+    found = release(run)
+    digest = sha256(weights)
+    by = json.loads((found.release / "figures.json").read_text("utf-8"))["images"]["inception"]
+    assert (by["digest"], by["most"]) == (digest, 100)
+    assert digest in (found.release / "report.html").read_text("utf-8")
+    assert digest[:12] in (found.release / "README.md").read_text("utf-8")
+    files = [p for p in found.release.rglob("*") if p.is_file()]
+    assert [p for p in files if weights.name.encode() in p.read_bytes()] == []
+    before = inputs_of(run, "validate")
+    torch.save({}, weights)
+    after = inputs_of(run, "validate")
+    assert {name for name, value in after.items() if value != before[name]} == {"inception"}
 
 
 def private_run(folder: Path, **fields: object) -> Run:

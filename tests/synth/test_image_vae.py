@@ -182,3 +182,36 @@ def test_under_privacy_it_is_refused() -> None:
     for name in ("image-vae", "autoencoder"):
         with pytest.raises(RecipeError, match="must learn from noised answers"):
             check_private(name)
+
+
+def test_codes_between_two_images_lead_from_one_to_the_other() -> None:
+    table, which = clean(40, seed=8)
+    drawn = shown(table).astype(np.uint8).reshape(-1, *SHAPE)
+    first, second = drawn[which == 0][:3], drawn[which == 1][:3]
+    for name in ("image-vae", "autoencoder"):
+        lines = fitted(name).between(first, second, steps=5)
+        assert lines is not None
+        assert lines.shape == (3, 5, *SHAPE)
+        assert (seen(lines[:, 0]) == 0).all()
+        assert (seen(lines[:, -1]) == 1).all()
+        # Each step leads away from the beginning.
+        gone = np.abs(lines.astype(float) - lines[:, :1]).mean((2, 3, 4))
+        assert (np.diff(gone, axis=1) > 0).mean() > 0.9
+        trained = fitted(name).trained
+        assert trained is not None
+        assert trained.looks
+
+
+def test_only_models_whose_codes_are_images_have_images_between() -> None:
+    table, _ = clean(60, seed=8)
+    drawn = shown(table).astype(np.uint8).reshape(-1, *SHAPE)
+    linear = synth.fit(
+        table, "image-mixture", schema=pictured_schema(table), options={"code": 5, "components": 3}
+    )
+    lines = linear.between(drawn[:2], drawn[2:4], steps=3)
+    assert lines is not None
+    halfway = (lines[:, 0].astype(float) + lines[:, 2]) / 2
+    assert np.abs(lines[:, 1] - halfway).mean() < 4  # but for what is cut at black and white
+    assert linear.trained is None
+    plain = synth.fit(people(200, seed=1), "gmm", options={"components": 2})
+    assert plain.between(drawn[:2], drawn[2:4]) is None

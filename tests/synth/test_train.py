@@ -101,3 +101,13 @@ def test_a_short_training_without_any_finite_loss_ends_with_a_reason() -> None:
 def test_losses_that_stay_no_number_end_training_with_a_reason() -> None:
     with pytest.raises(UnderstudyError, match=r"losses must be finite.*lower learning_rate"):
         trained(Mean(spoil=range(5, 10**9)))
+
+
+def test_a_training_says_what_each_look_saw_and_nothing_where_nobody_may_look() -> None:
+    result = train(curator(), Mean(), columns=1, epochs=40, max_steps=100_000, batch_rows=100)
+    steps, scores = zip(*result.looks, strict=True)
+    assert list(steps) == sorted(set(steps))
+    assert max(scores) == result.score
+    assert dict(result.looks)[result.best] == result.score
+    assert scores[0] < scores[-1]
+    assert train(curator(units=1), Mean(), columns=1, epochs=20, max_steps=10**6, batch_rows=100).looks == ()

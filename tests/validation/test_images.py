@@ -11,7 +11,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from validation.gates import GateRules, verdict
-from validation.images import ImageEvidence, frechet, image_evidence, kernel_distance, render, sheet_of
+from validation.images import ImageEvidence, image_evidence, kernel_distance, render, sheet_of
+from validation.inception import Moments, frechet
 from validation.public import _images
 
 RNG = np.random.default_rng(0)
@@ -193,7 +194,8 @@ def test_large_coloured_images_are_shrunk() -> None:
 
 def test_frechet_is_that_of_two_normal_distributions() -> None:
     # Between N(μ, σ²) in each dimension: Σ (μ₁ − μ₂)² + (σ₁ − σ₂)².
-    a, b = RNG.standard_normal((200_000, 2)) * [1, 2], RNG.standard_normal((200_000, 2)) * [3, 2] + [0, 1]
+    rows = RNG.standard_normal((200_000, 2)) * [1, 2], RNG.standard_normal((200_000, 2)) * [3, 2] + [0, 1]
+    a, b = map(Moments.of, rows)
     assert frechet(a, b) == pytest.approx(4 + 1, rel=0.02)
     assert frechet(a, a) == pytest.approx(0, abs=1e-9)
 
