@@ -28,7 +28,7 @@ COMMANDS = {
     "catalog": "List all releases below a root, as a page and as data.",
     "sample": "Draw more rows from a fitted model; costs no budget.",
     "verify": "Check a release: checksums, data against its schema, signature.",
-    "export": "Write the rows of a release as CSV, formulas escaped.",
+    "export": "Write a release as CSV, or its images as PNG or DICOM files.",
     "push": "Put a release into an object store (S3), whole or not at all.",
     "pull": "Fetch a release from an object store, and check it.",
     "keygen": "Make a pair of keys to sign releases with.",

@@ -406,24 +406,47 @@ def catalog(root: str = "releases", /, *, json: Flag = False) -> None:
     console.say(f"{releases}\n  page     {found.page}\n  catalog  {found.catalog}")
 
 
-def export(release: Path, out: Path, /, *, force: Flag = False, json: Flag = False) -> None:
-    """Write the rows of a release as CSV; texts that a spreadsheet would take for formulas get an apostrophe.
+def export(
+    release: Path,
+    out: Path,
+    /,
+    *,
+    format: Literal["csv", "png", "dicom"] = "csv",
+    label: str | None = None,
+    force: Flag = False,
+    json: Flag = False,
+) -> None:
+    """Write a release as CSV, or its images as PNG or DICOM files; texts like formulas get an apostrophe.
 
-    Images go into a folder beside it.
+    With CSV, images go into a folder beside it.
 
     Args:
         release: the folder of the release.
-        out: the CSV file to write; called .csv.gz, .csv.bz2 or .csv.zst it is packed.
-        force: overwrite a file that is there.
+        out: the CSV file to write; called .csv.gz, .csv.bz2 or .csv.zst it is packed. Of PNG and DICOM the folder.
+        format: csv; png: a file for each image in a folder of its class, and metadata.csv with all other columns;
+            dicom: Secondary Capture of patients who do not exist, and metadata.csv.
+        label: the column of classes, with png; the first that is called like a label, if none is given.
+        force: overwrite a file that is there, or replace a folder that export wrote.
         json: print one JSON object.
     """
-    from pipelines.export import export as write
+    if format == "csv":
+        from pipelines.export import export as write
 
-    rows, escaped = write(release, out, force=force)
+        if label is not None:
+            raise UsageError("a label names folders of images, however: the format is csv; add --format png")
+        rows, escaped = write(release, out, force=force)
+        if json:
+            console.say_json({"rows": rows, "escaped": escaped, "file": str(out)})
+        else:
+            console.say(f"{rows:,} rows in {out}; {escaped:,} texts like formulas were escaped")
+        return
+    from pipelines.album import export_images
+
+    found = export_images(release, out, format=format, label=label, force=force)
     if json:
-        console.say_json({"rows": rows, "escaped": escaped, "file": str(out)})
+        console.say_json({**asdict(found), "folder": str(found.folder)})
     else:
-        console.say(f"{rows:,} rows in {out}; {escaped:,} texts like formulas were escaped")
+        console.say(found.describe())
 
 
 def push(release: Path, address: str, /, *, json: Flag = False) -> None:
