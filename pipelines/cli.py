@@ -33,6 +33,7 @@ COMMANDS = {
     "pull": "Fetch a release from an object store, and check it.",
     "keygen": "Make a pair of keys to sign releases with.",
     "sign": "Sign a release; any minisign checks it.",
+    "watermark": "Look for a key's mark in images, and say how surely.",
     "budget": "Show, set or check the privacy budgets of datasets.",
     "audit": "Try to catch a private recipe breaking its promise.",
     "metadata": "Write a schema as SDV metadata JSON, to stdout.",

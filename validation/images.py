@@ -210,6 +210,7 @@ def image_evidence(
     *,
     seed: int,
     searched: Pixels | None = None,
+    marked: Pixels | None = None,
 ) -> ImageEvidence | None:
     """Holds synthetic images against training and held-out ones.
 
@@ -221,6 +222,7 @@ def image_evidence(
         labels: likewise (n,), of one type; None, or fewer than two classes among the training rows: there are none.
         seed: of the rows that are drawn, and of the classifiers.
         searched: all training images, among which copies are looked for; None: those of `pixels`.
+        marked: those with the mark that synthetic images have, which copies would be equal to; None: there is no mark.
 
     Returns:
         The evidence; None with fewer than `FEWEST` training or synthetic rows.
@@ -250,7 +252,9 @@ def image_evidence(
             closeness=_closeness(pixels, look, real, rng),
             use=use,
             nearness=near,
-            identical=_identical(pixels["synthetic"], every),
+            identical=_identical(
+                pixels["synthetic"], every if marked is None else np.concatenate([every, marked])
+            ),
             identical_ceiling=_identical(pixels["holdout"], every) if count["holdout"] else None,
         )
 
