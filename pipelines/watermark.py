@@ -26,7 +26,7 @@ from pipelines.source import Source
 from privacy.errors import RecipeError, UsageError
 from synth.images import as_images, decoding, images, missing, opened, pixels
 from synth.schema import IMAGE, Schema
-from synth.watermark import FALSE_ALARM, LEVELS, Detector, Key, Pattern, Sighting
+from synth.watermark import FALSE_ALARM, LEVELS, Detector, Key, Pattern, Sighting, check_size
 
 ROWS = 1024
 """Images that are decoded and encoded at a time."""
@@ -43,10 +43,10 @@ def key_of(reference: str) -> Key:
 
 
 def check(recipe: Recipe, schema: Schema) -> None:
-    """Finds out before anything is spent whether images can be marked.
+    """Finds out before anything is spent whether images can be marked; the key is not needed for that.
 
     Raises:
-        UsageError: there is no column of images, one is too small, or the key cannot be had.
+        UsageError: there is no column of images, or one is too small.
     """
     if recipe.watermark is None:
         return
@@ -54,14 +54,17 @@ def check(recipe: Recipe, schema: Schema) -> None:
         raise RecipeError(
             "a watermark is for images, however: the schema has no column of them; leave it out"
         )
-    key = key_of(recipe.watermark.key)
     for column in schema.images:
         assert column.image is not None
-        Pattern(key=key, height=column.image.height, width=column.image.width)
+        check_size(column.image.height, column.image.width)
 
 
 def number_of(recipe: Recipe) -> dict[str, str]:
-    """What the synthetic rows depend on and what may be told of it: the number of the key, if there is one."""
+    """What the synthetic rows depend on and what may be told of it: the number of the key, if there is one.
+
+    Raises:
+        UsageError: the key cannot be had, or is too short.
+    """
     return {} if recipe.watermark is None else {"watermark": key_of(recipe.watermark.key).number}
 
 

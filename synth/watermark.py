@@ -43,6 +43,9 @@ LEVELS = 1.0
 KEY_LETTERS = 16
 """Letters of a key at least."""
 
+SIDE = 8
+"""Pixels of a side of an image at least."""
+
 _BAND = (0.15, 0.6)
 """Middle frequencies, as shares of the highest: lower ones are seen, higher ones JPEG takes away."""
 
@@ -96,6 +99,18 @@ def _derived(secret: bytes, purpose: bytes) -> bytes:
     return hmac.digest(secret, purpose, "sha256")
 
 
+def check_size(height: int, width: int) -> None:
+    """Refuses images that are too small to be marked.
+
+    Raises:
+        UsageError: they have too few middle frequencies.
+    """
+    if min(height, width) < SIDE:
+        raise UsageError(
+            f"images must have {SIDE} × {SIDE} pixels at least to be marked, however: they have {width} × {height}"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pattern:
     """What a key means for images of one size.
@@ -113,17 +128,14 @@ class Pattern:
     levels: float = LEVELS
 
     def __post_init__(self) -> None:
-        if self._band.size < 2 * 8:
-            raise UsageError(
-                f"images must have 8 × 8 pixels at least to be marked, however: they have {self.width} × {self.height}"
-            )
+        check_size(self.height, self.width)
 
     @cached_property
     def _band(self) -> NDArray[np.int64]:
         """Where the middle frequencies stand in a flat cosine transform: int64 (k,)."""
         share = np.hypot(np.arange(self.height)[:, None] / self.height, np.arange(self.width) / self.width)
         places = np.flatnonzero((share >= _BAND[0]) & (share < _BAND[1]))
-        return places[:: -(-len(places) // _COEFFICIENTS) or 1]
+        return places[:: -(-len(places) // _COEFFICIENTS)]
 
     @cached_property
     def _directions(self) -> NDArray[np.float64]:
@@ -241,7 +253,7 @@ class Detector:
         """Takes images into account: uint8 (n, height, width, channels)."""
         size = images.shape[1:3]
         if size not in self._found:
-            if min(size) < 8 or len(self._found) == _SIZES:
+            if min(size) < SIDE or len(self._found) == _SIZES:
                 self._skipped += len(images)
                 return
             pattern = Pattern(key=self._key, height=size[0], width=size[1], levels=self._levels)

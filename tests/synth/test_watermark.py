@@ -139,8 +139,9 @@ def test_a_key_is_never_shown_and_must_be_long() -> None:
 
 
 def test_images_that_cannot_be_marked_are_refused_and_passed_over() -> None:
-    with pytest.raises(UsageError, match="8 × 8 pixels at least"):
-        Pattern(key=KEY, height=5, width=5)
+    for side in (1, 5, 6):
+        with pytest.raises(UsageError, match="8 × 8 pixels at least"):
+            Pattern(key=KEY, height=side, width=side)
     found = looked(KEY, shapes(3, 5), *(shapes(1, 10 + i) for i in range(20)))
     assert (found.images, found.skipped) == (16, 7)
     assert looked(KEY).false_alarm == 1.0
