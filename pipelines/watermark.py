@@ -150,17 +150,13 @@ class Looked:
         """For a person."""
         seen = self.sighting
         skipped = f", {seen.skipped:,} passed over as too small or of too many sizes" if seen.skipped else ""
-        chance = "never more than 1" if seen.false_alarm == 1 else f"at most {_power(seen.false_alarm)}"
+        chance = f"at most {max(seen.false_alarm, 1e-300):.1g}"
         return (
             f"{'Found' if seen.found else 'Not found'}: the mark of key {self.key} in {self.place}\n"
             f"  images       {seen.images:,}{skipped}\n"
             f"  z            {seen.z:.1f}\n"
-            f"  false alarm  {chance} for images without the mark; found means {FALSE_ALARM:g} or less"
+            f"  false alarm  {chance}, for images made without this key; found means {FALSE_ALARM:g} or less"
         )
-
-
-def _power(rate: float) -> str:
-    return f"{rate:.0e}" if rate > 0 else "1e-300"
 
 
 def search(place: Path, reference: str, *, levels: float | None = None, most: int = 10_000) -> Looked:
