@@ -11,6 +11,7 @@ import argparse
 import io
 import json
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,7 +40,8 @@ def jpeg(quality: int) -> Change:
 
 
 def noise(image: Image.Image) -> Image.Image:
-    rng = np.random.default_rng(len(image.tobytes()))
+    # Another for each image: the same for all would move all of them the same way.
+    rng = np.random.default_rng(zlib.crc32(image.tobytes()))
     return Image.fromarray(
         np.clip(np.asarray(image) + rng.normal(0, 5, image.size[::-1]), 0, 255).astype(np.uint8)
     )
