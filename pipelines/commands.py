@@ -51,6 +51,7 @@ class Changes:
         targets: a column that models predict, to see what the rows are good for; may be given several times.
         protected: a column whose groups are compared; may be given several times.
         parity: groups that are drawn alike, as --parity.target income --parity.across "[sex]".
+        watermark: a mark in released images, as --watermark.key '${env:NAME}'; never the key itself.
         gate: thresholds, as --gate.copies_z 5.
         to: root of the releases.
     """
@@ -81,6 +82,7 @@ class Changes:
     targets: Annotated[tuple[str, ...] | None, Parameter(negative="")] = None
     protected: Annotated[tuple[str, ...] | None, Parameter(negative="")] = None
     parity: dict[str, str] | None = None
+    watermark: dict[str, str] | None = None
     gate: dict[str, str] | None = None
     to: str | None = None
 
@@ -95,11 +97,18 @@ class Changes:
             ("options", recipe.options),
             ("privacy", now_private),
             ("parity", {} if recipe.parity is None else recipe.parity.model_dump(mode="json")),
+            ("watermark", {} if recipe.watermark is None else recipe.watermark.model_dump(mode="json")),
             ("gate", recipe.gate.model_dump(mode="json")),
             ("scans", recipe.scans.model_dump(mode="json")),
         ):
             if field in changes:
-                given = {k.replace("-", "_"): _value(f"{field}.{k}", v) for k, v in changes[field].items()}
+                # A key is text, whatever it looks like: a message about its form would show it.
+                given = {
+                    k.replace("-", "_"): v
+                    if (field, k) == ("watermark", "key")
+                    else _value(f"{field}.{k}", v)
+                    for k, v in changes[field].items()
+                }
                 changes[field] = {**now, **given}
         return recipe.with_fields(changes) if changes else recipe
 
@@ -487,24 +496,47 @@ def catalog(root: str = "releases", /, *, json: Flag = False) -> None:
     console.say(f"{releases}\n  page     {found.page}\n  catalog  {found.catalog}")
 
 
-def export(release: Path, out: Path, /, *, force: Flag = False, json: Flag = False) -> None:
-    """Write the rows of a release as CSV; texts that a spreadsheet would take for formulas get an apostrophe.
+def export(
+    release: Path,
+    out: Path,
+    /,
+    *,
+    format: Literal["csv", "png", "dicom"] = "csv",
+    label: str | None = None,
+    force: Flag = False,
+    json: Flag = False,
+) -> None:
+    """Write a release as CSV, or its images as PNG or DICOM files; texts like formulas get an apostrophe.
 
-    Images go into a folder beside it.
+    With CSV, images go into a folder beside it.
 
     Args:
         release: the folder of the release.
-        out: the CSV file to write; called .csv.gz, .csv.bz2 or .csv.zst it is packed.
-        force: overwrite a file that is there.
+        out: the CSV file to write; called .csv.gz, .csv.bz2 or .csv.zst it is packed. Of PNG and DICOM the folder.
+        format: csv; png: a file for each image in a folder of its class, and metadata.csv with all other columns;
+            dicom: Secondary Capture of patients who do not exist, and metadata.csv.
+        label: the column of classes, with png; the first that is called like a label, if none is given.
+        force: overwrite a file that is there, or replace a folder that export wrote.
         json: print one JSON object.
     """
-    from pipelines.export import export as write
+    if format == "csv":
+        from pipelines.export import export as write
 
-    rows, escaped = write(release, out, force=force)
+        if label is not None:
+            raise UsageError("a label names folders of images, however: the format is csv; add --format png")
+        rows, escaped = write(release, out, force=force)
+        if json:
+            console.say_json({"rows": rows, "escaped": escaped, "file": str(out)})
+        else:
+            console.say(f"{rows:,} rows in {out}; {escaped:,} texts like formulas were escaped")
+        return
+    from pipelines.album import export_images
+
+    found = export_images(release, out, format=format, label=label, force=force)
     if json:
-        console.say_json({"rows": rows, "escaped": escaped, "file": str(out)})
+        console.say_json({**asdict(found), "folder": str(found.folder)})
     else:
-        console.say(f"{rows:,} rows in {out}; {escaped:,} texts like formulas were escaped")
+        console.say(found.describe())
 
 
 def push(release: Path, address: str, /, *, json: Flag = False) -> None:
@@ -595,6 +627,37 @@ def verify(release: Path, /, *, public_key: Path | None = None, json: Flag = Fal
         f"{release}: {found.files} files as listed, {found.rows:,} rows as their schema says; "
         f"signature: {found.signature}"
     )
+
+
+def watermark(
+    place: Path,
+    /,
+    *,
+    key: str,
+    levels: float | None = None,
+    images: int = 10_000,
+    json: Flag = False,
+) -> None:
+    """Look for a key's mark in a release, or in any images; exit code 0 if it is found, 1 if not.
+
+    Args:
+        place: a release, or images as init reads them: a file or a folder.
+        key: where the key is: env:NAME or prefect:BLOCK; never the key itself.
+        levels: strength of the mark; what the release says, or 1, if none is given.
+        images: images that are looked at, at most.
+        json: print one JSON object.
+    """
+    from pipelines.watermark import search
+
+    found = search(place, key, levels=levels, most=images)
+    if json:
+        console.say_json(found.to_dict())
+    else:
+        console.say(found.describe())
+    if not found.sighting.found:
+        e = ReleaseError(f"a mark of this key must be found, however: it is not, in {place}")
+        e.told = True
+        raise e
 
 
 def budget(

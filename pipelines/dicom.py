@@ -49,7 +49,7 @@ def dicom_frames(file: Path, name: str, scans: Scans, limits: Limits = LIMITS) -
     Raises:
         InputError: it holds no image, or one that cannot be read; frames before that one have been given.
     """
-    pydicom = _library()
+    pydicom = library()
     content = _content(file)
     with _quiet():
         try:
@@ -76,7 +76,7 @@ def dicom_frames(file: Path, name: str, scans: Scans, limits: Limits = LIMITS) -
 
 def dicom_count(file: Path) -> int:
     """How many frames a file says that it holds; 0 if it cannot be read."""
-    pydicom = _library()
+    pydicom = library()
     try:
         with reading(file.name), _quiet(), opened(file) as stream:
             wanted = ["Rows", "NumberOfFrames"]
@@ -95,7 +95,7 @@ def is_dicom(file: Path) -> bool:
         return False
 
 
-def _library() -> Any:
+def library() -> Any:
     """pydicom, whose types tell less than it exports."""
     for name in ("pydicom", "openjpeg"):
         # They log what they stumble over, which may be a piece of a header; without a handler it would be printed.
@@ -148,7 +148,7 @@ def _content(file: Path) -> bytes:
 
 def _check_inflated(content: bytes) -> None:
     """Finds out in bounded memory how large a deflated data set becomes, which pydicom does not ask."""
-    pydicom = _library()
+    pydicom = library()
     stream = io.BytesIO(content)
     try:
         with _quiet():
@@ -252,8 +252,7 @@ def _check_codestreams(data: Any, limits: Limits) -> None:
     Raises:
         InputError: see `dicom_frames`.
     """
-    library = _library()
-    syntax = library.uid.UID(data.file_meta.TransferSyntaxUID)
+    syntax = library().uid.UID(data.file_meta.TransferSyntaxUID)
     if "PixelData" not in data or not syntax.is_compressed or syntax == _DEFLATED:
         return
     try:
@@ -279,7 +278,7 @@ def _sizes(frame: bytes) -> list[tuple[int, int] | None]:
 
 def _arrays(data: Any) -> Iterator[npt.NDArray[Any]]:
     """The frames as stored, one at a time: (rows, columns) or (rows, columns, 3), YBR turned to RGB."""
-    pydicom = _library()
+    pydicom = library()
     plugin = next((p for p in _PLUGINS if _decodes(data, p)), None)
     if plugin is None:
         syntax = pydicom.uid.UID(data.file_meta.TransferSyntaxUID)
@@ -299,7 +298,7 @@ def _arrays(data: Any) -> Iterator[npt.NDArray[Any]]:
 
 def _decodes(data: Any, plugin: str) -> bool:
     """Whether a decoder gets the first frame out."""
-    pydicom = _library()
+    pydicom = library()
     with _quiet():
         try:
             next(pydicom.pixels.iter_pixels(data, decoding_plugin=plugin))
@@ -341,7 +340,7 @@ class _Show:
         return 255 - shown if self.photometric == "MONOCHROME1" else shown
 
     def _coloured(self, frame: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-        coloured = np.asarray(_library().pixels.apply_color_lut(frame, self.data))[..., :3]
+        coloured = np.asarray(library().pixels.apply_color_lut(frame, self.data))[..., :3]
         # Tables of 16 bits are common even where the colours have 8, which then stand in the upper byte.
         upper = coloured >> 8 if coloured.dtype == np.uint16 else coloured
         return np.asarray(upper, np.uint8)
@@ -367,7 +366,7 @@ class _Show:
         """What the stored values mean, e.g. Hounsfield units."""
         group = self._group("PixelValueTransformationSequence", number)
         return np.asarray(
-            _library().pixels.apply_modality_lut(frame, self.data if group is None else group), np.float64
+            library().pixels.apply_modality_lut(frame, self.data if group is None else group), np.float64
         )
 
     def _own(self, number: int) -> Any:
@@ -383,7 +382,7 @@ class _Show:
         return Window(center=center, width=width, function=function)
 
     def _looked_up(self, values: npt.NDArray[np.float64], data: Any) -> npt.NDArray[np.uint8]:
-        shown = _library().pixels.apply_voi(np.rint(values).astype(np.int64), data)
+        shown = library().pixels.apply_voi(np.rint(values).astype(np.int64), data)
         bits = int(data.VOILUTSequence[0].LUTDescriptor[2])
         return grey(np.asarray(shown, np.float64), 0.0, float((1 << bits) - 1))
 

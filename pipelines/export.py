@@ -39,14 +39,11 @@ def export(release: Path, out: Path, *, force: bool = False) -> tuple[int, int]:
     if not out.parent.is_dir():
         raise UsageError(f"a file needs a folder, however: there is no {out.parent}; make it")
     check_sums(release)
-    shards = sorted((release / "data").glob("part-*.parquet"))
-    if not shards:
-        raise ReleaseError(f"a release must have data, however: {release / 'data'} has none")
     rows = escaped = 0
     part = out.with_name(f".part.{out.name}")
     writer = None
     with pa.output_stream(str(part), compression="detect") as stream:
-        for batch in _batches(shards):
+        for batch in rows_of(release):
             plain, count = plain_batch(_with_paths(batch, out, rows, force=force))
             writer = writer or pyarrow.csv.CSVWriter(stream, plain.schema)
             writer.write_batch(plain)
@@ -103,7 +100,15 @@ def _escaped(texts: pa.Array) -> tuple[pa.Array, int]:
     return pc.if_else(formulas, quoted, texts), int(pc.sum(formulas).as_py() or 0)
 
 
-def _batches(shards: list[Path]) -> Iterator[pa.RecordBatch]:
+def rows_of(release: Path) -> Iterator[pa.RecordBatch]:
+    """The rows of a release, as a stream in bounded memory.
+
+    Raises:
+        ReleaseError: it has none.
+    """
+    shards = sorted((release / "data").glob("part-*.parquet"))
+    if not shards:
+        raise ReleaseError(f"a release must have data, however: {release / 'data'} has none")
     for shard in shards:
         with pq.ParquetFile(shard) as file:
             images = any(field.type == IMAGE for field in file.schema_arrow)

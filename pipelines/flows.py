@@ -35,6 +35,7 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.states import Failed
 from pydantic import Field
 
+from pipelines import watermark
 from pipelines.console import DOING
 from pipelines.recipe import Recipe, load
 from pipelines.steps import (
@@ -116,6 +117,7 @@ def _open(path: Path, roots: list[Path], changes: dict[str, Any]) -> Run:
     given = {field: value for field, value in changes.items() if value is not None}
     run = open_run(recipe.with_fields(given) if given else recipe, path.parent, roots=roots)
     check(run)
+    watermark.number_of(run.recipe)
     return run
 
 

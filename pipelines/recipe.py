@@ -25,11 +25,12 @@ from pydantic import (
     model_validator,
 )
 
-from pipelines.reference import check_input, is_address
+from pipelines.reference import check_input, check_secret, is_address
 from pipelines.scans import Scans
 from privacy.errors import RecipeError
 from synth.parity import Parity
 from synth.schema import parse_model
+from synth.watermark import LEVELS
 from validation.gates import GateRules
 
 Whole = Annotated[int, Field(strict=True)]
@@ -121,6 +122,21 @@ class Privacy(Target):
             description="make the exact report as well, for the workspace alone; the certificate says so",
         ),
     ] = False
+
+
+class Watermark(BaseModel):
+    """A mark in every released image, which whoever has the key finds again."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    key: Annotated[
+        str,
+        Field(description="where the key is: ${env:NAME} or ${prefect:BLOCK}; never the key itself"),
+    ]
+    levels: Annotated[
+        float,
+        Field(gt=0, le=16, allow_inf_nan=False, description="grey levels that a pixel is moved by"),
+    ] = LEVELS
 
 
 class Recipe(BaseModel):
@@ -219,6 +235,9 @@ class Recipe(BaseModel):
     parity: Annotated[
         Parity | None, Field(description="groups that the draw shall treat alike, exactly; none: as learned")
     ] = None
+    watermark: Annotated[
+        Watermark | None, Field(description="a keyed mark in released images; none: no mark")
+    ] = None
     gate: GateRules = GateRules()
     to: Annotated[str, Field(description="root of the releases")] = "releases"
 
@@ -229,6 +248,14 @@ class Recipe(BaseModel):
             json.dumps(value, allow_nan=False)
         except ValueError:
             raise ValueError("numbers of options must be finite, however: one is not") from None
+        return value
+
+    @field_validator("watermark", mode="before")
+    @classmethod
+    def _no_key(cls, value: object) -> object:
+        # Before anything else looks at it: what is wrong with a field is told with its value.
+        if value is not None:
+            check_secret(value.get("key") if isinstance(value, Mapping) else None)
         return value
 
     @field_validator("input", "schema_file", "holdout", "inception", "to")

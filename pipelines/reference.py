@@ -1,4 +1,4 @@
-"""Reference: `${env:NAME}` and `${prefect:BLOCK}` stand for a secret in the address of a database.
+"""Reference: `${env:NAME}` and `${prefect:BLOCK}` stand for a secret, in the address of a database or on its own.
 
 A recipe is shared, kept and published by its digest, so a secret never stands in one. It is looked up at the moment
 of a connection, and is in no log, message, digest or workspace.
@@ -54,6 +54,29 @@ def check_input(text: str) -> None:
             "a secret must stand outside of what is written down, however: the address holds one; write "
             "${env:NAME} in its place and export NAME, or ${prefect:BLOCK} for a Prefect secret block"
         )
+
+
+def check_secret(text: object) -> None:
+    """Refuses a secret that stands for itself, and whatever else is no reference to one.
+
+    Raises:
+        RecipeError: it is no reference; the message does not show it.
+    """
+    if not (isinstance(text, str) and _REFERENCE.fullmatch(text)):
+        raise RecipeError(
+            "a secret must stand outside of what is written down, however: something else than a reference stands in "
+            "its place; write ${env:NAME} and export NAME, or ${prefect:BLOCK} for a Prefect secret block"
+        )
+
+
+def secret(text: str) -> str:
+    """The secret that a reference leads to.
+
+    Raises:
+        RecipeError: it is no reference, or leads nowhere.
+    """
+    check_secret(text)
+    return _look_up(text)
 
 
 def label_of(text: str) -> str:

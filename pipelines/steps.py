@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import ingest as reading
-from pipelines import private
+from pipelines import private, watermark
 from pipelines.aside import Aside
 from pipelines.catalog import rebuild
 from pipelines.croissant import croissant, provenance
@@ -360,6 +360,7 @@ def release(run: Run) -> Outcome:
     try:
         with run.workspace.locked():
             check(run)
+            watermark.number_of(run.recipe)  # A key that is missing is missed before anything is spent.
             check_room(run)
             before = run.workspace.records()
             for name in STEPS:
@@ -388,6 +389,7 @@ def check(run: Run) -> None:
     if run.recipe.parity is not None:
         run.recipe.parity.check(name, run.schema)
     check_inception(run)
+    watermark.check(run.recipe, run.schema)
     sources, arrow = (run.source(), run.holdout_source()), run.source_schema.arrow
     if run.recipe.privacy is not None and "ingest" in run.workspace.records():
         return  # What was asked about is never read again, whatever became of it.
@@ -776,6 +778,7 @@ def _sample_inputs(run: Run) -> dict[str, str]:
         "recipe": digest_of(
             [recipe.seed, released_rows(run), recipe.shard_rows, recipe.draws, recipe.digest()]
         ),
+        **watermark.number_of(recipe),
     }
 
 
@@ -860,6 +863,8 @@ def sample_shard(run: Run, shard: Shard) -> Path:
     # `datasets` takes a column for images only where it may be missing.
     fields = [f.with_nullable(True) if f.type == IMAGE else f for f in model.schema.arrow]
     arrow = pa.schema(fields, metadata=about)
+    asked = run.recipe.watermark
+    marker = None if asked is None else watermark.Marker(asked, model.schema)
     with pq.ParquetWriter(part, arrow, compression="zstd") as writer:
         rejected = 0
         while group := list(itertools.islice(parts, GROUP_PARTS)):
@@ -869,6 +874,7 @@ def sample_shard(run: Run, shard: Shard) -> Path:
                 .unify_dictionaries()
                 .replace_schema_metadata(about)
             )
+            table = table if marker is None else marker.mark(table)
             table = table.cast(arrow) if run.schema.images else table
             writer.write_table(table, row_group_size=max(1, len(table)))
         if model.schema.constraints:
@@ -893,7 +899,7 @@ def _sample(run: Run) -> tuple[list[Path], dict[str, Any]]:
     for path in _each(run, all_shards(run)):
         run.watch.wrote("sample", path)
         files.append(path)
-    facts = {"rows": released_rows(run), "shards": len(shards_of(run))}
+    facts = {"rows": released_rows(run), "shards": len(shards_of(run)), **watermark.number_of(run.recipe)}
     return files, facts if not run.schema.constraints else {**facts, "rejected": _rejected(files)}
 
 
@@ -1064,7 +1070,9 @@ def _image_evidence(run: Run) -> "Exact[ImageEvidence | None]":
 
     recipe, most = run.recipe, images_compared(run.schema)
     curator = curator_of(run, rows := raw_rows(run), at_most=int(most / _largest_side(run)))
-    made = images_made(released_batches(run), most)
+    asked = recipe.watermark
+    marker = None if asked is None else watermark.Marker(asked, run.schema)
+    made = images_made(released_batches(run), most, marker)
     return gather_images(
         curator, rows, run.schema, made,
         targets=recipe.targets, seed=recipe.seed, inception=run.inception,
@@ -1102,7 +1110,7 @@ def images_compared(schema: Schema) -> int:
 
 
 def images_made(
-    batches: Iterable[pa.RecordBatch], most: int
+    batches: Iterable[pa.RecordBatch], most: int, marker: watermark.Marker | None = None
 ) -> Callable[["Column", "Column | None"], "Made"]:
     """Gives the images, and their classes, of the first synthetic rows, for evidence."""
     from validation.evidence import Made
@@ -1119,7 +1127,8 @@ def images_made(
             if held >= most:
                 break
         of_class = pa.chunked_array(words).combine_chunks() if words else None
-        return Made(pixels=np.concatenate(images), classes=of_class)
+        marked = None if marker is None else marker.pattern(column.name).mark
+        return Made(pixels=np.concatenate(images), classes=of_class, marked=marked)
 
     return made
 
@@ -1426,6 +1435,7 @@ def certificate(run: Run, *, warnings: int) -> Certificate:
         warnings=warnings,
         versions=versions(),
         drift=tuple(facts["ingest"].facts.get("drift", ())),
+        watermark=watermark.certified(run.recipe.watermark, facts["sample"].facts.get("watermark")),
     )
 
 

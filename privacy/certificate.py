@@ -28,6 +28,7 @@ class Certificate:
         draws: times that the table was drawn from the model, each of so many rows.
         learned_rows: rows that the model learned from, about: what intervals of estimates need.
         parity: what was asked to be alike in groups, so not as learned, in words; None for nothing.
+        watermark: the number of the key that images are marked with, and how strongly; None: they are not.
         drift: how the columns of the input differed from the schema, where the recipe allowed that.
     """
 
@@ -47,6 +48,7 @@ class Certificate:
     learned_rows: int | None = None
     parity: Mapping[str, Any] | None = None
     drift: Sequence[str] = ()
+    watermark: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As the release carries it."""

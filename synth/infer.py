@@ -600,7 +600,7 @@ def _about_people(seen: Sequence[_Seen]) -> tuple[Column, ...]:
 
 def _labelled(column: Column, seen: _Seen) -> Column:
     """A number beside an image that is named like a label, and has few values, is one."""
-    named = _LABELS.isdisjoint(_words(column.name)) is False
+    named = names_label(column.name)
     few = 2 <= seen.distinct <= CATEGORIES and seen.shared > 0.9
     if column.kind != "numerical" or not pa.types.is_integer(seen.type) or not (named and few):
         return column
@@ -611,6 +611,12 @@ _LABELS = frozenset(
     {"label", "labels", "class", "target", "category", "fine", "coarse", "y", "digit", "diagnosis"}
 )
 """Words of the names of what images are of."""
+
+
+def names_label(name: str) -> bool:
+    """Whether a column beside images is called as what they are of."""
+    return not _LABELS.isdisjoint(_words(name))
+
 
 _COUNTRIES = {
     "US": "en_US", "GB": "en_GB", "UK": "en_GB", "DE": "de_DE", "AT": "de_AT", "CH": "de_CH", "FR": "fr_FR",

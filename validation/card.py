@@ -70,6 +70,7 @@ def render(
         "## Columns\n\n" + "\n".join(_columns(schema, fidelity)),
         *_constraints(schema, rows, rejected),
         *_parity(certificate),
+        *_watermark(certificate),
         "## How faithful it is\n\n" + _of_images(evidence, schema) + "\n".join(_quality(evidence)),
         *_images(evidence.images),
         *_useful(evidence),
@@ -347,6 +348,13 @@ def _parity(certificate: Mapping[str, Any]) -> Iterator[str]:
     asked = certificate.get("parity")
     if isinstance(asked, Mapping):
         yield f"## Parity\n\n{escape(str(asked.get('statement')), 2_000)}"
+
+
+def _watermark(certificate: Mapping[str, Any]) -> Iterator[str]:
+    asked = certificate.get("watermark")
+    if isinstance(asked, Mapping):
+        key = escape(str(asked.get("key")), 40)
+        yield f"## Watermark\n\n{escape(str(asked.get('statement')), 2_000)} Its number is {key}."
 
 
 def _overlaps(found: Inference) -> Iterator[str]:

@@ -99,10 +99,12 @@ class Made:
     Attributes:
         pixels: uint8 (n, height, width, channels).
         classes: of each, (n,); None where no column says them.
+        marked: what images become when they are released, where they get a mark; a copy is one of these then.
     """
 
     pixels: np.ndarray[Any, np.dtype[np.uint8]]
     classes: pa.Array | None
+    marked: Callable[[np.ndarray[Any, np.dtype[np.uint8]]], np.ndarray[Any, np.dtype[np.uint8]]] | None = None
 
 
 def gather(
@@ -199,7 +201,8 @@ def gather_images(
                 "synthetic": _words(synthetic.classes),
             }
         every = np.asarray(whole["train"].columns[PIXELS + column.name], np.uint8).reshape(-1, *shape)
-        found = image_evidence(images, labels, seed=seed, searched=every, inception=inception)
+        marked = None if synthetic.marked is None else synthetic.marked(every)
+        found = image_evidence(images, labels, seed=seed, searched=every, marked=marked, inception=inception)
         shown = sheet_of(synthetic.pixels, None if labels is None else labels["synthetic"])
         return None if found is None else replace(found, sheet=shown)
 

@@ -223,6 +223,7 @@ def image_evidence(
     seed: int,
     searched: Pixels | None = None,
     inception: Weights | None = None,
+    marked: Pixels | None = None,
 ) -> ImageEvidence | None:
     """Holds synthetic images against training and held-out ones.
 
@@ -236,6 +237,7 @@ def image_evidence(
         seed: of the rows that are drawn, and of the classifiers.
         searched: all training images, among which copies are looked for; None: those of `pixels`.
         inception: weights of InceptionV3, in whose features distances are measured; None: in those of the network here.
+        marked: those with the mark that synthetic images have, which copies would be equal to; None: there is no mark.
 
     Returns:
         The evidence; None with fewer than `FEWEST` training or synthetic rows.
@@ -267,7 +269,9 @@ def image_evidence(
             else _seen_by_inception(pixels, inception, rng),
             use=use,
             nearness=near,
-            identical=_identical(pixels["synthetic"], every),
+            identical=_identical(
+                pixels["synthetic"], every if marked is None else np.concatenate([every, marked])
+            ),
             identical_ceiling=_identical(pixels["holdout"], every) if count["holdout"] else None,
         )
 

@@ -17,6 +17,7 @@ _LABELS: Mapping[str, str] = {
     "shards": "Files of rows",
     "draws": "Draws of the table",
     "parity": "Parity that was asked for",
+    "watermark": "Watermark of images",
     "learned_rows": "Real rows learned from, about",
     "seed": "Seed",
     "model_digest": "Model, SHA-256",

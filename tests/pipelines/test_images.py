@@ -39,6 +39,7 @@ from pipelines.steps import (
     write_report,
 )
 from pipelines.verify import verify
+from pipelines.watermark import search
 from pipelines.workspace import sha256
 from privacy.errors import InputError, RecipeError, ReleaseError, UsageError
 from synth.images import NOTE, pixels
@@ -50,6 +51,7 @@ from tests.validation.test_inception import random
 
 QUICK = {"options": {"code": 5, "components": 9}, "threads": 1, "dataset": "pictures"}
 SECRET = "ann-example-1981.png"
+MARK = "correct horse battery staple"
 
 
 def pictures(folder: Path, *, rows: int = 500) -> Path:
@@ -295,8 +297,11 @@ def private_run(folder: Path, **fields: object) -> Run:
 
 @pytest.fixture(scope="module")
 def private_release(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Outcome]:
-    run = private_run(tmp_path_factory.mktemp("private"))
-    return run, release(run)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNDERSTUDY_TEST_MARK", MARK)
+        key = {"key": "${env:UNDERSTUDY_TEST_MARK}"}
+        run = private_run(tmp_path_factory.mktemp("private"), watermark=key)
+        return run, release(run)
 
 
 def test_images_are_released_under_a_promise_that_is_kept(private_release: tuple[Run, Outcome]) -> None:
@@ -323,6 +328,22 @@ def test_private_images_go_with_their_labels(private_release: tuple[Run, Outcome
     means = np.stack([drawn[labels == c].mean(0) for c in range(10)])
     guesses = ((shown[:, None].astype(float) - means) ** 2).sum(2).argmin(1)
     assert (guesses == real["label"].to_numpy()).mean() > 0.8
+
+
+def test_private_images_carry_the_mark_of_a_key_of_which_only_its_number_is_written(
+    private_release: tuple[Run, Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, found = private_release
+    monkeypatch.setenv("UNDERSTUDY_TEST_MARK", MARK)
+    seen = search(found.release, "env:UNDERSTUDY_TEST_MARK")
+    assert seen.sighting.found
+    said = json.loads((found.release / "certificate.json").read_text("utf-8"))["watermark"]
+    assert (said["key"], said["levels"]) == (seen.key, 1.0)
+    assert f"Its number is {seen.key}" in (found.release / "README.md").read_text("utf-8")
+    assert "Watermark of images" in (found.release / "report.html").read_text("utf-8")
+    files = [p for p in run.folder.rglob("*") if p.is_file()]
+    assert len(files) > 20
+    assert not [p for p in files if MARK.encode() in p.read_bytes()]
 
 
 def test_of_private_images_nothing_exact_leaves(private_release: tuple[Run, Outcome]) -> None:

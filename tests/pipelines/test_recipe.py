@@ -168,7 +168,7 @@ def test_the_digest_of_a_recipe_stays_what_it_is() -> None:
         "at_least": 10, "fit_rows": 1_000_000, "shard_rows": 250_000, "evidence_rows": 50_000, "workers": 1,
         "inception": None, "inception_images": 50_000,
         "to": "releases", "privacy": None, "targets": [], "protected": [],
-        "draws": 1, "parity": None,
+        "draws": 1, "parity": None, "watermark": None,
     }  # fmt: skip
 
 
@@ -180,6 +180,7 @@ def test_every_field_that_a_byte_of_the_release_depends_on_moves_the_digest(fiel
         "privacy": {"epsilon": 1, "delta": 1e-6}, "broken_rows": 1,
         "allow_drift": True, "targets": ["age"], "protected": ["age"], "scans": {"axis": "coronal"},
         "draws": 2, "parity": {"across": ["age"], "sizes": "equal"}, "inception_images": 500,
+        "watermark": {"key": "${env:KEY}"},
     }  # fmt: skip
     recipe = Recipe.model_validate(MINIMAL)
     moved = recipe.with_fields({field: other.get(field, "other")}).digest() != recipe.digest()
