@@ -441,5 +441,6 @@ def usual(layout: Layout, mixture: ImageMixture) -> tuple[Tensor, Tensor]:
 
 
 def network_of(layout: Layout, channels: int, blocks: int) -> Network:
+    """A new network for the images and the other columns of a layout."""
     sizes = tuple(f.states for f in layout.fields)
     return Network(layout.images[0].shape, channels, blocks, sizes, len(layout.scored))

@@ -1,17 +1,16 @@
 """image-gan: a network that draws images so that another cannot tell them from real ones, started from a mixture.
 
 First `image-mixture` learns all columns together, images by a linear code. It draws rows, or what is unknown of given
-ones, whose images are right as a whole and too smooth. Such an image is covered with noise of standard deviation
-`start`, and the generator, the network of `image-diffusion`, is asked for the image once: the mixture's code and the
-noise are what is called the latent vector elsewhere (Goodfellow et al. 2014, arXiv 1406.2661). A large `start` leaves
-nothing of the mixture's image, as in an ordinary game.
+ones, whose images are right as a whole and too smooth. The generator, the network of `image-diffusion`, sees such an
+image, with noise on it, and the other columns, and is asked once for what the image lacks: so the mixture's
+code and the noise are what is called the latent vector elsewhere (Goodfellow et al. 2014, arXiv 1406.2661).
 
 The critic is told the other columns of the row as well, by a product of what it sees and what it is told (Miyato &
-Koyama 2018, arXiv 1802.05637). Losses are hinges (Lim & Ye 2017, arXiv 1705.02894), with a penalty on the critic's slope
-at real images (R1 of Mescheder, Geiger & Nowozin 2018, arXiv 1801.04406). Of few images the critic sees moved, cut and
-brightened ones, real and drawn ones alike, and generators learn through that (Zhao et al. 2020, arXiv 2006.10738): here
-a share of the images only, so that it is no habit to draw them like this (Karras et al. 2020, arXiv 2006.06676).
-Weights are a moving average. No layer looks across a batch.
+Koyama 2018, arXiv 1802.05637). Losses are hinges (Lim & Ye 2017, arXiv 1705.02894), with a penalty on the critic's
+slope at real images (R1 of Mescheder, Geiger & Nowozin 2018, arXiv 1801.04406). Of few images the critic sees some
+moved, cut and brightened, real and drawn ones alike, and the generator learns through that (Zhao et al. 2020, arXiv
+2006.10738): only a share of them, so that it does not become a habit to draw them like this (Karras et al. 2020, arXiv
+2006.06676). Weights are a moving average. No layer looks across a batch.
 """
 
 import itertools
@@ -77,18 +76,18 @@ class Options(BaseModel):
     max_steps: int = Option(3000, ge=1, le=10_000_000, description="steps at most, for many rows")
     batch_rows: int = Option(64, ge=1, le=1_000_000, description="rows of a step")
     learning_rate: float = Option(5e-4, gt=0, le=1, description="of Adam, for both networks")
-    penalty: float = Option(1.0, ge=0, le=1e6, description="weight of the critic's squared slope")
+    penalty: float = Option(20.0, ge=0, le=1e6, description="weight of the critic's squared slope")
     augment: float | None = Option(
         None,
         ge=0,
         le=1,
         description="share of the images that the critic sees moved, cut and brightened, each; none: by their number",
     )
-    start: float = Option(
-        0.5,
-        ge=0.05,
-        le=80,
-        description="noise that a draw begins with; of a mixture's image 80 leaves nothing",
+    noise: float = Option(
+        0.3,
+        ge=0,
+        le=100,
+        description="noise on the mixture's image as the generator sees it, in standard deviations of a pixel",
     )
     code: int = Option(64, ge=1, le=512, description="numbers of an image's code in the mixture")
     components: int | None = Option(None, ge=1, le=8192, description="of it; none: by held-out likelihood")
@@ -135,6 +134,11 @@ class Critic(nn.Module):
         return out
 
 
+def share_of(rows: float) -> float:
+    """The share of so many images that is augmented, in three ways each."""
+    return 0.5 * min(1.0, FEW / max(1.0, rows))
+
+
 def augmented(images: Tensor, luck: Tensor, share: float) -> Tensor:
     """Images of which a share is brightened, one is moved and one is cut, each by its own luck.
 
@@ -158,8 +162,8 @@ def augmented(images: Tensor, luck: Tensor, share: float) -> Tensor:
     height, width = images.shape[2:]
     rows, columns = (torch.arange(side, device=images.device) for side in (height, width))
     down, right = (
-        torch.where(moved, ((2 * v - 1) * (MOVED * side + 0.5)).round(), 0).long()
-        for v, side in ((u[3], height), (u[4], width))
+        torch.where(moved, (v * (2 * most + 1)).floor() - most, 0).long()
+        for v, most in ((u[3], round(MOVED * height)), (u[4], round(MOVED * width)))
     )
     y = (rows[None, None, :, None] + down).clamp(0, height - 1).expand_as(images)
     x = (columns[None, None, None, :] + right).clamp(0, width - 1).expand_as(images)
@@ -195,7 +199,7 @@ class _Game:
 
     def drawn(self, rows: Encoded, rng: np.random.Generator) -> Tensor:
         """The generator's images of rows of the mixture: (n, c, h, w)."""
-        return generated(self.generator, rows, rng, self.options.start)
+        return generated(self.generator, rows, rng, self.options.noise)
 
     def likes(self, images: Tensor, rows: Encoded, luck: NDArray[np.float32]) -> Tensor:
         """What the critic says of images beside their rows: (n,)."""
@@ -209,19 +213,24 @@ class _Game:
         return torch.from_numpy((rows.states[:, self.image] > 0).astype(np.float32)).to(self.device)
 
 
-def generated(network: Network, rows: Encoded, rng: np.random.Generator, start: float) -> Tensor:
-    """Images of rows that have a mixture's: (n, c, h, w), about in [−1, 1].
+def generated(network: Network, rows: Encoded, rng: np.random.Generator, noise: float) -> Tensor:
+    """Images of rows that have a mixture's, to which a new network adds nothing: (n, c, h, w), about in [−1, 1].
 
-    A new network adds nothing to the mixture's.
+    Args:
+        network: it sees images about their mean, in standard deviations.
+        rows: all cells known.
+        rng: of the noise.
+        noise: on each image, in standard deviations of a pixel.
     """
     assert rows.pixels is not None
     device = network.into.weight.device
     images = images_of(rows.pixels, network.shape).to(device)
-    noise = torch.from_numpy(rng.standard_normal(rows.pixels.shape, np.float32)).to(device)
+    drawn = torch.from_numpy(rng.standard_normal(rows.pixels.shape, np.float32)).to(device)
     values, scores = (t.to(device) for t in told_of(rows, torch.zeros(len(rows), dtype=torch.bool)))
-    x = (images - network.mean) / network.spread + start * noise.reshape(images.shape)
-    scaled = x / math.sqrt(1 + start**2)
-    out: Tensor = images + network.spread * network.residual(scaled, noise.new_zeros(len(rows)), values, scores)
+    seen = (images - network.mean) / network.spread + noise * drawn.reshape(images.shape)
+    level = seen.new_zeros(len(rows))
+    lacking = network.residual(seen / math.sqrt(1 + noise**2), level, values, scores)
+    out: Tensor = images + network.spread * lacking
     return out
 
 
@@ -337,8 +346,9 @@ class _Judge:
         return cls(drawn, game.image, float(torch.cdist(drawn, drawn).double().sum()) / pairs)
 
     def score(self, rows: Encoded) -> Floats:
-        """The negative energy score, ½ E|X − X′| − E|X − x|, which is best in the mean if drawn images X are as
-        images x are (Gneiting & Raftery 2007, equation 22); 0 for rows without an image: float64 (n,).
+        """The negative energy score, ½ E|X − X′| − E|X − x|; 0 for rows without an image: float64 (n,).
+
+        It is best in the mean if drawn images X are as images x are (Gneiting & Raftery 2007, section 4.3).
         """
         assert rows.pixels is not None
         if not len(self.drawn):
@@ -356,11 +366,11 @@ class ImageGan:
     private = False
     options = Options
 
-    def __init__(self, layout: Layout, network: Network, mixture: ImageMixture, start: float) -> None:
+    def __init__(self, layout: Layout, network: Network, mixture: ImageMixture, noise: float) -> None:
         self._layout = layout
         self._network = network.to(training_device())
         self._mixture = mixture
-        self._start = start
+        self._noise = noise
         self._image = layout.images[0].field
 
     @classmethod
@@ -387,13 +397,12 @@ class ImageGan:
             critic = Critic(layout.images[0].shape, channels, sizes, len(layout.scored))
         for buffer, value in zip((generator.mean, generator.spread), usual(layout, mixture), strict=True):
             buffer.copy_(value)
-        share = 0.5 * min(1.0, FEW / max(1.0, curator.about())) if chosen.augment is None else chosen.augment
         game = _Game(
             generator=generator.to(device),
             critic=critic.to(device),
             mixture=mixture,
             options=chosen,
-            augment=share,
+            augment=share_of(curator.about()) if chosen.augment is None else chosen.augment,
         )
         train(
             curator,
@@ -406,7 +415,7 @@ class ImageGan:
             patience=PATIENCE,
             looks=LOOKS,
         )
-        return cls(layout, generator, mixture, chosen.start)
+        return cls(layout, generator, mixture, chosen.noise)
 
     def draw(
         self, rows: int, rng: np.random.Generator, *, given: Encoded | None = None, present: bool = False
@@ -422,7 +431,7 @@ class ImageGan:
             for part in slices(len(index), AT_ONCE):
                 own = index[part]
                 if len(own):
-                    drawn.pixels[own] = pixels_of(generated(self._network, drawn.take(own), rng, self._start))
+                    drawn.pixels[own] = pixels_of(generated(self._network, drawn.take(own), rng, self._noise))
         return drawn
 
     def tensors(self) -> dict[str, Tensor]:
@@ -431,7 +440,7 @@ class ImageGan:
         return {
             **over("network.", network),
             **over("mixture.", self._mixture.tensors()),
-            "start": torch.tensor(self._start, dtype=torch.float64),
+            "noise": torch.tensor(self._noise, dtype=torch.float64),
         }
 
     @classmethod
@@ -446,4 +455,4 @@ class ImageGan:
         blocks = sum(n.startswith("down.0.") and n.endswith(".told.weight") for n in state)
         with seeded(0):
             network = filled(network_of(layout, state["into.weight"].shape[0], blocks), state)
-        return cls(layout, network, mixture, float(tensors["start"]))
+        return cls(layout, network, mixture, float(tensors["noise"]))
