@@ -76,7 +76,12 @@ class Options(BaseModel):
     max_steps: int = Option(3000, ge=1, le=10_000_000, description="steps at most, for many rows")
     batch_rows: int = Option(64, ge=1, le=1_000_000, description="rows of a step")
     learning_rate: float = Option(5e-4, gt=0, le=1, description="of Adam, for both networks")
-    penalty: float = Option(20.0, ge=0, le=1e6, description="weight of the critic's squared slope")
+    penalty: float = Option(
+        0.05,
+        ge=0,
+        le=1000,
+        description="weight of the critic's squared slope, by how far images are from their mean",
+    )
     augment: float | None = Option(
         None,
         ge=0,
@@ -204,7 +209,7 @@ class _Game:
     def likes(self, images: Tensor, rows: Encoded, luck: NDArray[np.float32]) -> Tensor:
         """What the critic says of images beside their rows: (n,)."""
         seen = augmented(images, torch.from_numpy(luck).to(self.device), self.augment)
-        values, scores = (t.to(self.device) for t in told_of(rows, torch.zeros(len(rows), dtype=torch.bool)))
+        values, scores = _columns(rows, self.device)
         out: Tensor = self.critic(seen, values, scores)
         return out
 
@@ -226,12 +231,18 @@ def generated(network: Network, rows: Encoded, rng: np.random.Generator, noise: 
     device = network.into.weight.device
     images = images_of(rows.pixels, network.shape).to(device)
     drawn = torch.from_numpy(rng.standard_normal(rows.pixels.shape, np.float32)).to(device)
-    values, scores = (t.to(device) for t in told_of(rows, torch.zeros(len(rows), dtype=torch.bool)))
+    values, scores = _columns(rows, device)
     seen = (images - network.mean) / network.spread + noise * drawn.reshape(images.shape)
     level = seen.new_zeros(len(rows))
     lacking = network.residual(seen / math.sqrt(1 + noise**2), level, values, scores)
     out: Tensor = images + network.spread * lacking
     return out
+
+
+def _columns(rows: Encoded, device: torch.device) -> tuple[Tensor, Tensor]:
+    """What both networks are told of rows: states, int64 (n, C), and scores, float32 (n, D)."""
+    values, scores = told_of(rows, torch.zeros(len(rows), dtype=torch.bool))
+    return values.to(device), scores.to(device)
 
 
 class _CriticPlayer:
@@ -276,15 +287,15 @@ class _CriticPlayer:
         return out
 
     def _steepness(self, images: Tensor, rows: Encoded, luck: NDArray[np.float32]) -> Tensor:
-        """Half the squared slope of the critic at images: (n,)."""
+        """The squared slope of the critic at images, by the mean square of how far images are from their mean: (n,)."""
         seen = augmented(
             images, torch.from_numpy(luck).to(images.device), self._game.augment
         ).requires_grad_()
-        values, scores = (
-            t.to(images.device) for t in told_of(rows, torch.zeros(len(rows), dtype=torch.bool))
-        )
+        values, scores = _columns(rows, images.device)
         (slope,) = torch.autograd.grad(self._game.critic(seen, values, scores).sum(), seen, create_graph=True)
-        steep: Tensor = slope.square().sum((1, 2, 3)) / 2
+        # The farther images are apart, the flatter the slope that tells them apart: so one weight serves all sizes.
+        far = self._game.generator.spread.square() * slope[0].numel()
+        steep: Tensor = far * slope.square().sum((1, 2, 3))
         return steep
 
     def score(self, rows: Encoded) -> Floats:

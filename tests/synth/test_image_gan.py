@@ -39,7 +39,7 @@ from tests.synth.test_image_vae import clean, shown
 @functools.cache
 def fitted() -> TableModel[pa.Table]:
     table = with_pictures(people(1000, seed=1), seed=1, missing=0.05)
-    options = OPTIONS["image-gan"]
+    options = {**OPTIONS["image-gan"], "components": 12}
     return synth.fit(table, "image-gan", schema=pictured_schema(table), options=options, seed=3, threads=1)
 
 
@@ -164,7 +164,7 @@ def test_losses_are_hinges_of_the_row_and_of_a_drawn_one_and_nothing_without_an_
                 parameter.zero_()
     undecided = player.losses(batch(rows), Luck.of([1]))
     torch.testing.assert_close(
-        undecided, torch.tensor([0.0] * 4 + [2.0] * 36) * (rows.states[:, one.image] > 0)
+        undecided, torch.from_numpy(np.where(rows.states[:, one.image] > 0, np.float32(2), np.float32(0)))
     )
     with torch.no_grad():
         one.critic.out.bias += 3
@@ -173,8 +173,9 @@ def test_losses_are_hinges_of_the_row_and_of_a_drawn_one_and_nothing_without_an_
     torch.testing.assert_close(wrong, 2 * undecided)
 
 
-def test_the_penalty_is_half_the_squared_slope_at_real_images() -> None:
+def test_the_penalty_is_the_squared_slope_at_images_whatever_their_units() -> None:
     one, rows = game(augment=0.0), some(3)
+    one.generator.spread.fill_(0.5)
     player = _CriticPlayer(one)
     assert rows.pixels is not None
     images = images_of(rows.pixels, (SIDE, SIDE, 1))
@@ -184,11 +185,11 @@ def test_the_penalty_is_half_the_squared_slope_at_real_images() -> None:
     with torch.no_grad():
         for i in range(SIDE * SIDE):
             step = torch.zeros(1, 1, SIDE, SIDE)
-            step.view(-1)[i] = 1e-2
+            step.view(-1)[i] = 1e-3
             slopes[:, i] = (
                 one.critic(images + step, values, scores) - one.critic(images - step, values, scores)
-            ) / 2e-2
-    torch.testing.assert_close(found, slopes.square().sum(1) / 2, rtol=0.02, atol=1e-6)
+            ) / 2e-3
+    torch.testing.assert_close(found, 0.25 * SIDE**2 * slopes.square().sum(1), rtol=0.02, atol=1e-6)
 
 
 def test_each_player_moves_its_own_network_alone() -> None:
