@@ -166,11 +166,11 @@ class Network(nn.Module):
         """
         sigma, x = noise[:, None, None, None], x - self.mean
         scale = (sigma**2 + self.spread**2).sqrt()
-        found = self._f(x / scale, noise.log() / 4, values, scores)
+        found = self.residual(x / scale, noise.log() / 4, values, scores)
         return self.mean + (self.spread / scale) ** 2 * x + sigma * self.spread / scale * found
 
-    def _f(self, x: Tensor, noise: Tensor, values: Tensor, scores: Tensor) -> Tensor:
-        """F of EDM."""
+    def residual(self, x: Tensor, noise: Tensor, values: Tensor, scores: Tensor) -> Tensor:
+        """F of EDM: (n, c, h, w), what is added, of images that are scaled and about 0, and of log σ / 4."""
         height, width, _ = self.shape
         x = functional.pad(x, (0, self.outer[1] - width, 0, self.outer[0] - height), mode="replicate")
         waves = noise[:, None] * torch.tensor(_FREQUENCIES, device=x.device)
@@ -234,7 +234,7 @@ class _Learner:
         assert rows.pixels is not None
         device = self.module.into.weight.device
         images, sigma = images_of(rows.pixels, self.module.shape).to(device), sigma.to(device)
-        values, scores = _told(rows, untold)
+        values, scores = told_of(rows, untold)
         dirty = images + sigma[:, None, None, None] * noise.to(device).reshape(images.shape)
         clean = self.module(dirty, sigma, values.to(device), scores.to(device))
         weight = sigma**-2 + self.module.spread**-2
@@ -243,7 +243,7 @@ class _Learner:
         return torch.where(there, errors, 0.0)
 
 
-def _told(rows: Encoded, untold: Tensor) -> tuple[Tensor, Tensor]:
+def told_of(rows: Encoded, untold: Tensor) -> tuple[Tensor, Tensor]:
     """What a network is told of rows: states, int64 (n, C), and scores, float32 (n, D)."""
     values = torch.from_numpy(rows.states).long()
     # Any number from a column's size on means that nothing is told of it.
@@ -288,8 +288,8 @@ class ImageDiffusion:
         device = training_device()
         channels = channels_on(device, chosen.channels)
         with seeded(seed):
-            network = _network(layout, channels, chosen.blocks)
-        for buffer, value in zip((network.mean, network.spread), _usual(layout, mixture), strict=True):
+            network = network_of(layout, channels, chosen.blocks)
+        for buffer, value in zip((network.mean, network.spread), usual(layout, mixture), strict=True):
             buffer.copy_(value)
         trained = train(
             curator,
@@ -368,7 +368,7 @@ class ImageDiffusion:
         state = under("network.", tensors)
         blocks = sum(n.startswith("down.0.") and n.endswith(".told.weight") for n in state)
         with seeded(0):
-            network = filled(_network(layout, state["into.weight"].shape[0], blocks), state)
+            network = filled(network_of(layout, state["into.weight"].shape[0], blocks), state)
         start, steps, guidance = tensors["drawing"].tolist()
         options = Options.model_validate({"start": start, "steps": int(steps), "guidance": guidance})
         return cls(layout, network, mixture, options)
@@ -421,7 +421,7 @@ class ImageDiffusion:
         sigma, guidance = torch.full((len(rows),), noise, device=x.device), self._options.guidance
 
         def told(untold: bool) -> Tensor:
-            values, scores = _told(rows, torch.full((len(rows),), untold))
+            values, scores = told_of(rows, torch.full((len(rows),), untold))
             out: Tensor = self._network(x, sigma, values.to(x.device), scores.to(x.device))
             return out
 
@@ -431,7 +431,7 @@ class ImageDiffusion:
         return without + guidance * (told(False) - without)
 
 
-def _usual(layout: Layout, mixture: ImageMixture) -> tuple[Tensor, Tensor]:
+def usual(layout: Layout, mixture: ImageMixture) -> tuple[Tensor, Tensor]:
     """The mean image, (c, h, w) in [−1, 1], and the standard deviation of a pixel about it, as a mixture knows them."""
     parameters, code = mixture.parameters, mixture.space.code
     assert isinstance(code, Code)
@@ -443,6 +443,7 @@ def _usual(layout: Layout, mixture: ImageMixture) -> tuple[Tensor, Tensor]:
     return mean.contiguous(), spread.clamp_min(LEAST_SPREAD)
 
 
-def _network(layout: Layout, channels: int, blocks: int) -> Network:
+def network_of(layout: Layout, channels: int, blocks: int) -> Network:
+    """A new network for the images and the other columns of a layout."""
     sizes = tuple(f.states for f in layout.fields)
     return Network(layout.images[0].shape, channels, blocks, sizes, len(layout.scored))

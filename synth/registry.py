@@ -183,6 +183,7 @@ IMAGES: dict[str, str] = {
     "image-vae": "synth.image_vae:IMAGE_VAE",
     "autoencoder": "synth.image_vae:AUTOENCODER",
     "image-diffusion": "synth.image_diffusion:ImageDiffusion",
+    "image-gan": "synth.image_gan:ImageGan",
 }
 """Synthesizers of tables with a column of images."""
 

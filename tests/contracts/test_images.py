@@ -40,6 +40,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         **{"code": 8, "channels": 16, "max_steps": 500, "learning_rate": 0.005},
         **{"steps": 4, "start": 0.5},
     },
+    "image-gan": {"code": 8, "channels": 16, "max_steps": 200, "learning_rate": 0.002},
 }
 CLOSE = 0.12
 """Total variation that the other columns may be away: a mixture of images has them beside, with fewer components."""

@@ -10,7 +10,7 @@ from privacy.curator import Batch, Luck
 from privacy.dpsgd import Layers
 from privacy.errors import RecipeError
 from synth.codec import UNKNOWN, Encoded, Field, Layout, Pixels
-from synth.image_diffusion import ImageDiffusion, Network, Options, _Learner, _told, _usual
+from synth.image_diffusion import ImageDiffusion, Network, Options, _Learner, told_of, usual
 from synth.registry import check_private
 from synth.table import TableModel
 from tests.contracts.test_contract import people
@@ -49,7 +49,7 @@ def test_images_of_any_size_pass_and_a_new_network_knows_the_mean_alone(shape: t
 
 def test_what_is_told_hides_what_is_unknown_and_all_of_some_rows() -> None:
     rows = Encoded(states=np.array([[1, UNKNOWN], [0, 2]], np.int32), scores=np.ones((2, 1), np.float32))
-    values, scores = _told(rows, torch.tensor([False, True]))
+    values, scores = told_of(rows, torch.tensor([False, True]))
     assert values.tolist() == [[1, NOTHING], [NOTHING, NOTHING]]
     assert scores.tolist() == [[1.0], [0.0]]
 
@@ -57,7 +57,7 @@ def test_what_is_told_hides_what_is_unknown_and_all_of_some_rows() -> None:
 def test_mean_and_spread_are_those_of_the_images() -> None:
     table = with_pictures(people(1000, seed=1), seed=1, missing=0.05).drop_null()
     real = shown(table) / 127.5 - 1
-    mean, spread = _usual(model()._layout, model()._mixture)
+    mean, spread = usual(model()._layout, model()._mixture)
     np.testing.assert_allclose(mean.numpy()[0], real.mean(0)[..., 0], atol=0.02)
     # The linear code leaves a part of the noise.
     assert 0.8 < float(spread) / np.sqrt(real.var(0).mean()) < 1.02
