@@ -156,7 +156,7 @@ def evaluate(asked: Asked) -> Evaluated:
     for side, path in named.items():
         if path is not None and next(_batches(sources[side], stated)).num_rows == 0:
             raise InputError(f"each table must have rows, however: {path} has none; give another")
-    notes += _sampled(rows, asked)
+    notes += _sampled(rows, asked) + _left_out(schema)
     evidence = _evidence(asked, sources, rows, synthetic, stated)
     if whole.kept.images:
         evidence = replace(evidence, images=_image_evidence(asked, sources, rows, whole, weights))
@@ -235,6 +235,12 @@ def _drawn(source: Source, stated: Schema, *, keep: float, asked: Asked) -> pa.T
         for batch in _batches(source, stated)
     ]
     return pa.Table.from_batches(kept, schema=stated.kept.arrow)
+
+
+def _left_out(schema: Schema) -> list[str]:
+    """Which columns nobody compares."""
+    names = ", ".join(repr(c.name) for c in schema if c.kind == "identifier")
+    return [f"identifiers are not compared, nor looked for in the real rows: {names}"] if names else []
 
 
 def _sampled(rows: dict[str, int], asked: Asked) -> list[str]:

@@ -1350,12 +1350,14 @@ def release_files(run: Run) -> dict[str, bytes | Path]:
     """Everything that a release holds, by its path in it."""
     from validation import card, public, report
     from validation.figures import figures
+    from validation.gates import verdict_on
 
     shards = {name: run.workspace.path / name for name in map(shard_name, all_shards(run))}
     schema_path, schema = run.workspace.path / SCHEMA, _released_schema(run)
-    verdict = verdict_of(run) if run.recipe.privacy is not None else public.said(verdict_of(run))
+    evidence, verdict = published_evidence(run), verdict_of(run)
+    if run.recipe.privacy is None:
+        verdict = public.said(verdict, verdict_on(evidence, (), run.recipe.gate))
     promised = certificate(run, warnings=len(verdict.warnings))
-    evidence = published_evidence(run)
     page = report.render(
         title=run.recipe.name,
         evidence=evidence,

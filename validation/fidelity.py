@@ -88,6 +88,8 @@ class ColumnFidelity:
         sizes: how many categories have 1, 2–3, 4–7, 8–15, … training rows.
         pooled: share of the present training values whose category has too few units to be released: no synthetic
             row can have them, so the shape score lacks as much.
+        taken: of a text, which is never learned, the share of the synthetic values that some training row has.
+        taken_holdout: the same of held-out values: what chance gives.
         strongest: the column with the strongest association in the training rows, if there is any.
         association_real: that association in the training rows, in [0, 1].
         association_synthetic: the same pair in the synthetic rows.
@@ -108,6 +110,8 @@ class ColumnFidelity:
     association_holdout: float = 0.0
     sizes: tuple[int, ...] = ()
     pooled: float = 0.0
+    taken: float | None = None
+    taken_holdout: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -535,7 +539,18 @@ def _column(
         association_holdout=at["holdout"],
         sizes=_sizes(cells),
         pooled=_pooled(cells, at_least=at_least),
+        taken=_taken(cells, "synthetic"),
+        taken_holdout=_taken(cells, "holdout"),
     )
+
+
+def _taken(cells: Cells, side: str) -> float | None:
+    """Share of the values of a text that training rows have; identifiers may meet by chance."""
+    codes = cells.codes[side]
+    codes = codes[codes >= 0]
+    if cells.column.kind != "text" or not len(codes):
+        return None
+    return float(np.isin(codes, cells.codes["train"]).mean())
 
 
 def _sizes(cells: Cells) -> tuple[int, ...]:

@@ -512,6 +512,15 @@ def _chance(copies: float, chance: float, rows: tuple[float, float], *, z: float
 def _column(column: "ColumnFidelity", fidelity: "Fidelity", rules: GateRules) -> Iterator[Measure]:
     yield from _categories(column, fidelity, rules)
     yield from _missing(column, fidelity, rules)
+    if column.taken is not None and column.taken_holdout is not None and not fidelity.noised:
+        rows = (fidelity.rows_synthetic, fidelity.rows_holdout)
+        limit = _chance(column.taken, column.taken_holdout, rows, z=rules.copies_z) + rules.leaked_share
+        yield Measure(
+            rule="copies", columns=(column.name,), value=column.taken, limit=limit, level="critical",
+            message=f"texts must not be taken from the real rows more often than chance gives, however: "
+            f"{_percent(column.taken)} of the values of {column.name!r} are some training row's, "
+            f"{_percent(column.taken_holdout)} of the held-out ones; make the column up or leave it out",
+        )  # fmt: skip
     if column.shape is not None and column.shape_ceiling is not None:
         yield from _shape(column, column.shape, column.shape_ceiling, fidelity, rules)
 

@@ -21,6 +21,7 @@ from validation.gates import Finding, Verdict
 from validation.images import ROWS, Beside, ImageEvidence, share_of
 from validation.inference import Coefficient, Inference, Interval, Regression
 from validation.learning import Learning
+from validation.structure import Figure, Structure
 
 DECIMALS = 3
 """Of every figure that is no share of the real rows."""
@@ -45,6 +46,7 @@ def outside(evidence: Evidence, *, at_least: int) -> Evidence:
     images = None
     if rounded.images is not None and evidence.images is not None:
         images = _images(rounded.images, evidence.images, at_least)
+    structure = None if rounded.structure is None else _structure(rounded.structure, holdout)
     likely = rounded.likelihood
     if likely is not None and evidence.likelihood is not None:
         # Rows are counted coarsely, columns are not.
@@ -58,14 +60,26 @@ def outside(evidence: Evidence, *, at_least: int) -> Evidence:
         images=images,
         inference=regressions,
         likelihood=likely,
+        structure=structure,
         learning=learning,
         attacks=None if rounded.attacks is None else _attacks(rounded.attacks, exact.rows_holdout, holdout),
     )
 
 
-def said(verdict: Verdict) -> Verdict:
-    """The verdict as a release shows it: percentages with one decimal, values with three."""
-    return replace(verdict, findings=tuple(_finding(f) for f in verdict.findings))
+def said(verdict: Verdict, coarse: Verdict) -> Verdict:
+    """The verdict as a release shows it.
+
+    Args:
+        verdict: on exact evidence: what it found stands, and in its order.
+        coarse: on the evidence that the release shows, whose figures are said. Of what is found by exact figures alone,
+            at a limit, percentages are whole ones.
+    """
+    shown = {(f.rule, f.level, f.columns): f for f in coarse.findings}
+    findings = []
+    for f in verdict.findings:
+        known = shown.get((f.rule, f.level, f.columns))
+        findings.append(_finding(f, decimals=0) if known is None else _finding(known, decimals=1))
+    return replace(verdict, findings=tuple(findings))
 
 
 class _Grid:
@@ -98,12 +112,35 @@ def _fidelity(rounded: Fidelity, exact: Fidelity, train: _Grid, holdout: _Grid) 
         rounded,
         rows_synthetic=exact.rows_synthetic,
         copies_holdout=None if exact.copies_holdout is None else holdout.share(exact.copies_holdout),
+        copies_twins=_of(exact.copies_twins, train),
+        copies_rare_twins=_of(exact.copies_rare_twins, train),
+        repeats_real=_of(exact.repeats_real, train),
+        copies_rare_holdout=_of(exact.copies_rare_holdout, holdout),
         columns=tuple(
             _column(r, e, train, holdout) for r, e in zip(rounded.columns, exact.columns, strict=True)
         ),
         overlays=tuple(_overlay(o, train) for o in exact.overlays),
         groups=tuple(replace(g, share=train.share(g.share)) for g in exact.groups),
     )
+
+
+_SCORES: Mapping[str, float] = {"2-way marginals": 1_000.0, "3-way marginals": 1_000.0}
+
+
+def _structure(rounded: Structure, holdout: _Grid) -> Structure:
+    """Ceilings are shares of held-out rows, or scores of them; a Wasserstein distance is neither."""
+
+    def stepped(figure: Figure) -> Figure:
+        if figure.ceiling is None or figure.measure == "Wasserstein":
+            return figure
+        size = _SCORES.get(figure.measure, 1.0)
+        return replace(figure, ceiling=size * holdout.share(figure.ceiling / size))
+
+    return Structure(figures=tuple(stepped(f) for f in rounded.figures))
+
+
+def _of(share: float | None, grid: _Grid) -> float | None:
+    return None if share is None else grid.share(share)
 
 
 def _images(rounded: ImageEvidence, exact: ImageEvidence, at_least: int) -> ImageEvidence:
@@ -167,6 +204,8 @@ def _column(rounded: ColumnFidelity, exact: ColumnFidelity, train: _Grid, holdou
         missing_real=train.share(exact.missing_real),
         missing_holdout=holdout.share(exact.missing_holdout),
         lost=tuple((label, train.share(share)) for label, share in exact.lost),
+        pooled=train.share(exact.pooled),
+        taken_holdout=None if exact.taken_holdout is None else holdout.share(exact.taken_holdout),
         # How many categories are how rare: the gate has read it, and nothing shows it.
         sizes=(),
     )
@@ -243,21 +282,22 @@ def interval_of(exact: Interval, rows: float, at_least: int) -> Interval:
     return Interval(value=value, error=max(error, 10.0**-DECIMALS))
 
 
-def _finding(finding: Finding) -> Finding:
-    value, limit = (None if v is None else round(v, DECIMALS) for v in (finding.value, finding.limit))
-    return replace(finding, message=_percents(finding.message), value=value, limit=limit)
+def _finding(finding: Finding, *, decimals: int) -> Finding:
+    digits = 2 + decimals
+    value, limit = (None if v is None else round(v, digits) for v in (finding.value, finding.limit))
+    return replace(finding, message=_percents(finding.message, decimals), value=value, limit=limit)
 
 
-def _percents(text: str) -> str:
-    """Percentages with one decimal.
+def _percents(text: str, decimals: int) -> str:
+    """Percentages with so many decimals.
 
     Examples:
-        >>> _percents("12.34 % of the rows, 0.0384 % of others, 50 % allowed")
+        >>> _percents("12.34 % of the rows, 0.0384 % of others, 50 % allowed", 1)
         '12.3 % of the rows, less than 0.1 % of others, 50 % allowed'
     """
-    return re.sub(r"(?<![\d.])(\d+\.\d{2,})(?= %)", _one_decimal, text)
 
+    def fewer(found: re.Match[str]) -> str:
+        value, least = float(found[1]), 10.0**-decimals
+        return f"less than {least:g}" if 0 < value < least / 2 else f"{value:.{decimals}f}"
 
-def _one_decimal(found: re.Match[str]) -> str:
-    value = float(found[1])
-    return "less than 0.1" if value < 0.05 else f"{value:.1f}"
+    return re.sub(r"(?<![\d.])(\d+\.\d+)(?= %)", fewer, text)

@@ -154,7 +154,7 @@ def main(folder: Path) -> None:
     outside = report.render(
         title=found.name,
         evidence=public.outside(found.evidence, at_least=10),
-        verdict=public.said(found.verdict),
+        verdict=public.said(found.verdict, found.verdict),
         certificate=CERTIFICATE,
         schema=found.schema,
     )

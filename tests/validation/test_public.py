@@ -14,8 +14,9 @@ from validation import public, report
 from validation.evidence import Evidence
 from validation.fairness import Fairness, Group
 from validation.fidelity import Fidelity, LostGroup, Overlay
-from validation.gates import Verdict
+from validation.gates import GateRules, Verdict, verdict
 from validation.likelihood import Likelihood, Likely, Mean
+from validation.structure import Figure, Structure
 
 ROWS = 1_237
 
@@ -151,7 +152,38 @@ def test_what_was_paid_for_stays_as_it_is() -> None:
     assert public.outside(noised, at_least=10) == noised
 
 
-def test_a_verdict_tells_percentages_with_one_decimal() -> None:
+def test_a_verdict_tells_the_figures_that_the_page_shows() -> None:
     message = "a category must not be lost, however: 'x' of 0.0384 % of 12.34 % is gone; wait"
-    (told,) = public.said(Verdict(findings=(finding("warning", message),))).findings
-    assert told.message == message.replace("0.0384", "less than 0.1").replace("12.34", "12.3")
+    exact_one = finding("warning", message)
+    shown = replace(exact_one, message=message.replace("12.34", "12.44"))
+    (told,) = public.said(Verdict(findings=(exact_one,)), Verdict(findings=(shown,))).findings
+    assert told.message == message.replace("0.0384", "less than 0.1").replace("12.34", "12.4")
+    # What is found by exact figures alone stands, and is told by whole percentages.
+    (told,) = public.said(Verdict(findings=(exact_one,)), Verdict(findings=())).findings
+    assert told.message == message.replace("0.0384", "less than 1").replace("12.34", "12")
+    assert told.value == 0.1
+
+
+@pytest.mark.parametrize("missing", [62, 63, 64])
+def test_no_finding_resolves_a_person(missing: int) -> None:
+    def told(found: Evidence) -> list[str]:
+        verdicts = (verdict(e.fidelity, (), GateRules()) for e in (found, public.outside(found, at_least=10)))
+        return [f.message for f in public.said(*verdicts).findings if f.rule == "missing"]
+
+    # 62 of 1,237 are 5.01 %, 64 are 5.17 %; the steps of ten rows are 4.8 and 5.6 %.
+    assert told(exact(missing=missing)) == told(exact(missing=63))
+    assert told(exact(missing=missing))
+
+
+def test_ceilings_beyond_pairs_are_shares_of_ten_held_out_rows() -> None:
+    figures = tuple(
+        Figure(measure=m, column=None, synthetic=0.5, ceiling=c)
+        for m, c in (
+            ("missing patterns", 300 / 311),
+            ("2-way marginals", 1000 * 300 / 311),
+            ("order", 299 / 311),
+        )
+    )
+    told = public.outside(replace(exact(), structure=Structure(figures=figures)), at_least=10).structure
+    assert told is not None
+    assert [f.ceiling for f in told.figures] == pytest.approx([30 / 31, 30_000 / 31, 30 / 31], abs=1e-3)
