@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -97,8 +98,9 @@ def run(arguments: Sequence[str], *, debug: bool = False) -> int:
             print(json.dumps({"error": _plain(e), "exit": 2, "run": None}, ensure_ascii=False))
         return 2
     except KeyboardInterrupt as e:
+        where = shlex.quote(e.__notes__[0]) if getattr(e, "__notes__", None) else "RUN"
         print(
-            "understudy: stopped; `understudy resume RUN` goes on from the last finished step",
+            f"understudy: stopped; `understudy resume {where}` goes on from the last finished step",
             file=sys.stderr,
         )
         return 143 if isinstance(e, Terminated) else 130

@@ -157,7 +157,8 @@ def init(
         raise UsageError(
             "init needs a table or --example flights (or digits), however: it got both or neither; give one"
         )
-    check_targets(here, force=force)
+    if example is not None:
+        check_targets(here, force=force)
     source = str(write_example(example, here, force=force)) if example is not None else data
     assert source is not None
     written = initialize(

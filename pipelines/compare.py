@@ -63,6 +63,7 @@ class Changes:
             ],
             "schema": asdict(self.schema),
             "columns": [{**asdict(s), "moved": s.moved} for s in self.shifts],
+            "asked": _asked(self.before.certificate, self.after.certificate),
             "versions": _differing(self.before.certificate, self.after.certificate),
         }
 
@@ -79,6 +80,8 @@ class Changes:
             "synthesizer", " → ".join(_text(r.certificate.get("synthesizer")) for r in (first, second))
         )
         yield _line("verdict", f"{_verdict(first)} → {_verdict(second)}")
+        for name, (old, new) in _asked(first.certificate, second.certificate).items():
+            yield _line(name, f"{old} → {new}")
         for name, a, b, score in self._figures():
             if a is not None or b is not None:
                 yield _line(name, _both(a, b, score=score))
@@ -119,6 +122,22 @@ class Changes:
         found = [_tasks(r) for r in (self.before, self.after)]
         for target, measure in dict.fromkeys((*found[0], *found[1])):
             yield target, measure, found[0].get((target, measure)), found[1].get((target, measure))
+
+
+def _asked(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """What a recipe asked for that changes what rows mean, where both releases differ."""
+
+    def told(certificate: Mapping[str, Any], key: str) -> str:
+        asked = certificate.get(key)
+        if key == "parity" and isinstance(asked, Mapping):
+            across = ", ".join(map(str, asked.get("across") or ()))
+            return cut(f"{asked.get('target') or 'sizes'} across {across}", 60)
+        if key == "disclosure_control" and isinstance(asked, Mapping):
+            return f"at least {asked.get('at_least')}"
+        return "none" if asked is None else cut(str(asked), 60)
+
+    both = {k: (told(before, k), told(after, k)) for k in ("parity", "disclosure_control", "draws")}
+    return {k.replace("_", " "): v for k, v in both.items() if v[0] != v[1]}
 
 
 def compare(before: Path, after: Path) -> Changes:

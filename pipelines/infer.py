@@ -386,6 +386,11 @@ def _notes(about: Released, target: str) -> Iterator[str]:
         unit = one_line(about.schema.unit)
         yield f"several rows are of one {unit}, which these intervals do not know: they are too narrow"
     found = about.figures.get("regressions")
+    if not any(isinstance(own, dict) and own.get("target") == target for own in found or ()):
+        yield (
+            f"nobody measured whether regressions of {one_line(target)} come out as on the real rows; a release whose "
+            "recipe names it in `targets:` says so"
+        )
     for own in found if isinstance(found, list) else ():
         if isinstance(own, dict) and own.get("target") == target and own.get("ceiling") is not None:
             of_class = "" if own.get("outcome") is None else f" is {one_line(str(own['outcome']))}"

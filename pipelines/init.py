@@ -125,12 +125,13 @@ def initialize(
         UsageError: a file is there already, or there are SDV's constraints without metadata.
         InputError: the table cannot be read.
     """
-    targets = check_targets(folder, force=force)
     if sdv_constraints is not None and sdv_metadata is None:
         raise UsageError(
             "SDV's constraints are read beside SDV's metadata, however: there are none; add --sdv-metadata"
         )
+    # Before it says that a file is there: whoever misspells the input must not be told to overwrite a schema.
     found = reading.find(str(source), query, lambda text: Path(text).resolve(), scans=scans)
+    targets = check_targets(folder, force=force)
     if scans is not None and scans.headers and not (isinstance(found, Source) and found.format == "scans"):
         raise UsageError(
             f"headers are those of DICOM files, however: {found.label} holds none; leave them out"

@@ -71,6 +71,9 @@ ASIDE = "set-aside.jsonl"
 REFUSED = "refused.txt"
 PROFILE = "profile.json"
 ENCODED = "encoded"
+RUNS = Path(".understudy", "runs")
+"""Where the runs of a recipe lie, beside it."""
+
 MODEL = "model"
 RECOUNT = "recount.json"
 CURVE = "curve.json"
@@ -225,7 +228,7 @@ def encoded_bytes(schema: Schema) -> int:
 def open_run(recipe: Recipe, folder: Path, *, roots: Sequence[Path] = (), watch: Watch | None = None) -> Run:
     """The run of a recipe: the same recipe in the same folder always has the same workspace."""
     folder = folder.resolve()
-    path = folder / ".understudy" / "runs" / f"{recipe.name}-{recipe.digest()[:12]}"
+    path = folder / RUNS / f"{recipe.name}-{recipe.digest()[:12]}"
     workspace = Workspace(path)
     workspace.create(
         {
@@ -238,12 +241,13 @@ def open_run(recipe: Recipe, folder: Path, *, roots: Sequence[Path] = (), watch:
 
 
 def reopen_run(path: Path, *, watch: Watch | None = None) -> Run:
-    """The run whose workspace lies at `path`.
+    """The run whose workspace lies at `path`, or has that name among the runs of this folder.
 
     Raises:
         ReleaseError: there is none.
     """
-    workspace = Workspace(path.resolve())
+    named = RUNS / path
+    workspace = Workspace((named if not path.exists() and named.is_dir() else path).resolve())
     about = workspace.about()
     recipe = Recipe.parse(canonical(about["recipe"]), source=str(workspace.manifest))
     roots = tuple(Path(r) for r in about["roots"])
@@ -367,6 +371,9 @@ def release(run: Run) -> Outcome:
                 perform(run, name)
     except UnderstudyError as e:
         e.run = str(run.workspace.path)
+        raise
+    except KeyboardInterrupt as e:
+        e.add_note(str(run.workspace.path))  # so that whoever is told to resume it knows where it lies
         raise
     return outcome(run, before)
 

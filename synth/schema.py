@@ -312,8 +312,13 @@ class Schema(BaseModel):
             if column.name == name:
                 return column
         raise SchemaError(
-            f"a column must exist, however: there is no column {name!r}{nearest(name, self.names)}"
+            f"a column must exist, however: there is no column {name!r}{nearest(name, self.names) or self._some()}"
         )
+
+    def _some(self) -> str:
+        """The names, as many as a line takes."""
+        shown = ", ".join(map(repr, self.names[:12]))
+        return f"; there are {shown}" + (f" and {len(self) - 12} more" if len(self) > 12 else "")
 
     def public(self, *, unit: str | None) -> "Schema":
         """What may be believed under differential privacy: what was taken from rows is forgotten.
@@ -516,7 +521,8 @@ def _explain(e: ValidationError, model: type[BaseModel], source: str) -> Iterato
         elif problem["type"] == "missing":
             yield f"{source}: {path}: must be given, however: it is missing"
         else:
-            text = problem["msg"].removeprefix("Value error, ")
+            kind = _KINDS.get(problem["type"])
+            text = f"must be {kind}" if kind else problem["msg"].removeprefix("Value error, ")
             given = problem["input"]
             fact = (
                 f", however: {path.split('.')[-1]}={given!r}"
@@ -524,6 +530,16 @@ def _explain(e: ValidationError, model: type[BaseModel], source: str) -> Iterato
                 else ""
             )
             yield f"{source}: {path}: {text}{fact}"
+
+
+_KINDS = {
+    "tuple_type": "a list, as [a, b]", "list_type": "a list, as [a, b]", "dict_type": "keys and values",
+    "model_type": "keys and values", "model_attributes_type": "keys and values", "string_type": "text",
+    "int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number",
+    "float_type": "a number", "float_parsing": "a number", "bool_type": "true or false",
+    "bool_parsing": "true or false",
+}  # fmt: skip
+"""What pydantic's kinds of error ask for, in words of YAML."""
 
 
 def _fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:

@@ -240,7 +240,7 @@ def _listed(worst: Sequence[PairFidelity], which: str) -> Html:
             "caption",
             {},
             f"{told}on each other as in the training rows; shared information is 0 where one tells nothing of the "
-            "other, 1 where it tells all",
+            "other, 1 where it tells all; – where SDMetrics takes two columns for too weakly related to score",
         ),
         element("thead", {}, element("tr", {}, *(element("th", {"scope": "col"}, h) for h in heads))),
         element("tbody", {}, *rows),

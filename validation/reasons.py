@@ -284,6 +284,7 @@ def _useful(evidence: Evidence, said: _Said) -> Html:
         _beside(
             "How well ", shown_name(task.target, 28), " is predicted in real rows after learning from synthetic ones; "
             "the mark is after real ones, the left end is guessing.",
+            "" if task.named else " Nobody named a target: this one is the table’s last, and refuses nothing.",
         ),
         _lines(_models(task) if len(best) == 1 else _targets(best)),
     )  # fmt: skip

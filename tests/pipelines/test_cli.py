@@ -369,7 +369,9 @@ def test_a_refused_release_exits_3_names_rule_and_column_and_publishes_nothing(
     assert said["verdict"] in err
     assert "Traceback" not in err
     assert released(empty) == []
-    again, out, _ = call("release", "recipe.yaml", *poor, "--gate.warn_only", "[association]", "--json")
+    again, out, _ = call(
+        "release", "recipe.yaml", *poor, "--gate.warn_only", "[association, information]", "--json"
+    )
     assert again == 0
     assert "warning" in json.loads(out)["verdict"]
 
@@ -547,3 +549,20 @@ def test_a_suite_beside_real_rows_is_one_for_inside(
     code, _, told = call("expectations", "export", "schema.yaml", "--holdout", "real.parquet")
     assert code == 2
     assert "give --reference" in told
+
+
+def test_a_misspelt_input_is_told_before_a_schema_that_is_there(here: Path, call: Call) -> None:
+    code, _, said = call("init", "vists.csv")
+    assert code != 0
+    assert "vists.csv" in said
+    assert "--force" not in said
+    assert "--force" in call("init", "visits.csv")[2]
+
+
+def test_a_run_is_found_by_its_name(here: Path, call: Call) -> None:
+    assert call("release", "recipe.yaml", *SMALL)[0] == 0
+    (run,) = (p for p in (here / ".understudy" / "runs").iterdir() if (p / "verdict.json").exists())
+    code, page, said = call("report", run.name)
+    assert code == 0, said
+    assert Path(page.strip()).is_file()
+    assert "must be a folder with run.json" in call("report", "no-such-run")[2]

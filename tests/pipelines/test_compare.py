@@ -76,6 +76,8 @@ def test_figures_verdicts_versions_and_drift_are_held_against_each_other(
         certificate["versions"]["torch"] = "0.0.1"
         certificate["drift"] = ["'age' is new"]
         certificate["rows"] += 5
+        certificate["parity"] = {"target": "income", "across": ["sex", "race"]}
+        certificate["draws"] = 3
 
     moved = again(done, tmp_path, figures=worse, certificate=other)
     assert run(["compare", str(done.release), str(moved)]) == 0
@@ -85,6 +87,8 @@ def test_figures_verdicts_versions_and_drift_are_held_against_each_other(
     assert "3 warnings (shape)" in told
     assert "→ 0.0.1" in told
     assert "'age' is new" in told
+    assert "none → income across sex, race" in told
+    assert "1 → 3" in told
 
 
 def test_columns_that_came_and_went_are_told(done: Outcome, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ from tests.pipelines.conftest import Understudy
 from tests.pipelines.tables import bytes_of, prepare, write_visits
 
 N = 600
-LENIENT = {"gate": {"warn_only": ["singling_out", "membership", "association"]}}
+LENIENT = {"gate": {"warn_only": ["singling_out", "membership", "association", "information"]}}
 
 
 def run_of(folder: Path, table: pa.Table, **fields: object) -> Run:
@@ -378,9 +378,9 @@ def test_a_run_that_is_stopped_keeps_what_is_finished(
     process.send_signal(sent)
     said = process.stderr.read()
     assert process.wait(timeout=100) == code, said
-    assert "`understudy resume RUN` goes on" in said
     assert "Traceback" not in said
     run = open_run(recipe, tmp_path)
+    assert f"`understudy resume {run.workspace.path}` goes on" in said
     assert "ingest" in run.workspace.records()
     assert "publish" not in run.workspace.records()
     assert release(run).rows > 0

@@ -362,3 +362,16 @@ def test_shares_that_are_not_said_follow_from_those_that_are(
     found = Shares.model_validate(said)
     assert (found.profile, found.model, found.report) == pytest.approx(parts)
     assert Shares.model_validate(found.model_dump()) == found
+
+
+@pytest.mark.parametrize(
+    ("field", "asked"),
+    [
+        ("targets: 5", "targets: must be a list, as [a, b], however: targets=5"),
+        ("protected: age", "protected: must be a list, as [a, b], however: protected='age'"),
+        ("privacy: {epsilon: one, delta: 1e-6}", "must be a number, however: epsilon='one'"),
+    ],
+)
+def test_a_field_of_another_kind_is_told_in_words_of_yaml(field: str, asked: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(asked)):
+        Recipe.parse(f"name: x\ninput: x.csv\ndataset: x\n{field}\n", source="recipe.yaml")
