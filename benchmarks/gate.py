@@ -4,8 +4,8 @@ usage: python benchmarks/gate.py DATA [--rows 8000] [--draws 100] [--damages 3] 
 
 For each real table, prints one JSON object a line. `honest`: how many of so many draws pass in which the synthetic
 rows are real rows that are neither training nor held-out rows, and what refused the others. `damaged`: the same rows
-with one kind of damage, how many draws were refused, by which rules, and what got through. All evidence but models is
-computed; attacks only on honest rows and on copies, since they say nothing of other damage.
+with one kind of damage, how many draws were refused, by which rules, and what got through. All evidence but models that
+predict is computed; attacks only on honest rows and on copies, since they say nothing of other damage.
 """
 
 import argparse
@@ -23,9 +23,12 @@ import pyarrow as pa
 from privacy.attacks import attack
 from synth.infer import infer_table
 from synth.schema import Schema
+from validation.cells import cells_of
 from validation.exposure import sides_of
+from validation.features import Features
 from validation.fidelity import Fidelity, measure
 from validation.gates import GateRules, Verdict, verdict
+from validation.structure import structure
 
 TABLES = {
     "adult": ("adult/adult_train.parquet", "adult/adult_test.parquet"),
@@ -44,7 +47,9 @@ def judged(
     """The default gate's verdict, and what it goes by."""
     fidelity = measure(*sides, schema, at_least=UNITS, seed=seed)
     attacks = attack(sides_of(*sides, schema), np.random.default_rng(seed)) if attacked else None
-    return verdict(fidelity, (), GateRules(), attacks), fidelity
+    cells = [cells_of(column, sides) for column in schema]
+    beyond = structure(cells, Features.of(cells), seed=seed)
+    return verdict(fidelity, (), GateRules(), attacks, structure=beyond), fidelity
 
 
 def undamaged(fidelity: Fidelity, what: str) -> bool:
@@ -86,13 +91,25 @@ def damages(
     twins.iloc[place] = train.iloc[rng.choice(len(train), len(place), replace=False)].to_numpy(object)
     yield "1 % of rows copied", "", twins
     yield "the real table copied", "", train
-    yield "a model collapsed", "to 20 rows", made.iloc[rng.integers(0, 20, len(made))]
+    for few in (20, 100):
+        yield "a model collapsed", f"to {few} rows", made.iloc[rng.integers(0, few, len(made))]
+    yield from unpatterned(made, rng)
     most = made.mode().iloc[0]
     yield (
         "a model collapsed",
         "half to one row",
         made.where(pd.Series(rng.random(len(made)) < 0.5), most, axis=1),
     )
+
+
+def unpatterned(made: pd.DataFrame, rng: np.random.Generator) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Columns that are missing together, no longer so, though each is missing as often as before."""
+    gone = made.isna()
+    often = [n for n in made if 0.1 < gone[n].mean() < 0.9]
+    for first, second in itertools.pairwise(often):
+        if (gone[first] == gone[second]).mean() > 0.9:
+            moved = made[second].to_numpy(object)[rng.permutation(len(made))]
+            yield "missing values apart", f"{first}, {second}", made.assign(**{second: moved})
 
 
 def paired(
