@@ -249,9 +249,10 @@ def shuffled(table: pa.Table, column: str) -> pa.Table:
 def close(name: str) -> float:
     """Two real samples of this size are about 0.03 apart, and 0.045 with what `ROWS` rows leave open.
 
-    Where an adversarial game ends, hangs on its seed: 0.059 to 0.085 in six of them.
+    Where a network's training ends hangs on its seed and on the last digits of a processor: 0.059 to 0.085 in six games
+    of `ctgan`, 0.057 to 0.084 in eight fits of `vae`.
     """
-    return 0.09 if name == "ctgan" else 0.08
+    return 0.1 if name in ("ctgan", "vae") else 0.08
 
 
 def test_a_known_distribution_is_learned_and_a_wrong_one_is_told_apart(name: str) -> None:
