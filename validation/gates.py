@@ -45,7 +45,7 @@ ATTACKS = {
 
 CRITICAL = (
     "schema", "copies", "images", *dict.fromkeys(ATTACKS.values()), "category", "group", "missing", "association",
-    "information", "shape", "repeats", "utility",
+    "shape", "repeats", "utility",
 )  # fmt: skip
 """The rules that refuse a release unless a recipe says `warn_only`."""
 
@@ -403,7 +403,7 @@ def measures(fidelity: "Fidelity", rules: GateRules) -> tuple[Measure, ...]:
         values as of a category are missing; warns at a fifth of that.
     association: a column whose strongest association is `association_at_least` keeps `association_kept` of it, less
         sampling error; and so does any pair from `pair_at_least` on. Asked only where the held-out rows keep it, too.
-    information: the same of what two columns tell of each other, from `INFORMED` on.
+    information: the same of what two columns tell of each other, from `INFORMED` on; warns.
     shape, trend: warn where a score lies further below what real rows would score than the points allow; a shape
         further than `shape_lost` is critical.
     """
@@ -669,7 +669,7 @@ def _association(
         else "what it tells of another"
     )
     yield Measure(
-        rule=rule, level="critical", columns=names,
+        rule=rule, level="critical" if rule == "association" else "warning", columns=names,
         value=real - synthetic, limit=(1 - kept) * real + ERRORS * error,
         message=f"a column must keep {_percent(kept)} of {what}, however: "
         f"{names[0]!r} with {names[1]!r} falls from {real:.2f} to {synthetic:.2f}; "
@@ -678,15 +678,19 @@ def _association(
 
 
 def _repeats(fidelity: "Fidelity", rules: GateRules) -> Iterator[Measure]:
-    """A model that has few rows to give gives them again and again."""
+    """A model that has few rows to give gives them again and again.
+
+    Where values are few or lie on a grid, honest rows repeat each other, too: of n rows that are drawn from n different
+    ones with replacement, 1 − 1/e do.
+    """
     if fidelity.repeats is None or fidelity.repeats_real is None or fidelity.noised:
         return
     rows = min(fidelity.rows_train, fidelity.rows_synthetic)
     p = fidelity.repeats_real
     yield Measure(
         rule="repeats", level="critical", columns=(), value=fidelity.repeats - p,
-        limit=rules.shape_lost / 100 + ERRORS * math.sqrt(p * (1 - p) * 2 / rows),
-        message=f"rows must not equal each other more often than real ones, by {rules.shape_lost:g} points, however: "
+        limit=max(rules.shape_lost / 100, 1 - 1 / math.e - p) + ERRORS * math.sqrt(2 * 0.25 / rows),
+        message="rows must not equal each other more often than real ones, and than these drawn anew, would, however: "
         f"{_percent(fidelity.repeats)} of the synthetic rows equal another one, {_percent(p)} of as many real ones; "
         "the model has collapsed: learn longer, with a larger model, or choose another synthesizer",
     )  # fmt: skip

@@ -38,7 +38,7 @@ from tests.pipelines.conftest import Understudy
 from tests.pipelines.tables import bytes_of, prepare, write_visits
 
 N = 600
-LENIENT = {"gate": {"warn_only": ["singling_out", "membership", "association", "information"]}}
+LENIENT = {"gate": {"warn_only": ["singling_out", "membership", "association"]}}
 
 
 def run_of(folder: Path, table: pa.Table, **fields: object) -> Run:
