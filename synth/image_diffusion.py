@@ -14,7 +14,7 @@ where D₀ is not told (Ho & Salimans 2022, arXiv 2207.12598). Weights are a mov
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -58,10 +58,30 @@ LOOKS, PATIENCE = 6, 2
 """Looks at rows that were not learned from, and those without a better one after which training stops."""
 
 
-class Options(BaseModel):
-    """What a recipe may say about a diffusion of images."""
+class UponMixture(BaseModel):
+    """What a recipe may say about the mixture whose images a network gives their details."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    code: int = Option(64, ge=1, le=512, description="numbers of an image's code in the mixture")
+    components: int | None = Option(None, ge=1, le=8192, description="of it; none: by held-out likelihood")
+    max_components: int = Option(2048, ge=1, le=8192, description="where the search for the number ends")
+    by: str | None = Option(
+        None, description="column whose values have components of their own; none: the one that explains most"
+    )
+
+    def mixture(self, curator: Curator, layout: Layout, *, seed: int) -> ImageMixture:
+        """Learns it.
+
+        Raises:
+            RecipeError: there are several columns of images, or `by` names no column of few values.
+        """
+        said = self.model_dump(include=set(UponMixture.model_fields))
+        return ImageMixture.fit(curator, layout, said, seed=seed)
+
+
+class Options(UponMixture):
+    """What a recipe may say about a diffusion of images."""
 
     channels: int | None = Option(
         None, ge=8, le=1024, multiple_of=8, description="of the outermost layer; none: 32, on a GPU 128"
@@ -80,12 +100,6 @@ class Options(BaseModel):
     steps: int = Option(5, ge=1, le=1000, description="of a draw; each but the last asks the network twice")
     guidance: float = Option(
         1.0, ge=0, le=100, description="weight of what the network is told; 1: as it learned it"
-    )
-    code: int = Option(64, ge=1, le=512, description="numbers of an image's code in the mixture")
-    components: int | None = Option(None, ge=1, le=8192, description="of it; none: by held-out likelihood")
-    max_components: int = Option(2048, ge=1, le=8192, description="where the search for the number ends")
-    by: str | None = Option(
-        None, description="column whose values have components of their own; none: the one that explains most"
     )
 
 
@@ -283,14 +297,11 @@ class ImageDiffusion:
             RecipeError: there are several columns of images, or `by` names no column of few values.
         """
         chosen = Options.model_validate(dict(options))
-        of_mixture = chosen.model_dump(include={"code", "components", "max_components", "by"})
-        mixture = ImageMixture.fit(curator, layout, of_mixture, seed=seed)
+        mixture = chosen.mixture(curator, layout, seed=seed)
         device = training_device()
         channels = channels_on(device, chosen.channels)
         with seeded(seed):
-            network = network_of(layout, channels, chosen.blocks)
-        for buffer, value in zip((network.mean, network.spread), usual(layout, mixture), strict=True):
-            buffer.copy_(value)
+            network = network_upon(mixture, layout, channels, chosen.blocks)
         trained = train(
             curator,
             _Learner(network.to(device), layout, chosen),
@@ -309,20 +320,11 @@ class ImageDiffusion:
         self, rows: int, rng: np.random.Generator, *, given: Encoded | None = None, present: bool = False
     ) -> Encoded:
         """See `synth.registry.Model.draw`: rows of the mixture, whose images get their details."""
-        drawn = self._mixture.draw(rows, rng, given=given, present=present)
-        anew = drawn.states[:, self._image] > 0
-        if given is not None:
-            anew &= given.states[given.serving(rows), self._image] == UNKNOWN
-        index = np.flatnonzero(anew)
-        start = self._options.start
-        assert drawn.pixels is not None
-        for part in slices(len(index), AT_ONCE):
-            own = index[part]
-            if len(own):
-                drawn.pixels[own] = self._cleaned(
-                    drawn.take(own), rng, start=start, steps=self._options.steps
-                )
-        return drawn
+        start, steps = self._options.start, self._options.steps
+        return detailed(
+            self._mixture, rows, rng, given=given, present=present,
+            details=lambda own: self._cleaned(own, rng, start=start, steps=steps),
+        )  # fmt: skip
 
     def restored(self, encoded: Encoded, rng: np.random.Generator, *, noise: float, scale: int) -> Encoded:
         """See `synth.registry.Restoring`.
@@ -366,9 +368,7 @@ class ImageDiffusion:
         """
         mixture = ImageMixture.restore(layout, under("mixture.", tensors))
         state = under("network.", tensors)
-        blocks = sum(n.startswith("down.0.") and n.endswith(".told.weight") for n in state)
-        with seeded(0):
-            network = filled(network_of(layout, state["into.weight"].shape[0], blocks), state)
+        network = restored_network(layout, state)
         start, steps, guidance = tensors["drawing"].tolist()
         options = Options.model_validate({"start": start, "steps": int(steps), "guidance": guidance})
         return cls(layout, network, mixture, options)
@@ -443,7 +443,53 @@ def usual(layout: Layout, mixture: ImageMixture) -> tuple[Tensor, Tensor]:
     return mean.contiguous(), spread.clamp_min(LEAST_SPREAD)
 
 
-def network_of(layout: Layout, channels: int, blocks: int) -> Network:
-    """A new network for the images and the other columns of a layout."""
+def network_upon(mixture: ImageMixture, layout: Layout, channels: int, blocks: int) -> Network:
+    """A new network for the images and the other columns of a layout, which sees images as a mixture knows them."""
+    network = _network(layout, channels, blocks)
+    for buffer, value in zip((network.mean, network.spread), usual(layout, mixture), strict=True):
+        buffer.copy_(value)
+    return network
+
+
+def restored_network(layout: Layout, state: Mapping[str, Tensor]) -> Network:
+    """A network from its tensors.
+
+    Raises:
+        ValueError: shapes do not fit the layout.
+    """
+    blocks = sum(n.startswith("down.0.") and n.endswith(".told.weight") for n in state)
+    with seeded(0):
+        return filled(_network(layout, state["into.weight"].shape[0], blocks), state)
+
+
+def _network(layout: Layout, channels: int, blocks: int) -> Network:
     sizes = tuple(f.states for f in layout.fields)
     return Network(layout.images[0].shape, channels, blocks, sizes, len(layout.scored))
+
+
+def detailed(
+    mixture: ImageMixture, rows: int, rng: np.random.Generator, *, given: Encoded | None, present: bool,
+    details: Callable[[Encoded], NDArray[np.uint8]],
+) -> Encoded:  # fmt: skip
+    """Rows of a mixture, whose images are made anew where they were not given; see `synth.registry.Model.draw`.
+
+    Args:
+        mixture: it draws all columns.
+        rows: how many.
+        rng: of the mixture's luck.
+        given: what is known.
+        present: whether what is not given is there.
+        details: takes rows, of which all cells are known, and gives their images: uint8 (n, P).
+    """
+    drawn = mixture.draw(rows, rng, given=given, present=present)
+    image = mixture.space.image
+    anew = drawn.states[:, image] > 0
+    if given is not None:
+        anew &= given.states[given.serving(rows), image] == UNKNOWN
+    index = np.flatnonzero(anew)
+    assert drawn.pixels is not None
+    for part in slices(len(index), AT_ONCE):
+        own = index[part]
+        if len(own):
+            drawn.pixels[own] = details(drawn.take(own))
+    return drawn

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 from pydantic import Field as Option
 from torch import Tensor, nn
 from torch.nn import functional
@@ -30,10 +29,17 @@ from torch.nn import functional
 from privacy.curator import Batch, Curator, Floats, Luck
 from synth.codec import UNKNOWN, Encoded, Layout
 from synth.em import encoded_of, slices
-from synth.image_diffusion import Network, network_of, told_of, usual
+from synth.image_diffusion import (
+    Network,
+    UponMixture,
+    detailed,
+    network_upon,
+    restored_network,
+    told_of,
+)
 from synth.image_mixture import ImageMixture
 from synth.image_vae import images_of, pixels_of
-from synth.layers import CellsIn, channels_on, filled, over, seeded, training_device, under
+from synth.layers import CellsIn, channels_on, over, seeded, training_device, under
 from synth.train import train
 
 INNER_SIDE = 4
@@ -61,10 +67,8 @@ LOOKS, PATIENCE = 12, 6
 """Looks at rows that were not learned from, and those without a better one after which training stops."""
 
 
-class Options(BaseModel):
+class Options(UponMixture):
     """What a recipe may say about an adversarial network of images."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     channels: int | None = Option(
         None, ge=8, le=1024, multiple_of=8, description="of the outermost layers; none: 32, on a GPU 128"
@@ -93,12 +97,6 @@ class Options(BaseModel):
         ge=0,
         le=100,
         description="noise on the mixture's image as the generator sees it, in standard deviations of a pixel",
-    )
-    code: int = Option(64, ge=1, le=512, description="numbers of an image's code in the mixture")
-    components: int | None = Option(None, ge=1, le=8192, description="of it; none: by held-out likelihood")
-    max_components: int = Option(2048, ge=1, le=8192, description="where the search for the number ends")
-    by: str | None = Option(
-        None, description="column whose values have components of their own; none: the one that explains most"
     )
 
 
@@ -382,7 +380,6 @@ class ImageGan:
         self._network = network.to(training_device())
         self._mixture = mixture
         self._noise = noise
-        self._image = layout.images[0].field
 
     @classmethod
     def fit(cls, curator: Curator, layout: Layout, options: Mapping[str, Any], *, seed: int) -> "ImageGan":
@@ -398,16 +395,13 @@ class ImageGan:
             RecipeError: there are several columns of images, or `by` names no column of few values.
         """
         chosen = Options.model_validate(dict(options))
-        of_mixture = chosen.model_dump(include={"code", "components", "max_components", "by"})
-        mixture = ImageMixture.fit(curator, layout, of_mixture, seed=seed)
+        mixture = chosen.mixture(curator, layout, seed=seed)
         device = training_device()
         channels = channels_on(device, chosen.channels)
         with seeded(seed):
-            generator = network_of(layout, channels, chosen.blocks)
+            generator = network_upon(mixture, layout, channels, chosen.blocks)
             sizes = tuple(f.states for f in layout.fields)
             critic = Critic(layout.images[0].shape, channels, sizes, len(layout.scored))
-        for buffer, value in zip((generator.mean, generator.spread), usual(layout, mixture), strict=True):
-            buffer.copy_(value)
         game = _Game(
             generator=generator.to(device),
             critic=critic.to(device),
@@ -432,18 +426,13 @@ class ImageGan:
         self, rows: int, rng: np.random.Generator, *, given: Encoded | None = None, present: bool = False
     ) -> Encoded:
         """See `synth.registry.Model.draw`: rows of the mixture, whose images the generator makes anew."""
-        drawn = self._mixture.draw(rows, rng, given=given, present=present)
-        anew = drawn.states[:, self._image] > 0
-        if given is not None:
-            anew &= given.states[given.serving(rows), self._image] == UNKNOWN
-        index = np.flatnonzero(anew)
-        assert drawn.pixels is not None
-        with torch.no_grad():
-            for part in slices(len(index), AT_ONCE):
-                own = index[part]
-                if len(own):
-                    drawn.pixels[own] = pixels_of(generated(self._network, drawn.take(own), rng, self._noise))
-        return drawn
+        return detailed(
+            self._mixture, rows, rng, given=given, present=present, details=lambda own: self._made(own, rng)
+        )
+
+    @torch.no_grad()
+    def _made(self, rows: Encoded, rng: np.random.Generator) -> NDArray[np.uint8]:
+        return pixels_of(generated(self._network, rows, rng, self._noise))
 
     def tensors(self) -> dict[str, Tensor]:
         """What must be stored; the inverse is `restore`."""
@@ -462,8 +451,5 @@ class ImageGan:
             ValueError: shapes do not fit the layout.
         """
         mixture = ImageMixture.restore(layout, under("mixture.", tensors))
-        state = under("network.", tensors)
-        blocks = sum(n.startswith("down.0.") and n.endswith(".told.weight") for n in state)
-        with seeded(0):
-            network = filled(network_of(layout, state["into.weight"].shape[0], blocks), state)
+        network = restored_network(layout, under("network.", tensors))
         return cls(layout, network, mixture, float(tensors["noise"]))

@@ -33,7 +33,8 @@ from synth.table import TableModel
 from tests.contracts.test_contract import people
 from tests.contracts.test_images import OPTIONS
 from tests.synth.pictures import SIDE, pictured_schema, seen, with_pictures
-from tests.synth.test_image_vae import clean, shown
+from tests.synth.test_image_diffusion import check_details
+from tests.synth.test_image_vae import shown
 
 
 @functools.cache
@@ -229,15 +230,7 @@ def test_the_judge_prefers_images_that_vary_as_unseen_ones_do() -> None:
 
 
 def test_details_are_drawn_that_a_mixture_loses() -> None:
-    table, _ = clean(1500, seed=9)
-    real = shown(table)
-    smooth = model()._mixture.draw(1500, np.random.default_rng(0)).pixels
-    assert smooth is not None
-    drawn = shown(fitted().sample(1500, seed=0))
-    corner = (slice(None), 0, SIDE - 1)  # noise and nothing else, but for slanted lines' neighbourhood
-    want = real[corner].std()
-    assert abs(drawn[corner].std() - want) < 0.35 * want
-    assert abs(drawn[corner].std() - want) < abs(smooth.reshape(real.shape)[corner].std() - want)
+    check_details(model()._mixture, fitted())
 
 
 def test_rows_without_an_image_stay_without_and_a_condition_is_met() -> None:
