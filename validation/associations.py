@@ -9,9 +9,6 @@ from validation.cells import DRAWN, SIDES, Cells, Codes, Floats, groups_of
 COMMON = 50
 """Categories of a column that associations tell apart; rarer ones are one group."""
 
-BINS = 20
-"""Bins of a number where it is counted: quantiles of the training rows."""
-
 COUNTED = 12_000_000
 """Rows times pairs of columns that shared information is counted over; of more, fewer rows are drawn."""
 
@@ -225,9 +222,5 @@ def binned(cells: Cells, side: str) -> Codes:
     """Categories, or bins of a number by quantiles of the training rows: int64 (rows,), −1 is missing."""
     if cells.numbers is None:
         return cells.codes[side]
-    train, values = cells.numbers["train"], cells.numbers[side]
-    present = train[~np.isnan(train)]
-    edges = (
-        np.unique(np.quantile(present, np.linspace(0, 1, BINS + 1)[1:-1])) if len(present) else np.zeros(0)
-    )
-    return np.where(np.isnan(values), -1, np.searchsorted(edges, values, side="right")).astype(np.int64)
+    values = cells.numbers[side]
+    return np.where(np.isnan(values), -1, np.searchsorted(cells.edges, values, side="right")).astype(np.int64)

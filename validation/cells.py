@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,9 @@ SIDES = ("train", "holdout", "synthetic")
 
 DRAWN = "drawn"
 """The side of one training row for each unit: all training rows where each is a unit of its own."""
+
+BINS = 20
+"""Bins of a number where it is counted: quantiles of the training rows."""
 
 WIDE, GROUP = 100, 25
 """Pairs of a table of more than WIDE columns are measured within random groups of GROUP columns."""
@@ -40,6 +44,14 @@ class Cells:
     codes: Mapping[str, Codes]
     numbers: Mapping[str, Floats] | None
     values: pa.Array = field(repr=False)
+
+    @cached_property
+    def edges(self) -> Floats:
+        """Where the bins of a number end: quantiles of the training rows, each once; none without numbers."""
+        train = np.zeros(0) if self.numbers is None else self.numbers["train"]
+        present = train[~np.isnan(train)]
+        inner = np.linspace(0, 1, BINS + 1)[1:-1]
+        return np.unique(np.quantile(present, inner)) if len(present) else np.zeros(0)
 
     def missing(self, side: str) -> float:
         """Share of missing values, 0 for a table without rows."""
