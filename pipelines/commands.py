@@ -272,13 +272,11 @@ def sample(
     """
     import pyarrow.parquet as pq
 
+    from pipelines.workspace import check_out, model_in
     from synth.table import load
 
-    if out.exists() and not force:
-        raise UsageError(f"sample overwrites nothing, however: {out} is there; add --force")
-    if not out.parent.is_dir():
-        raise UsageError(f"a file needs a folder, however: there is no {out.parent}; make it")
-    fitted = load(model / "model" if (model / "model").is_dir() else model)
+    check_out(out, "sample overwrites nothing", force=force)
+    fitted = load(model_in(model))
     pq.write_table(fitted.sample(rows, seed=seed), out, compression="zstd")
     if json:
         console.say_json({"rows": rows, "seed": seed, "file": str(out), "model_digest": fitted.digest()})

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from pipelines.ingest import file_batches
 from pipelines.publish import check_sums
+from pipelines.workspace import check_out
 from privacy.errors import ReleaseError, UsageError
 from synth.keys import is_text
 from synth.schema import IMAGE
@@ -34,10 +35,7 @@ def export(release: Path, out: Path, *, force: bool = False) -> tuple[int, int]:
         ReleaseError: the release is damaged.
         UsageError: the file or the images' folder is there already, or the file's folder is not.
     """
-    if out.exists() and not force:
-        raise UsageError(f"export overwrites nothing, however: {out} is there; add --force")
-    if not out.parent.is_dir():
-        raise UsageError(f"a file needs a folder, however: there is no {out.parent}; make it")
+    check_out(out, "export overwrites nothing", force=force)
     check_sums(release)
     rows = escaped = 0
     part = out.with_name(f".part.{out.name}")

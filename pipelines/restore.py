@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from pipelines import ingest as reading
 from pipelines.steps import images_at_once
+from pipelines.workspace import check_out, model_in
 from privacy.errors import InputError, UsageError
 from synth.table import TableModel, load
 
@@ -51,11 +52,8 @@ def restore(model: Path, source: Path, out: Path, mend: Mend, *, seed: int, forc
         UsageError: the file is there, or its folder is not, or the model cannot mend images.
         InputError: the source cannot be read, an image is broken or too large, or there is no such column.
     """
-    if out.exists() and not force:
-        raise UsageError(f"nothing is overwritten, however: {out} is there; add --force")
-    if not out.parent.is_dir():
-        raise UsageError(f"a file needs a folder, however: there is no {out.parent}; make it")
-    fitted = load(model / "model" if (model / "model").is_dir() else model).as_arrow()
+    check_out(out, "nothing is overwritten", force=force)
+    fitted = load(model_in(model)).as_arrow()
     if not fitted.schema.images:
         raise UsageError(
             f"a model must know images to mend them, however: {model} is of a table without; fit an image-vae"

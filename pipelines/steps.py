@@ -32,7 +32,7 @@ from pipelines.machine import available_memory, check_disk, check_memory, room
 from pipelines.publish import publish as publish_files
 from pipelines.recipe import Recipe, canonical, resolve_input
 from pipelines.source import Source
-from pipelines.workspace import Record, Workspace, digest_of, sha256, write_atomic
+from pipelines.workspace import MODEL, Record, Workspace, digest_of, sha256, write_atomic
 from privacy.certificate import Certificate, with_guarantee, without_guarantee
 from privacy.errors import (
     GateRefused,
@@ -74,7 +74,6 @@ ENCODED = "encoded"
 RUNS = Path(".understudy", "runs")
 """Where the runs of a recipe lie, beside it."""
 
-MODEL = "model"
 RECOUNT = "recount.json"
 CURVE = "curve.json"
 DATA = "data"

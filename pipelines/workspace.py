@@ -16,7 +16,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from privacy.errors import Busy, ReleaseError
+from privacy.errors import Busy, ReleaseError, UsageError
+
+MODEL = "model"
+"""The folder of the model in a run."""
 
 CHUNK = 1 << 20
 
@@ -159,6 +162,23 @@ def exclusive(path: Path, *, what: str) -> Iterator[None]:
                 f"one process at a time may work on {what}, however: another is at it; wait for it to end"
             ) from None
         yield
+
+
+def check_out(out: Path, rule: str, *, force: bool) -> None:
+    """Finds out beforehand whether a file that a person asked for can be written; `rule` is the command's.
+
+    Raises:
+        UsageError: it is there and is not to be overwritten, or its folder is not there.
+    """
+    if out.exists() and not force:
+        raise UsageError(f"{rule}, however: {out} is there; add --force")
+    if not out.parent.is_dir():
+        raise UsageError(f"a file needs a folder, however: there is no {out.parent}; make it")
+
+
+def model_in(place: Path) -> Path:
+    """The folder of a model: that of a run, or the place itself."""
+    return place / MODEL if (place / MODEL).is_dir() else place
 
 
 def write_atomic(path: Path, data: bytes) -> None:
