@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from privacy.estimate import Estimate, auc
 from validation.cells import Floats
-from validation.features import Features, draw, one_thread, teachable, weighted_auc
+from validation.features import Features, bounded, draw, one_thread, teachable, weighted_auc
 from validation.fidelity import MISSING
 from validation.gauges import gauge
 from validation.markup import Html, cut, element, paragraph, percent, scrolling, section, shown_name
@@ -160,7 +160,7 @@ def _told_apart(features: Features, side: str, *, most: int, seed: int) -> _Told
 
     rng = np.random.default_rng(seed)
     sides = features.trees["train"], features.trees[side]
-    most = min(most, *(len(s) for s in sides))
+    most = min(bounded(most, len(features.names)), *(len(s) for s in sides))
     drawn = [draw(len(s), most, rng) for s in sides]
     x = np.concatenate([s[rows] for s, rows in zip(sides, drawn, strict=True)])
     made = np.arange(len(x)) >= most

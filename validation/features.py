@@ -19,6 +19,9 @@ TREE_CATEGORIES = 250
 HOT = 20
 """Categories that a linear model tells apart; rarer ones are one."""
 
+TAUGHT, LEAST_ROWS = 18_000_000, 500
+"""Values that trees see at most, times trees grown at once, and the rows that they see in any case."""
+
 RESAMPLES = 200
 """Weighted samples that intervals come from."""
 
@@ -133,6 +136,15 @@ def one_thread() -> Iterator[None]:
     """Trees add in an order that depends on the number of threads; evidence must not depend on the machine."""
     with threadpool_limits(1):
         yield
+
+
+def bounded(most: int, columns: int, classes: int = 2, *, values: int = TAUGHT) -> int:
+    """Rows that trees see at most: `most`, and fewer of many columns or classes, since time grows with all three.
+
+    One tree is grown for two classes or a number, and one for each of more.
+    """
+    trees = classes if classes > 2 else 1
+    return min(most, max(LEAST_ROWS, values // max(columns * trees, 1)))
 
 
 def draw(rows: int, most: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:

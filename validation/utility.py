@@ -20,6 +20,7 @@ from validation.features import (
     LARGEST,
     Features,
     Weights,
+    bounded,
     draw,
     from_resamples,
     one_thread,
@@ -54,6 +55,9 @@ TRAIN_ROWS, TEST_ROWS, RANKED_ROWS = 50_000, 20_000, 2_000
 
 FEWEST = 50
 """Rows of each kind without which nothing is learned."""
+
+RANKED = 1_000_000
+"""Rows that are tested on again at most, times features and trees."""
 
 FEATURES = 100
 """Features that are ranked at most: the first ones."""
@@ -276,7 +280,9 @@ class _Trial:
         known = {side: np.flatnonzero(cells.codes[side] >= 0) for side in SIDES}
         if cells.numbers is not None:
             known = {side: np.flatnonzero(np.isfinite(cells.numbers[side])) for side in SIDES}
-        most = min(len(known["train"]), len(known["synthetic"]), TRAIN_ROWS)
+        classes = 1 if cells.numbers is not None else int((cells.counts("train") > 0).sum())
+        most = bounded(TRAIN_ROWS, len(features.names), classes)
+        most = min(len(known["train"]), len(known["synthetic"]), most)
         chosen = {
             side: rows[draw(len(rows), TEST_ROWS if side == "holdout" else most, rng)]
             for side, rows in known.items()
@@ -402,7 +408,9 @@ class _Trial:
     def _needs(self, model: Callable[[Floats], Floats], seed: int) -> Floats:
         """What the measure loses where each feature is shuffled, float64 (features,) (Breiman 2001)."""
         rng = np.random.default_rng(seed)
-        rows = draw(len(self.y["holdout"]), RANKED_ROWS, rng)
+        classes = 1 if self.classes is None else len(self.classes)
+        most = bounded(RANKED_ROWS, min(len(self.names), FEATURES), classes, values=RANKED)
+        rows = draw(len(self.y["holdout"]), most, rng)
         x, ones = self.trees["holdout"][rows], np.ones((1, len(rows)))
         whole = float(self._measure(model(x), ones, rows)[0])
         return np.array([*self._lost(model, x, rows, whole, rng)])
