@@ -25,7 +25,7 @@ from validation.expectations import check, observe, observe_constraints
 from validation.gates import GateRules, Verdict, verdict_on
 from validation.images import ImageEvidence
 from validation.inception import Weights
-from validation.markup import one_line, points
+from validation.markup import one_line, points, within
 
 HOLDOUT = 0.2
 """Share of the real rows that is held out where no table of them is given."""
@@ -98,10 +98,13 @@ class Evaluated:
         """For a person."""
         found = self.evidence.fidelity
         scores = (
-            ("column shapes", found.shape, found.shape_ceiling),
-            ("pair trends", found.trend, found.trend_ceiling),
+            ("column shapes", found.shape, found.shape_ceiling, found.shape_error),
+            ("pair trends", found.trend, found.trend_ceiling, found.trend_error),
         )
-        lines = [f"{name:<16}{points(score):>6} of {points(ceiling)}" for name, score, ceiling in scores]
+        lines = [
+            f"{name:<16}{points(score):>6}{'' if top is None else f' of {within(top, error)}'}"
+            for name, score, top, error in scores
+        ]
         lines += _of_models(self.evidence)
         lines += [f"note: {n}" for n in self.notes]
         lines += [f"{f.level}: {f.rule}: {one_line(f.message)}" for f in self.verdict.findings]

@@ -187,7 +187,7 @@ def _shared(
 ) -> dict[tuple[int, int], float]:
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.choice(len(learned[0].codes[side]), rows, replace=False))
-    codes = [np.unique(_told(c, side)[chosen], return_inverse=True)[1] for c in learned]
+    codes = [np.unique(told(c, side)[chosen], return_inverse=True)[1] for c in learned]
     widths = [int(c.max(initial=-1)) + 1 for c in codes]
     alone = [_entropy(np.bincount(c), rows) for c in codes]
     # One order for every pair: each second column is shuffled against each first one.
@@ -205,7 +205,7 @@ def _shared(
     return out
 
 
-def _told(cells: Cells, side: str) -> Codes:
+def told(cells: Cells, side: str) -> Codes:
     """Categories as far as they are told apart, or bins of a number: int64 (rows,), −1 is missing."""
     codes = binned(cells, side)
     if cells.numbers is not None or len(cells.values) <= COMMON:

@@ -22,7 +22,7 @@ from validation.gates import Verdict
 from validation.images import Beside, Closeness, ImageEvidence
 from validation.inference import Inference
 from validation.making import citation
-from validation.markup import cut
+from validation.markup import cut, within
 from validation.noised import Noised, told
 
 NAME_WIDTH = 80
@@ -284,8 +284,8 @@ def _quality(evidence: Evidence) -> Iterator[str]:
     )
     yield "| | Score | Ceiling |"
     yield "|---|---:|---:|"
-    yield f"| Column shapes | {_score(fidelity.shape)} | {_score(fidelity.shape_ceiling)} |"
-    yield f"| Pair trends | {_score(fidelity.trend)} | {_score(fidelity.trend_ceiling)} |"
+    yield f"| Column shapes | {_score(fidelity.shape)} | {_ceiling(fidelity.shape_ceiling, fidelity.shape_error)} |"
+    yield f"| Pair trends | {_score(fidelity.trend)} | {_ceiling(fidelity.trend_ceiling, fidelity.trend_error)} |"
 
 
 def _useful(evidence: Evidence) -> Iterator[str]:
@@ -415,6 +415,10 @@ def _attacks(attacks: Attacks) -> Iterator[str]:
     for attack in attacks.done:
         beyond = f"{share(attack.risk.value)} ({ends(attack.risk)})"
         yield f"| {TOLD[attack.name].title} | {share(attack.success)} | {share(attack.control)} | {beyond} |"
+
+
+def _ceiling(value: float | None, error: float | None) -> str:
+    return "–" if value is None else within(value, error, _score)
 
 
 def _score(value: float | None) -> str:

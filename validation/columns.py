@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from privacy.estimate import Z
 from synth.schema import Column, Schema
 from validation.fidelity import ColumnFidelity, Fidelity, Overlay
 from validation.gates import Verdict
@@ -93,7 +94,7 @@ def render(
         if fidelity.noised
         else paragraph(
             "Shape is 100 when a column is distributed as in the training rows. Its ceiling is what real "
-            f"rows score that were held out: {fidelity.rows_train:,} rows trained, "
+            f"rows score that were held out, ± half of its 95 % interval: {fidelity.rows_train:,} rows trained, "
             f"{fidelity.rows_holdout:,} held out, {fidelity.rows_synthetic:,} synthetic rows compared. Plots "
             "show shares: of the values that are present for numbers and times, of all rows for categories."
             + (f" {_STEPS.format(at_least)}" if at_least else "")
@@ -130,7 +131,7 @@ def _row(
         _head(column, measured, found),
         _cell(1, None, overlay_plot(overlay) if overlay else _no_plot(column), kind="plot"),
         _cell(2, shape, scored, *([gauge(shape, ceiling, "spark")] if shape is not None else [])),
-        _cell(3, ceiling, points(ceiling)),
+        _cell(3, ceiling, _reached(measured)),
         _cell(4, missing_real, percent(missing_real)),
         _cell(5, missing_synthetic, percent(missing_synthetic)),
         _cell(6, measured.association_real if measured else None, _association(measured), kind="association"),
@@ -170,6 +171,15 @@ def _lost(lost: Sequence[tuple[str, float]]) -> Html:
     if len(lost) > len(shown):
         shown.append(element("span", {}, f"{len(lost) - len(shown):,} more"))
     return join(shown, ", ")
+
+
+def _reached(measured: ColumnFidelity | None) -> Html:
+    """The ceiling, with half of its 95 % interval."""
+    if measured is None or measured.shape_ceiling is None:
+        return Html("–")
+    error = measured.shape_error
+    more = [] if error is None else [element("span", {"class": "kind"}, f"± {100 * Z * error:.1f}")]
+    return element("span", {}, points(measured.shape_ceiling), *more)
 
 
 def _no_plot(column: Column) -> Html:

@@ -136,7 +136,14 @@ def gather(
         used, guesses = utility(cells, features, targets, seed=seed)
         return Evidence(
             fidelity=measure(
-                train.table, holdout.table, synthetic, schema, at_least=at_least, seed=seed, units=train.units
+                train.table,
+                holdout.table,
+                synthetic,
+                schema,
+                at_least=at_least,
+                seed=seed,
+                units=train.units,
+                held_units=holdout.units,
             ),
             attacks=attack(
                 sides_of(train.drawn(seed), holdout.drawn(seed), synthetic, schema),
@@ -144,7 +151,7 @@ def gather(
             ),
             detection=detect(features, synthetic, seed=seed),
             utility=used,
-            structure=structure(cells, features, seed=seed),
+            structure=structure(cells, features, seed=seed, held_units=holdout.units),
             fairness=fairness(cells, protected, guesses, at_least=at_least, seed=seed) if protected else None,
             inference=inference(cells, used, at_least=at_least, seed=seed),
             likelihood=None

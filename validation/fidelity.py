@@ -20,6 +20,7 @@ import pyarrow as pa
 from synth.draws import numpy_seeded
 from synth.schema import Schema
 from validation.associations import COMMON, associations, information, keep_common
+from validation.ceilings import Groups, errors
 from validation.cells import DRAWN, SIDES, Cells, Codes, Floats, cells_of, groups_of, one_of_each
 
 BINS = 40
@@ -81,6 +82,7 @@ class ColumnFidelity:
         kind: its kind.
         shape: SDMetrics column shape, 1 is best; None where it does not apply.
         shape_ceiling: the same for held-out rows.
+        shape_error: standard error of that ceiling, by which rows were held out; None where it is not known.
         missing_real: share of missing training values.
         missing_synthetic: share of missing synthetic values.
         missing_holdout: share of missing held-out values.
@@ -112,6 +114,7 @@ class ColumnFidelity:
     pooled: float = 0.0
     taken: float | None = None
     taken_holdout: float | None = None
+    shape_error: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +157,8 @@ class Fidelity:
         trend: SDMetrics Column Pair Trends, synthetic against train, in [0, 1].
         shape_ceiling: Column Shapes, holdout against train.
         trend_ceiling: Column Pair Trends, holdout against train.
+        shape_error: standard error of that ceiling, by which rows were held out; None where it is not known.
+        trend_error: the same of the other ceiling.
         copies: share of synthetic rows that equal some training row in every learned column.
         copies_holdout: the same for the held-out rows: what chance gives.
         copies_rare: share of synthetic rows that equal a training row which few training units share.
@@ -195,6 +200,8 @@ class Fidelity:
     repeats_real: float | None = None
     groups: tuple[LostGroup, ...] = ()
     noised: bool = False
+    shape_error: float | None = None
+    trend_error: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values that JSON can hold, without loss."""
@@ -232,6 +239,7 @@ class Fidelity:
 def measure(
     train: pa.Table, holdout: pa.Table, synthetic: pa.Table, schema: Schema, *,
     at_least: int, seed: int, units: npt.NDArray[np.uint64] | None = None,
+    held_units: npt.NDArray[np.uint64] | None = None,
 ) -> Fidelity:  # fmt: skip
     """Measures a synthetic table against the rows that it was learned from, and held-out rows beside it.
 
@@ -252,6 +260,7 @@ def measure(
         seed: of what is drawn.
         units: uint64 (training rows,), equal for the rows of one unit; None: each row is a unit. Shares are of
             all rows, but which categories and bins exist is decided by one drawn row of each unit.
+        held_units: the same of the held-out rows.
 
     Raises:
         ValueError: `units` has another length than `train`.
@@ -262,6 +271,8 @@ def measure(
         for side, table in (("synthetic", synthetic), ("holdout", holdout))
     }
     found = _measured(cells, against, at_least=at_least, seed=seed)
+    groups = Groups.drawn(holdout.num_rows, held_units, seed=seed)
+    found = _with_errors(found, cells.learned, against["holdout"], groups)
     found = replace(found, pairs=tuple(_informed(found.pairs, cells.learned, seed=seed)))
     overlays = tuple(o for c in cells.learned if (o := _overlay(c, at_least=at_least)) is not None)
     found = _with_copies(found, cells, at_least=at_least, seed=seed)
@@ -273,7 +284,7 @@ def sketch(
     train: pa.Table, holdout: pa.Table, synthetic: pa.Table, schema: Schema, *,
     at_least: int, seed: int, units: npt.NDArray[np.uint64] | None = None,
 ) -> Fidelity:  # fmt: skip
-    """As `measure`, without pair trends, copies and overlays: what columns and pairs are held to, in milliseconds each.
+    """As `measure`, without pair trends, errors, copies and overlays: what columns and pairs are held to, quickly.
 
     Raises:
         ValueError: `units` has another length than `train`.
@@ -362,6 +373,15 @@ def _measured(cells: _Measured, against: Mapping[str, "_Quality"], *, at_least: 
         overlays=(),
         groups=_lost_groups(learned, at_least=at_least),
     )
+
+
+def _with_errors(found: Fidelity, learned: list[Cells], held: "_Quality", groups: Groups) -> Fidelity:
+    """With the standard errors of what held-out rows score."""
+    scored = [i for i, s in held.shapes.items() if s is not None]
+    own = errors(learned, scored, [p for p, s in held.trends.items() if s is not None], groups)
+    of = {learned[i].column.name: e for i, e in own.shapes.items()}
+    columns = tuple(replace(c, shape_error=of.get(c.name)) for c in found.columns)
+    return replace(found, shape_error=own.shape, trend_error=own.trend, columns=columns)
 
 
 def _with_copies(found: Fidelity, cells: _Measured, *, at_least: int, seed: int) -> Fidelity:

@@ -45,8 +45,8 @@ def figures(evidence: Evidence, verdict: Verdict, certificate: Mapping[str, Any]
             "rules": list(dict.fromkeys(f.rule for f in verdict.findings)),
         },
         "faithful": {
-            "columns": {"score": shape[0], "ceiling": shape[1]},
-            "pairs": {"score": trend[0], "ceiling": trend[1]},
+            "columns": {"score": shape[0], "ceiling": shape[1], "ceiling_error": fidelity.shape_error},
+            "pairs": {"score": trend[0], "ceiling": trend[1], "ceiling_error": fidelity.trend_error},
             "beside": "noised counts" if fidelity.noised else "training rows",
             "told_apart_auc": None if detection is None else detection.auc.value,
         },

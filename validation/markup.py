@@ -6,7 +6,9 @@ Whatever comes from a table is hostile: `element` escapes every string that is n
 import html
 import math
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+
+from privacy.estimate import Z
 
 NAME_WIDTH = 48
 """Width at which a name is cut; its full text stands in a title attribute."""
@@ -143,6 +145,16 @@ def points(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     return f"{100 * value:.1f}" if value >= 1 else f"{min(100 * value, 99.9):.1f}"
+
+
+def within(
+    value: float, error: float | None, told: Callable[[float], str] = points, *, most: float = 1.0
+) -> str:
+    """A figure with its 95 % interval, within 0 and `most`, from its standard error; alone where none is known."""
+    if error is None:
+        return told(value)
+    low, high = (min(max(value + z * error, 0.0), most) for z in (-Z, Z))
+    return f"{told(value)} ({told(low)} to {told(high)})"
 
 
 def percent(share: float | None) -> str:

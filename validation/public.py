@@ -134,7 +134,8 @@ def _structure(rounded: Structure, holdout: _Grid) -> Structure:
         if figure.ceiling is None or figure.measure == "Wasserstein":
             return figure
         size = _SCORES.get(figure.measure, 1.0)
-        return replace(figure, ceiling=size * holdout.share(figure.ceiling / size))
+        error = None if figure.error is None else size * round(figure.error / size, DECIMALS)
+        return replace(figure, ceiling=size * holdout.share(figure.ceiling / size), error=error)
 
     return Structure(figures=tuple(stepped(f) for f in rounded.figures))
 

@@ -25,6 +25,7 @@ from validation.markup import (
     section,
     shown_name,
     strength,
+    within,
 )
 from validation.noised import Noised, told
 from validation.utility import MODELS, Score, Task, Utility
@@ -167,8 +168,12 @@ def _faithful(evidence: Evidence, said: _Said) -> Html:
             _beside(remark), _lines(lines),
         )  # fmt: skip
     lines = [
-        ("Columns", _of(found.shape, found.shape_ceiling), _worst_column(found.columns)),
-        ("Pairs of columns", _of(found.trend, found.trend_ceiling), _worst_pair(found.pairs)),
+        ("Columns", _of(found.shape, found.shape_ceiling, found.shape_error), _worst_column(found.columns)),
+        (
+            "Pairs of columns",
+            _of(found.trend, found.trend_ceiling, found.trend_error),
+            _worst_pair(found.pairs),
+        ),
     ]
     if evidence.images is not None:
         near = evidence.images.closeness
@@ -225,8 +230,8 @@ def _mean(first: float | None, second: float | None) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _of(score: float | None, ceiling: float | None) -> str:
-    return points(score) if ceiling is None else f"{points(score)} of {points(ceiling)}"
+def _of(score: float | None, ceiling: float | None, error: float | None) -> str:
+    return points(score) if ceiling is None else f"{points(score)} of {within(ceiling, error)}"
 
 
 def _held_against(score: float | None, ceiling: float | None) -> str:

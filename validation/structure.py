@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from validation.associations import binned
+from validation.ceilings import Groups, cumulated, error, overlap
 from validation.cells import DRAWN, Cells, Codes, Floats
 from validation.dependencies import dependencies
 from validation.features import Features, draw
 from validation.fidelity import LOST_FROM, diagnosed
-from validation.markup import Html, element, paragraph, scrolling, section, shown_name
+from validation.markup import Html, element, paragraph, scrolling, section, shown_name, within
 
 MARGINALS = 100
 """Sets of columns that k-way marginals are taken of at most."""
@@ -47,6 +47,7 @@ class Figure:
         column: what it is of; None for the table.
         beside: the second column, of a figure of two.
         rows: of a figure of two, synthetic and held-out rows that speak of it; else none.
+        error: standard error of the ceiling (`validation.ceilings`), where it is known.
         synthetic: of the synthetic rows.
         ceiling: of the held-out rows; None where there are too few.
     """
@@ -57,6 +58,7 @@ class Figure:
     ceiling: float | None
     beside: str | None = None
     rows: tuple[int, int] = (0, 0)
+    error: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,24 +94,40 @@ MEANINGS: Mapping[str, str] = {
 }
 
 
-def structure(cells: Sequence[Cells], features: Features, *, seed: int) -> Structure:
+def structure(
+    cells: Sequence[Cells], features: Features, *, seed: int, held_units: npt.NDArray[np.uint64] | None = None
+) -> Structure:
     """Computes all figures.
 
     Args:
         cells: the learned columns of the three tables.
         features: the same columns as numbers.
         seed: of what is drawn.
+        held_units: of the held-out rows, equal for the rows of one unit; None: each row is a unit.
     """
     rows = {side: len(x) for side, x in features.trees.items()}
     if not cells or min(rows["train"], rows["synthetic"]) == 0:
         return Structure()
-    sides = ["synthetic", "holdout"] if rows["holdout"] else ["synthetic"]
-    found = {side: {(m, c): v for m, c, v in _figures(cells, features, side, seed=seed)} for side in sides}
-    alone = (
-        Figure(measure=m, column=c, synthetic=v, ceiling=found.get("holdout", {}).get((m, c)))
-        for (m, c), v in found["synthetic"].items()
-    )
+    groups = {
+        "synthetic": Groups.none(rows["synthetic"]),
+        "holdout": Groups.drawn(rows["holdout"], held_units, seed=seed),
+    }
+    found = {
+        side: {(m, c): v for m, c, v in _figures(cells, features, side, own, seed=seed)} if rows[side] else {}
+        for side, own in groups.items()
+    }
+    alone = (_figure(m, c, v, found["holdout"].get((m, c))) for (m, c), v in found["synthetic"].items())
     return Structure(figures=(*alone, *_dependencies(cells, seed=seed)))
+
+
+def _figure(measure: str, column: str | None, made: Floats, held: Floats | None) -> Figure:
+    return Figure(
+        measure=measure,
+        column=column,
+        synthetic=float(made[0]),
+        ceiling=None if held is None else float(held[0]),
+        error=None if held is None else error(held),
+    )
 
 
 def _dependencies(cells: Sequence[Cells], *, seed: int) -> Iterator[Figure]:
@@ -123,40 +141,50 @@ def _dependencies(cells: Sequence[Cells], *, seed: int) -> Iterator[Figure]:
 
 
 def _figures(
-    cells: Sequence[Cells], features: Features, side: str, *, seed: int
-) -> Iterator[tuple[str, str | None, float]]:
+    cells: Sequence[Cells], features: Features, side: str, groups: Groups, *, seed: int
+) -> Iterator[tuple[str, str | None, Floats]]:
+    """Measure, column, and the figure of a side, (1 + groups,): of all rows, then without each group of them."""
     codes = [(binned(c, "train"), binned(c, side)) for c in cells]
     for ways in (2, 3):
         if len(cells) >= ways:
-            yield f"{ways}-way marginals", None, marginals(codes, ways, np.random.default_rng(seed))
-    if (cloud := clouds(features, side, np.random.default_rng(seed))) is not None:
+            scores = marginals(codes, ways, np.random.default_rng(seed), groups)
+            yield f"{ways}-way marginals", None, scores
+    if (cloud := clouds(features, side, np.random.default_rng(seed), groups)) is not None:
         yield "α-precision", None, cloud[0]
         yield "β-recall", None, cloud[1]
     gone = [[np.isnan(features.trees[s][:, i]) for s in ("train", side)] for i in range(len(cells))]
     if any(train.any() for train, _ in gone):
-        patterns = [_hashed([g[at].astype(np.int64) for g in gone]) for at in (0, 1)]
-        yield "missing patterns", None, _alike(*patterns)
-    yield from _rare(cells, side)
+        train, own = (_hashed([g[at].astype(np.int64) for g in gone]) for at in (0, 1))
+        yield "missing patterns", None, _alike(train, own, groups)
+    yield from _rare(cells, side, groups)
     if (valid := diagnosed(cells, side)) is not None:
-        yield "diagnosis", None, valid
+        yield "diagnosis", None, np.array([valid])
     for c in cells:
         if c.numbers is not None:
-            yield from _of_numbers(c, side)
+            yield from _of_numbers(c, side, groups)
 
 
-def marginals(codes: Sequence[tuple[Codes, Codes]], ways: int, rng: np.random.Generator) -> float:
+def marginals(
+    codes: Sequence[tuple[Codes, Codes]], ways: int, rng: np.random.Generator, groups: Groups | None = None
+) -> Floats:
     """The k-marginal score, 1,000 is best: 500 (2 − mean Σ |p − q|) over marginals of so many columns.
 
     As NIST's SDNist scores them (Task et al. 2023, NIST TN 2276; `sdnist/metrics/kmarginal.py`). It draws columns with
     replacement, so some of its marginals are of one column; here all sets are taken, or `MARGINALS` of them, drawn.
+    float64 (1 + groups,), of the second codes' rows; None: as they are.
     """
+    groups = groups or Groups.none(len(codes[0][1]))
     sets = list(itertools.islice(itertools.combinations(range(len(codes)), ways), 20_000))
     if math.comb(len(codes), ways) > len(sets):
         sets = [tuple(sorted(rng.choice(len(codes), ways, replace=False).tolist())) for _ in range(MARGINALS)]
     elif len(sets) > MARGINALS:
         sets = [sets[i] for i in np.sort(rng.choice(len(sets), MARGINALS, replace=False)).tolist()]
-    gaps = [1 - _alike(*(_hashed([codes[i][at] for i in chosen]) for at in (0, 1))) for chosen in sets]
-    return float(1_000 * (1 - np.mean(gaps)))
+    kept = [
+        _alike(_hashed([codes[i][0] for i in chosen]), _hashed([codes[i][1] for i in chosen]), groups)
+        for chosen in sets
+    ]
+    scores: Floats = 1_000 * np.mean(kept, axis=0)
+    return scores
 
 
 def _hashed(columns: Sequence[Codes]) -> Codes:
@@ -171,40 +199,48 @@ def _hashed(columns: Sequence[Codes]) -> Codes:
     return state.view(np.int64)
 
 
-def _alike(first: Codes, second: Codes) -> float:
-    """1 less the total variation of two columns of codes."""
+def _alike(first: Codes, second: Codes, groups: Groups) -> Floats:
+    """1 less the total variation of two columns of codes, of which the second has groups: (1 + groups,)."""
     values, place = np.unique(np.concatenate([first, second]), return_inverse=True)
-    shares = [np.bincount(p, minlength=len(values)) / max(len(p), 1) for p in np.split(place, [len(first)])]
-    return float(1 - np.abs(shares[0] - shares[1]).sum() / 2)
+    own, theirs = np.split(place, [len(first)])
+    return overlap(Groups.none(len(own)).shares(own, len(values)), groups.shares(theirs, len(values)))
 
 
-def clouds(features: Features, side: str, rng: np.random.Generator) -> tuple[float, float] | None:
+def clouds(
+    features: Features, side: str, rng: np.random.Generator, groups: Groups | None = None
+) -> tuple[Floats, Floats] | None:
     """Integrated α-precision and β-recall (Alaa et al. 2022, arXiv 2102.08921, eq. 5–8 and 12), in [0, 1].
 
     Rows are points of standardized numbers and one-hots. The paper learns a hypersphere first; a learned one differs
     from run to run, and the mean of the standardized rows is a centre that everybody can check. As many rows of each
-    of the three sides are compared, so that the ceiling means something; None with fewer than 50.
+    of the three sides are compared, so that the ceiling means something; None with fewer than 50. float64
+    (1 + groups,) each.
     """
     linear = features.linear()
     rows = min(CLOUD_ROWS, *(len(x) for x in linear.values() if len(x)))
     if rows < 50 or not linear["train"].shape[1]:
         return None
-    real, made = (linear[s][draw(len(linear[s]), rows, rng)].astype(np.float32) for s in ("train", side))
-    precision = _quantiles_kept(_radii(real, real), _radii(made, real))
-    own = np.sqrt(_neighbour(real, NEIGHBOURS))
-    rim = _reached(real, made, own, _radii(made, made))
-    recall = np.array([np.mean(rim <= r) for r in np.quantile(_radii(made, made), LEVELS)])
-    return precision, float(1 - 2 * np.trapezoid(np.abs(recall - LEVELS), LEVELS))
+    drawn = {s: draw(len(linear[s]), rows, rng) for s in ("train", side)}
+    real, made = (linear[s][drawn[s]].astype(np.float32) for s in ("train", side))
+    groups = (groups or Groups.none(len(linear[side]))).of(drawn[side])
+    rims = _radii(made, made)
+    reached = _reached(real, made, np.sqrt(_neighbour(real, NEIGHBOURS)), rims, groups)
+    from_real, ends = _radii(made, real), np.quantile(_radii(real, real), LEVELS)
+    precision, recall = [], []
+    for stays, rim in zip(groups.parts(), reached, strict=True):
+        precision.append(_level([np.mean(from_real[stays] <= r) for r in ends]))
+        recall.append(_level([np.mean(rim <= r) for r in np.quantile(rims[stays], LEVELS)]))
+    return np.array(precision), np.array(recall)
+
+
+def _level(shares: Sequence[Any]) -> float:
+    """1 less twice the area between shares that were kept and those asked for."""
+    return float(1 - 2 * np.trapezoid(np.abs(np.array(shares) - LEVELS), LEVELS))
 
 
 def _radii(points: npt.NDArray[np.float32], around: npt.NDArray[np.float32]) -> Floats:
     radii: Floats = np.linalg.norm(points - around.mean(axis=0), axis=1).astype(np.float64)
     return radii
-
-
-def _quantiles_kept(real: Floats, made: Floats) -> float:
-    kept = np.array([np.mean(made <= r) for r in np.quantile(real, LEVELS)])
-    return float(1 - 2 * np.trapezoid(np.abs(kept - LEVELS), LEVELS))
 
 
 def _neighbour(points: npt.NDArray[np.float32], k: int) -> Floats:
@@ -217,15 +253,18 @@ def _neighbour(points: npt.NDArray[np.float32], k: int) -> Floats:
 
 
 def _reached(
-    real: npt.NDArray[np.float32], made: npt.NDArray[np.float32], reach: Floats, radii: Floats
+    real: npt.NDArray[np.float32], made: npt.NDArray[np.float32], reach: Floats, radii: Floats, groups: Groups
 ) -> Floats:
-    """The least radius of a synthetic row within each real row's reach; infinite where there is none."""
-    out = np.empty(len(real))
+    """The least radius of a synthetic row within each real row's reach, infinite where there is none.
+
+    float64 (1 + groups, rows).
+    """
+    parts = []
     for start in range(0, len(real), 512):
         part = slice(start, start + 512)
         near = _squares(real[part], made) <= (reach[part] ** 2)[:, None]
-        out[part] = np.where(near, radii[None, :], np.inf).min(axis=1)
-    return out
+        parts.append(groups.least(np.where(near, radii[None, :], np.inf)))
+    return np.concatenate(parts, axis=1)
 
 
 def _squares(points: npt.NDArray[np.float32], among: npt.NDArray[np.float32]) -> Floats:
@@ -234,31 +273,37 @@ def _squares(points: npt.NDArray[np.float32], among: npt.NDArray[np.float32]) ->
     return squares
 
 
-def _rare(cells: Sequence[Cells], side: str) -> Iterator[tuple[str, str | None, float]]:
-    kept = total = 0
+def _rare(cells: Sequence[Cells], side: str, groups: Groups) -> Iterator[tuple[str, str | None, Floats]]:
+    kept: list[Floats] = []
     for c in cells:
         if c.numbers is None:
-            units, real, here = c.counts(DRAWN), c.counts("train"), c.counts(side)
+            units, real = c.counts(DRAWN), c.counts("train")
             rare = (units >= LOST_FROM) & (real < RARE * len(c.codes["train"]))
-            kept, total = kept + int((here[rare] > 0).sum()), total + int(rare.sum())
-    if total:
-        yield "rare categories", None, kept / total
+            here = groups.sums(c.codes[side] + 1, len(c.values) + 1)[:, 1:]
+            kept.append((here[:, rare] > 0).astype(np.float64))
+    found = np.concatenate(kept, axis=1) if kept else np.zeros((1, 0))
+    if found.shape[1]:
+        yield "rare categories", None, found.mean(axis=1)
 
 
-def _of_numbers(cells: Cells, side: str) -> Iterator[tuple[str, str | None, float]]:
+def _of_numbers(cells: Cells, side: str, groups: Groups) -> Iterator[tuple[str, str | None, Floats]]:
     assert cells.numbers is not None
-    train, values = (v[~np.isnan(v)] for v in (cells.numbers["train"], cells.numbers[side]))
+    present = ~np.isnan(cells.numbers[side])
+    train, values = cells.numbers["train"], cells.numbers[side][present]
+    train, groups = train[~np.isnan(train)], groups.of(present)
     if not len(train) or not len(values):
         return
     name, spread = cells.column.name, float(np.mean(np.abs(train - train.mean())))
     if spread > 0:
-        yield "Wasserstein", name, float(stats.wasserstein_distance(train, values)) / spread
+        steps, first, second = cumulated(train, values, groups)
+        moved = (np.abs(first - second)[:, :-1] * np.diff(steps)).sum(axis=1)
+        yield "Wasserstein", name, moved / spread
     if cells.column.kind != "datetime":
         return
     for measure, of in _CALENDAR.items():
         parts = of(train), of(values)
         if len(np.unique(parts[0])) > 1:
-            yield measure, name, _alike(*parts)
+            yield measure, name, _alike(*parts, groups)
 
 
 def _months(seconds: Floats) -> Codes:
@@ -293,7 +338,8 @@ def render(found: Structure) -> Html:
         element("thead", {}, element("tr", {}, *(element("th", {"scope": "col"}, h) for h in heads))),
         element("tbody", {}, *(_row(f) for f in _shown(found.figures))),
     )
-    lead = "More columns at once, what lies at the rim, what is missing together, what is rare, and the calendar."
+    lead = "More columns at once, what lies at the rim, what is missing together, what is rare, and the calendar. "
+    lead += "In brackets: between what other held-out rows would score in 95 of 100 cases."
     return section("structure", "Beyond pairs", paragraph(lead), scrolling("Figures beyond pairs", table))
 
 
@@ -313,7 +359,11 @@ def _row(figure: Figure) -> Html:
     if figure.column is not None and figure.beside is not None:
         sign = f" {_SIGNS[figure.measure]} "
         name = [": ", shown_name(figure.column, 28), sign, shown_name(figure.beside, 28)]
-    shown = (figure.synthetic, figure.ceiling)
+    told = "{:.0f}".format if "marginals" in figure.measure else "{:.3f}".format
+    most = {"Wasserstein": math.inf, "2-way marginals": 1_000, "3-way marginals": 1_000}.get(
+        figure.measure, 1
+    )
+    held = "–" if figure.ceiling is None else within(figure.ceiling, figure.error, told, most=most)
     return element(
         "tr",
         {},
@@ -324,10 +374,6 @@ def _row(figure: Figure) -> Html:
             *name,
             element("span", {"class": "kind"}, MEANINGS[figure.measure]),
         ),
-        *(
-            element(
-                "td", {}, "–" if v is None else f"{v:.0f}" if "marginals" in figure.measure else f"{v:.3f}"
-            )
-            for v in shown
-        ),
+        element("td", {}, told(figure.synthetic)),
+        element("td", {}, held),
     )

@@ -563,7 +563,7 @@ def test_a_sketch_is_what_measure_says_of_columns_pairs_and_copies() -> None:
     for sketched, measured in zip(columns.columns, whole.columns, strict=True):
         assert sketched.shape == pytest.approx(measured.shape, abs=1e-12)
         assert sketched.shape_ceiling == pytest.approx(measured.shape_ceiling, abs=1e-12)
-        plain = {"shape": None, "shape_ceiling": None}
+        plain = {"shape": None, "shape_ceiling": None, "shape_error": None}
         assert replace(sketched, **plain) == replace(measured, **plain)
     assert columns.groups == whole.groups
     assert [p.association_synthetic for p in columns.pairs] == [p.association_synthetic for p in whole.pairs]
