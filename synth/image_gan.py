@@ -40,7 +40,7 @@ from synth.image_diffusion import (
 from synth.image_mixture import ImageMixture
 from synth.image_vae import images_of, pixels_of
 from synth.layers import CellsIn, channels_on, over, seeded, training_device, under
-from synth.train import train
+from synth.train import Trained, train
 
 INNER_SIDE = 4
 """Pixels of a side at most where the critic is narrowest."""
@@ -380,6 +380,7 @@ class ImageGan:
         self._network = network.to(training_device())
         self._mixture = mixture
         self._noise = noise
+        self.trained: Trained | None = None
 
     @classmethod
     def fit(cls, curator: Curator, layout: Layout, options: Mapping[str, Any], *, seed: int) -> "ImageGan":
@@ -409,7 +410,7 @@ class ImageGan:
             options=chosen,
             augment=share_of(curator.about()) if chosen.augment is None else chosen.augment,
         )
-        train(
+        trained = train(
             curator,
             _CriticPlayer(game),
             [_GeneratorPlayer(game, seed)],
@@ -420,7 +421,9 @@ class ImageGan:
             patience=PATIENCE,
             looks=LOOKS,
         )
-        return cls(layout, generator, mixture, chosen.noise)
+        model = cls(layout, generator, mixture, chosen.noise)
+        model.trained = trained
+        return model
 
     def draw(
         self, rows: int, rng: np.random.Generator, *, given: Encoded | None = None, present: bool = False

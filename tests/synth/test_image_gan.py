@@ -229,6 +229,12 @@ def test_the_judge_prefers_images_that_vary_as_unseen_ones_do() -> None:
     assert (_Judge(torch.zeros(2, 36), 0, 0.0).score(rows)[:10] == 0).all()
 
 
+def test_how_it_learned_is_known_look_by_look() -> None:
+    trained = fitted().trained
+    assert trained is not None
+    assert len(trained.looks) > 1
+
+
 def test_details_are_drawn_that_a_mixture_loses() -> None:
     check_details(model()._mixture, fitted())
 
