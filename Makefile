@@ -50,11 +50,9 @@ types:
 imports:
 	$(BIN)/lint-imports
 
-# The JSON Schemas of what a person writes, for editors; a test holds them against the models.
-schemas:
-	$(BIN)/python -c 'import json, pathlib; from pipelines.recipe import Recipe; from synth.schema import Schema; \
-	[pathlib.Path(f"docs/{m.__name__.lower()}.schema.json").write_text( \
-	json.dumps(m.model_json_schema(by_alias=True), indent=1) + "\n") for m in (Recipe, Schema)]'
+# What a person may write, as JSON Schemas for editors and as a page; a test holds them against the models.
+schemas: setup
+	$(BIN)/python -m tests.fields
 
 bench: setup
 	@test -n "$(DATA)" || { echo "say where the benchmark data lies: make bench DATA=/path/to/data"; exit 2; }

@@ -238,7 +238,9 @@ class Recipe(BaseModel):
     watermark: Annotated[
         Watermark | None, Field(description="a keyed mark in released images; none: no mark")
     ] = None
-    gate: GateRules = GateRules()
+    gate: Annotated[GateRules, Field(description="limits of the gate that decides about publication")] = (
+        GateRules()
+    )
     to: Annotated[str, Field(description="root of the releases")] = "releases"
 
     @field_validator("options")

@@ -13,12 +13,12 @@ import pytest
 import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from pipelines.commands import Changes
 from pipelines.recipe import Privacy, Recipe, Shares, load, resolve_input, slug
 from privacy.errors import RecipeError
-from synth.schema import Schema
+from tests.fields import pages
 
 DOCS = Path(__file__).parents[2] / "docs"
 MINIMAL = {"name": "flights", "input": "flights.csv"}
@@ -299,10 +299,8 @@ def test_a_path_that_leads_nowhere_is_a_recipe_error(folder: Path, text: str) ->
 # ------------------------------------------------------------------------------------------ published schemas
 
 
-@pytest.mark.parametrize("model", [Recipe, Schema])
-def test_the_published_json_schema_is_what_the_model_says(model: type[BaseModel]) -> None:
-    path = DOCS / f"{model.__name__.lower()}.schema.json"
-    expected = json.dumps(model.model_json_schema(by_alias=True), indent=1) + "\n"
+@pytest.mark.parametrize(("path", "expected"), pages().items(), ids=lambda v: getattr(v, "name", ""))
+def test_what_is_published_of_fields_is_what_the_models_say(path: Path, expected: str) -> None:
     assert path.exists(), "run `make schemas`"
     assert path.read_text("utf-8") == expected, f"{path.name} is out of date; run `make schemas`"
 
