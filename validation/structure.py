@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from validation.associations import binned
 from validation.ceilings import Groups, cumulated, error, overlap
@@ -34,6 +35,9 @@ LEVELS = np.linspace(0, 1, 21)
 
 RARE = 0.01
 """Share of the training rows below which a category is rare."""
+
+DECIMALS = 6
+"""Decimals that are told apart at most."""
 
 DAY = 86_400
 
@@ -88,6 +92,7 @@ MEANINGS: Mapping[str, str] = {
     "order": "share of the rows in which the first is at most the second, as in the real rows",
     "follows": "share of the rows in which the second is what real rows of the first have",
     "Wasserstein": "how far numbers must be moved to agree, in mean absolute deviations; 0 is best",
+    "decimals": "1 where numbers have as many decimals as often: whole ones, halves, cents",
     "hour": "1 where the hours of the day are as frequent",
     "weekday": "1 where the days of the week are as frequent",
     "month": "1 where the months are as frequent",
@@ -298,12 +303,27 @@ def _of_numbers(cells: Cells, side: str, groups: Groups) -> Iterator[tuple[str, 
         steps, first, second = cumulated(train, values, groups)
         moved = (np.abs(first - second)[:, :-1] * np.diff(steps)).sum(axis=1)
         yield "Wasserstein", name, moved / spread
+    if cells.column.kind == "numerical" and pa.types.is_floating(cells.column.arrow_type):
+        parts = _decimals(train), _decimals(values)
+        if parts[0].min() < DECIMALS:
+            yield "decimals", name, _alike(*parts, groups)
     if cells.column.kind != "datetime":
         return
     for measure, of in _CALENDAR.items():
         parts = of(train), of(values)
         if len(np.unique(parts[0])) > 1:
             yield measure, name, _alike(*parts, groups)
+
+
+def _decimals(values: Floats) -> Codes:
+    """How many decimals a number is written with, `DECIMALS` for that many and more: int64 (rows,)."""
+    found = np.full(len(values), DECIMALS, np.int64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for places in range(DECIMALS - 1, -1, -1):
+            scaled = values * 10.0**places
+            # As exact as a double of that size can be.
+            found[np.abs(scaled - np.round(scaled)) <= 1e-12 * np.maximum(np.abs(scaled), 1)] = places
+    return found
 
 
 def _months(seconds: Floats) -> Codes:

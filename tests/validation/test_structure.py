@@ -122,6 +122,24 @@ def test_values_that_are_missing_one_by_one_break_the_pattern() -> None:
     assert figures(LIKE.set_column(1, "y", pa.array(y[1:] + y[:1])))["missing patterns", None][0] < 0.8
 
 
+def test_ages_that_are_whole_but_for_some_halves_are_not_to_have_fractions() -> None:
+    rng = np.random.default_rng(0)
+
+    def ages(t: pa.Table, *, rough: bool = False) -> pa.Table:
+        whole = rng.integers(1, 80, t.num_rows) + rng.choice([0, 0.5], t.num_rows, p=[0.9, 0.1])
+        return t.set_column(0, "x", pa.array(whole + rng.random(t.num_rows) * rough))
+
+    def said(made: pa.Table) -> tuple[float, float]:
+        cells = [cells_of(c, (ages(TRAIN), ages(HOLDOUT), made)) for c in SCHEMA]
+        every = structure(cells, Features.of(cells), seed=0).figures
+        (f,) = [f for f in every if (f.measure, f.column) == ("decimals", "x")]
+        return f.synthetic, f.ceiling or 0.0
+
+    assert said(ages(LIKE)) == pytest.approx((1.0, 1.0), abs=0.03)
+    assert said(ages(LIKE, rough=True))[0] < 0.05
+    assert ("decimals", "y") not in figures(LIKE)
+
+
 def test_rare_categories_that_are_lost_are_counted() -> None:
     kept = LIKE.filter(pa.array([v not in ("r0", "r1", "r2") for v in LIKE["word"].to_pylist()]))
     assert figures(LIKE)["rare categories", None] == (1.0, 1.0)
