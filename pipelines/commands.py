@@ -189,7 +189,7 @@ def plan(recipe: Path, /, *, changes: Changes = Changes(), root: Roots = (), jso
     from pipelines.plan import estimate
     from pipelines.steps import open_run
 
-    found = estimate(open_run(changes.apply(load_recipe(recipe)), recipe.parent, roots=root))
+    found = estimate(open_run(changes.apply(load_recipe(recipe)), recipe.parent, roots=root, begin=False))
     if json:
         console.say_json(found.to_dict())
         return
@@ -815,10 +815,16 @@ def doctor(*, json: Flag = False) -> None:
         raise
 
 
+WARNINGS = 5
+"""Warnings of a release that are printed at most."""
+
+
 def _report(outcome: Any, *, json: bool) -> None:
     if json:
         console.say_json(outcome.to_dict())
         return
+    from validation.markup import one_line
+
     seconds = sum(outcome.seconds.values())
     number = " (a noised number)" if outcome.rows_noised else ""
     done = f"{outcome.rows:,} rows{number} in {seconds:.0f} s: {outcome.verdict}"
@@ -834,4 +840,6 @@ def _report(outcome: Any, *, json: bool) -> None:
             if outcome.exact_report is None
             else f"\n  inside   {outcome.exact_report} (exact, never to be shown)"
         )
+        + "".join(f"\n  warning  {one_line(w)}" for w in outcome.warnings[:WARNINGS])
+        + (f"\n  … and {more} more in the report" if (more := len(outcome.warnings) - WARNINGS) > 0 else "")
     )

@@ -79,7 +79,8 @@ class Plan:
             "finished": ", ".join(self.cached) or "nothing yet",
             "run": self.run,
         }
-        return "\n".join(f"{name:<12} {text}" for name, text in lines.items())
+        indent = 13 * " "
+        return "\n".join(f"{name:<12} " + text.replace("\n", f"\n{indent}") for name, text in lines.items())
 
 
 def estimate(run: Run) -> Plan:
@@ -121,6 +122,8 @@ def _privacy(run: Run, schema: Schema) -> str:
 
 def _kept(run: Run) -> Iterator[str]:
     """Finished steps that nothing changed under, up to the first that would run."""
+    if not run.workspace.manifest.exists():
+        return
     for name in STEPS:
         if name not in run.workspace.records() or run.workspace.finished(name, inputs_of(run, name)) is None:
             return

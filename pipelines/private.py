@@ -187,6 +187,10 @@ def notes_of(schema: Schema, stated: Schema) -> list[str]:
     ]
 
 
+MUCH_NOISE = 0.05
+"""Noise of a count, as a share of the units, from which on a plan warns."""
+
+
 def describe(run: "Run") -> str:
     """What will be promised, what each part may spend, with the noise that follows, and what the lifetime leaves."""
     privacy, schema = _privacy(run), run.schema
@@ -198,6 +202,11 @@ def describe(run: "Run") -> str:
         f"profile {privacy.shares.profile:.0%} of it: each count of a value or bin "
         f"± {noise:.0f} rows, later rounds less",
     ]
+    if schema.units_about is not None and noise > MUCH_NOISE * schema.units_about:
+        lines.append(
+            f"warning: noise is {noise / schema.units_about:.0%} of about {schema.units_about:,} units, so that little "
+            "but the commonest values will be learned; raise epsilon, or leave columns out"
+        )
     gradients = gradients_of(run)
     if gradients is None:
         lines.append(f"model {privacy.shares.model:.0%}, and what the profile leaves")
@@ -218,7 +227,7 @@ def describe(run: "Run") -> str:
         lines.append("lifetime: none yet; this release makes its own epsilon the dataset's")
     else:
         lines.append(_lifetime_line(run, spent.loss, spent.epsilon, spent.lifetime))
-    return "; ".join([*lines, *notes_of(schema, run.stated.kept)])
+    return "\n".join([*lines, *notes_of(schema, run.stated.kept)])
 
 
 def _report_line(run: "Run", rho: float) -> str:

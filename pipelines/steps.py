@@ -224,18 +224,29 @@ def encoded_bytes(schema: Schema) -> int:
     return 8 * len(schema) + 9 + sum(c.image.size for c in schema if c.image is not None)
 
 
-def open_run(recipe: Recipe, folder: Path, *, roots: Sequence[Path] = (), watch: Watch | None = None) -> Run:
-    """The run of a recipe: the same recipe in the same folder always has the same workspace."""
+def open_run(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    roots: Sequence[Path] = (),
+    watch: Watch | None = None,
+    begin: bool = True,
+) -> Run:
+    """The run of a recipe: the same recipe in the same folder always has the same workspace.
+
+    Without `begin` nothing is written, and there may be no workspace yet.
+    """
     folder = folder.resolve()
     path = folder / RUNS / f"{recipe.name}-{recipe.digest()[:12]}"
     workspace = Workspace(path)
-    workspace.create(
-        {
-            "recipe": json.loads(recipe.to_json()),
-            "folder": str(folder),
-            "roots": [str(Path(r).resolve()) for r in roots],
-        }
-    )
+    if begin:
+        workspace.create(
+            {
+                "recipe": json.loads(recipe.to_json()),
+                "folder": str(folder),
+                "roots": [str(Path(r).resolve()) for r in roots],
+            }
+        )
     return Run(recipe=recipe, folder=folder, roots=tuple(roots), workspace=workspace, watch=watch or Silent())
 
 
@@ -337,6 +348,7 @@ class Outcome:
         again: whether nothing had changed since the release was published, so that nothing ran.
         rows_noised: whether as many rows were released as a noised count of the source says.
         exact_report: a page of exact figures in the workspace, where the recipe of a private run wants one.
+        warnings: what the gate found and did not refuse, as the run has it: rule and message.
     """
 
     release: Path
@@ -347,6 +359,7 @@ class Outcome:
     again: bool = False
     rows_noised: bool = False
     exact_report: Path | None = None
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values that JSON can hold."""
@@ -487,6 +500,7 @@ def outcome(run: Run, before: Mapping[str, Record]) -> Outcome:
         again=records == before,
         rows_noised=run.recipe.privacy is not None and run.recipe.rows == "source",
         exact_report=run.workspace.path / EXACT_PAGE if EXACT_PAGE in records["validate"].outputs else None,
+        warnings=tuple(f"{f['rule']}: {f['message']}" for f in _read_json(run, VERDICT)["findings"]),
     )
 
 

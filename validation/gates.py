@@ -371,7 +371,12 @@ def as_asked(found: Verdict, columns: Collection[str]) -> Verdict:
     other columns is judged as ever.
     """
     findings = [
-        replace(f, level="warning", message=f"asked for by parity, so not refused: {f.message}")
+        # What to try against it is of no use to somebody who asked for it.
+        replace(
+            f,
+            level="warning",
+            message=f"asked for by parity, so not refused: {f.message.rpartition('; ')[0] or f.message}",
+        )
         if f.rule in ASKED and f.columns and set(f.columns) <= set(columns)
         else f
         for f in found.findings

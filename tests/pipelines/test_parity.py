@@ -63,6 +63,9 @@ def test_what_was_not_asked_for_is_judged_as_ever() -> None:
     found = as_asked(Verdict(findings=(asked, *others)), {"sex", "rich"})
     assert found.critical == others
     assert [f.columns for f in found.warnings] == [("rich", "sex")]
+    known = replace(asked, message="a rule must hold, however: it does not; learn longer")
+    (said,) = as_asked(Verdict(findings=(known,)), {"sex", "rich"}).findings
+    assert said.message == "asked for by parity, so not refused: a rule must hold, however: it does not"
 
 
 @pytest.mark.parametrize(

@@ -195,6 +195,17 @@ def test_the_plan_says_the_noise_before_anything_is_spent(source: Path, tmp_path
     assert ledger_at(run.folder).datasets() == ()
 
 
+def test_the_plan_warns_of_tables_that_are_too_small_for_their_epsilon(source: Path, tmp_path: Path) -> None:
+    little = {**PRIVACY, "epsilon": 0.05}
+    for about, warned in ((2_000, True), (90_000, False)):
+        run = opened(source, tmp_path / str(about), privacy=little)
+        schema = run.folder / "schema.yaml"
+        schema.write_text(schema.read_text("utf-8") + f"\nunits_about: {about}\n", "utf-8")
+        said = estimate(open_run(run.recipe, run.folder, begin=False)).privacy
+        assert bool(re.search(r"warning: noise is \d+% of about 2,000 units", said)) == warned
+        assert ("warning" in said) == warned
+
+
 def test_the_plan_says_that_a_second_release_would_be_refused(done: tuple[Run, Path]) -> None:
     run, _ = done
     second = open_run(run.recipe.with_fields({"privacy": {**PRIVACY, "edition": "second"}}), run.folder)
