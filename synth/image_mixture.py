@@ -695,7 +695,8 @@ def _grown(
             answer = curator.sum(moments, split=split)
             parameters = _maximize(space, moments.entries, parameters, answer.value, options)
         yield parameters
-        wanted = min(most, 2 * parameters.components)
+        # Each stratum has one, however few are wanted.
+        wanted = max(parameters.components, min(most, 2 * parameters.components))
         halved = cut(space, parameters, wanted - parameters.components)
         if halved.components == parameters.components:
             return

@@ -461,7 +461,7 @@ class Family:
         if len(layout.images) != 1:
             raise ValueError("a code of images must have one column of them, however: it has another layout")
         state = under("network.", tensors)
-        blocks = sum(".".join(n.split(".")[2:]) == "first.weight" for n in state if n.startswith("into."))
+        blocks = sum(n.startswith("into.") and n.endswith(".layers.0.weight") for n in state)
         channels, code = state["into.0.weight"].shape[0], state["first.weight"].shape[1]
         with seeded(0):
             network = filled(Network(layout.images[0].shape, channels, blocks, code, self.log_std), state)

@@ -177,6 +177,18 @@ def test_likelihoods_know_which_image_goes_with_which_row(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_a_network_is_stored_whatever_its_depth(name: str, blocks: int, tmp_path: Path) -> None:
+    table = pictured(60, seed=2)
+    known = synthesizer(name).options.model_fields
+    options = {"code": 4, "components": 1, "blocks": blocks, "channels": 8, "max_steps": 2}
+    model = synth.fit(
+        table, name, schema=pictured_schema(table), options={k: v for k, v in options.items() if k in known}
+    )
+    model.save(tmp_path)
+    assert synth.load(tmp_path).sample(20, seed=1).equals(model.sample(20, seed=1))
+
+
 def test_a_stored_model_is_the_same_model(name: str, tmp_path: Path) -> None:
     fitted(name).save(tmp_path)
     again = synth.load(tmp_path)
