@@ -20,8 +20,10 @@ from synth.infer import infer
 from synth.rows import HELD_OUT, RawRows
 from synth.schema import Schema
 from validation import report
+from validation.ceilings import FEWEST
 from validation.evidence import Evidence, gather, gather_images
 from validation.expectations import check, observe, observe_constraints
+from validation.fidelity import ColumnFidelity
 from validation.gates import GateRules, Verdict, verdict_on
 from validation.images import ImageEvidence
 from validation.inception import Weights
@@ -242,8 +244,13 @@ def _drawn(source: Source, stated: Schema, *, keep: float, asked: Asked) -> pa.T
 
 def _left_out(schema: Schema) -> list[str]:
     """Which columns nobody compares."""
-    names = ", ".join(repr(c.name) for c in schema if c.kind == "identifier")
-    return [f"identifiers are not compared, nor looked for in the real rows: {names}"] if names else []
+    kinds = {"identifier": "identifiers are not compared, nor looked for in the real rows", "text": "texts are "
+             "compared by what is missing and by whether they are real rows\u2019 own alone"}  # fmt: skip
+    return [
+        f"{said}: {names}"
+        for kind, said in kinds.items()
+        if (names := ", ".join(repr(c.name) for c in schema if c.kind == kind))
+    ]
 
 
 def _sampled(rows: dict[str, int], asked: Asked) -> list[str]:
@@ -372,18 +379,34 @@ def _check_alike(evidence: Evidence, asked: Asked) -> None:
             raise InputError(
                 f"a target must be predictable, however: {target!r} {skipped[target]}; name another with --target"
             )
+    silent = {"text", "identifier", "empty"}
+    if all(c.kind in silent for c in evidence.fidelity.columns):
+        raise InputError(
+            "tables must have a column that can be compared, however: there are only texts, identifiers and columns "
+            "without values; say the kinds with --schema"
+        )
     for column in evidence.fidelity.columns:
-        if (
-            column.kind in ("categorical", "boolean", "constant")
-            # SDMetrics scores nothing in common a little above 0.
-            and column.shape is not None
-            and column.shape < 1e-6
-            and column.missing_synthetic < 1
-        ):
+        _check_column(column, asked.synthetic.name, column.shape, column.missing_synthetic, asked)
+        if asked.holdout is None:
+            continue
+        _check_column(column, asked.holdout.name, column.shape_ceiling, column.missing_holdout, asked)
+        if column.missing_holdout == 1 > column.missing_real and evidence.fidelity.rows_holdout >= FEWEST:
             raise InputError(
-                f"both tables must write values alike, however: {column.name!r} of {asked.synthetic.name} has no value "
-                f"that {asked.real.name} has; recode one of them, or say the kind with --schema"
+                f"held-out rows must be such as the real ones, however: {column.name!r} of {asked.holdout.name} has no "
+                f"value, that of {asked.real.name} has; hold out rows of the same table"
             )
+
+
+def _check_column(
+    column: ColumnFidelity, name: str, shape: float | None, missing: float, asked: Asked
+) -> None:
+    # SDMetrics scores nothing in common a little above 0.
+    alien = shape is not None and shape < 1e-6 and missing < 1
+    if alien and column.kind in ("categorical", "boolean", "constant"):
+        raise InputError(
+            f"both tables must write values alike, however: {column.name!r} of {name} has no value "
+            f"that {asked.real.name} has; recode one of them, or say the kind with --schema"
+        )
 
 
 def _checks(

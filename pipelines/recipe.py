@@ -110,7 +110,7 @@ class Privacy(Target):
     max_rows_per_unit: Annotated[
         Whole, Field(ge=1, le=1_000_000, description="rows of a unit that are kept, drawn at random")
     ] = 1
-    shares: Shares = Shares()
+    shares: Annotated[Shares, Field(description="how the budget is divided")] = Shares()
     lifetime: Annotated[
         Target | None, Field(description="budget of the dataset for ever; none: that of its first release")
     ] = None

@@ -348,7 +348,7 @@ class Outcome:
         again: whether nothing had changed since the release was published, so that nothing ran.
         rows_noised: whether as many rows were released as a noised count of the source says.
         exact_report: a page of exact figures in the workspace, where the recipe of a private run wants one.
-        warnings: what the gate found and did not refuse, as the run has it: rule and message.
+        warnings: what the gate found and did not refuse, rule and message, as coarse as the release says it.
     """
 
     release: Path
@@ -410,7 +410,8 @@ def check(run: Run) -> None:
     check_inception(run)
     watermark.check(run.recipe, run.schema)
     sources, arrow = (run.source(), run.holdout_source()), run.source_schema.arrow
-    if run.recipe.privacy is not None and "ingest" in run.workspace.records():
+    begun = run.workspace.manifest.exists()
+    if run.recipe.privacy is not None and begun and "ingest" in run.workspace.records():
         return  # What was asked about is never read again, whatever became of it.
     for source in sources:
         # A query is held against the schema when it is read: until then nothing connects.
@@ -500,7 +501,7 @@ def outcome(run: Run, before: Mapping[str, Record]) -> Outcome:
         again=records == before,
         rows_noised=run.recipe.privacy is not None and run.recipe.rows == "source",
         exact_report=run.workspace.path / EXACT_PAGE if EXACT_PAGE in records["validate"].outputs else None,
-        warnings=tuple(f"{f['rule']}: {f['message']}" for f in _read_json(run, VERDICT)["findings"]),
+        warnings=tuple(published["warnings"]),
     )
 
 
@@ -1361,22 +1362,31 @@ def _publish(run: Run) -> tuple[list[Path], dict[str, Any]]:
     with contextlib.suppress(PermissionError):
         rebuild(run.release_root)
     path = run.workspace.path / RELEASE
-    write_atomic(path, json.dumps({"release": str(folder)}).encode())
+    said = [f"{f.rule}: {f.message}" for f in released_verdict(run).findings]
+    write_atomic(path, json.dumps({"release": str(folder), "warnings": said}, ensure_ascii=False).encode())
     run.watch.wrote("publish", path)
     return [path], {"files": len(files) + 1}
 
 
+def released_verdict(run: Run) -> "Verdict":
+    """The verdict in figures as coarse as the release shows them."""
+    from validation import public
+    from validation.gates import verdict_on
+
+    verdict = verdict_of(run)
+    if run.recipe.privacy is not None:
+        return verdict
+    return public.said(verdict, verdict_on(published_evidence(run), (), run.recipe.gate))
+
+
 def release_files(run: Run) -> dict[str, bytes | Path]:
     """Everything that a release holds, by its path in it."""
-    from validation import card, public, report
+    from validation import card, report
     from validation.figures import figures
-    from validation.gates import verdict_on
 
     shards = {name: run.workspace.path / name for name in map(shard_name, all_shards(run))}
     schema_path, schema = run.workspace.path / SCHEMA, _released_schema(run)
-    evidence, verdict = published_evidence(run), verdict_of(run)
-    if run.recipe.privacy is None:
-        verdict = public.said(verdict, verdict_on(evidence, (), run.recipe.gate))
+    evidence, verdict = published_evidence(run), released_verdict(run)
     promised = certificate(run, warnings=len(verdict.warnings))
     page = report.render(
         title=run.recipe.name,

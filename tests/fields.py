@@ -16,7 +16,7 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 LIMITS = {
     "minimum": "≥ {}", "maximum": "≤ {}", "exclusiveMinimum": "> {}", "exclusiveMaximum": "< {}",
     "multipleOf": "a multiple of {}", "maxLength": "at most {} characters", "minItems": "at least {}",
-    "pattern": "`{}`",
+    "maxItems": "at most {}", "pattern": "`{}`",
 }  # fmt: skip
 """What JSON Schema calls limits, in words."""
 
@@ -64,7 +64,8 @@ def _table(name: str, about: Mapping[str, Any], *, level: int = 2) -> Iterator[s
 def _shown(value: object) -> str:
     if value is None or isinstance(value, dict):
         return "none" if value is None else "its own"
-    return f"`{json.dumps(value, ensure_ascii=False)}`"
+    text = f"{value:g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+    return f"`{text}`"
 
 
 def _kind(own: Mapping[str, Any]) -> str:
@@ -82,7 +83,10 @@ def _kind(own: Mapping[str, Any]) -> str:
         own.get("type", ""), own.get("type", "anything")
     )
     if kind == "list" and "items" in own:
-        kind = f"list of {_kind(own['items'])}"
+        item = _kind(own["items"])
+        kind = f"list of ({item})" if "," in item else f"list of {item}"
+    if kind == "list" and "prefixItems" in own:
+        return f"list of {', '.join(_kind(k) for k in own['prefixItems'])}"
     limits = [text.format(_limit(own[key])) for key, text in LIMITS.items() if key in own]
     return ", ".join([kind, *limits])
 

@@ -37,11 +37,11 @@ def associations(learned: list[Cells], *, at_least: int, seed: int) -> dict[str,
         keep_common(c.counts(DRAWN), common, at_least=at_least) if c.numbers is None else None
         for c in learned
     ]
-    ends = [_ends(c, at_least=at_least) for c in learned]
+    ends = [ends_of(c, at_least=at_least) for c in learned]
     return {side: _strength(learned, maps, ends, side, seed=seed) for side in SIDES}
 
 
-def _ends(cells: Cells, *, at_least: int) -> tuple[float, float]:
+def ends_of(cells: Cells, *, at_least: int) -> tuple[float, float]:
     """The drawn training values of rank `at_least` from either end; they cut ranks and are not shown."""
     if cells.numbers is None:
         return -np.inf, np.inf

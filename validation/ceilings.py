@@ -4,6 +4,7 @@ A grouped jackknife (Quenouille 1956, Tukey 1958): each of some groups of held-o
 the figures then lie apart tells the standard error. All figures are computed for all groups at once, from counts.
 """
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from validation.associations import told
-from validation.cells import Cells, Codes, Floats
+from validation.cells import WIDE, Cells, Codes, Floats
 
 GROUPS = 20
 """Groups of held-out rows."""
@@ -148,31 +149,42 @@ def errors(
         groups: of the held-out rows.
     """
     alone = {i: _shape(learned[i], groups) for i in shapes}
-    numbers = {i: _standard(c.numbers) for i, c in enumerate(learned) if c.numbers is not None}
-    codes = [_codes(c, groups) for c in learned]
+
+    # Pairs are of groups of columns, so that few columns are held at a time.
+    @functools.lru_cache(maxsize=WIDE)
+    def coded(i: int) -> _Coded:
+        return _codes(learned[i], groups)
+
+    @functools.lru_cache(maxsize=WIDE)
+    def numbers(i: int) -> tuple[Floats, Floats]:
+        return _standard(learned[i].numbers or {})
+
     together = [
-        _correlated(numbers[i], numbers[j], groups)
-        if i in numbers and j in numbers
-        else _counted(codes[i], codes[j], groups)
+        _correlated(numbers(i), numbers(j), groups)
+        if learned[i].numbers is not None and learned[j].numbers is not None
+        else _counted(coded(i), coded(j), groups)
         for i, j in pairs
     ]
-    return Errors(
-        shape=_of_mean(list(alone.values())),
-        trend=_of_mean(together),
-        shapes={i: error(figures) for i, figures in alone.items()},
-    )
+    known = {i: error(f) if _present(learned[i]) >= FEWEST else None for i, f in alone.items()}
+    return Errors(shape=_of_mean(list(alone.values())), trend=_of_mean(together), shapes=known)
 
 
 def _of_mean(figures: list[Floats]) -> float | None:
     return error(np.mean(figures, axis=0)) if figures else None
 
 
+def _present(cells: Cells) -> int:
+    """Held-out rows that have a value."""
+    return int((cells.codes["holdout"] >= 0).sum())
+
+
 def _shape(cells: Cells, groups: Groups) -> Floats:
     """1 less Kolmogorov and Smirnov's distance, or less the total variation: (1 + groups,)."""
     if cells.numbers is None:
-        size = len(cells.values) + 1
-        train = Groups.none(len(cells.codes["train"])).shares(cells.codes["train"] + 1, size)
-        return overlap(train, groups.shares(cells.codes["holdout"] + 1, size))
+        there = {s: cells.codes[s] >= 0 for s in ("train", "holdout")}
+        train, holdout = (cells.codes[s][there[s]] for s in ("train", "holdout"))
+        first = Groups.none(len(train)).shares(train, len(cells.values))
+        return overlap(first, groups.of(there["holdout"]).shares(holdout, len(cells.values)))
     present = {s: ~np.isnan(cells.numbers[s]) for s in ("train", "holdout")}
     own, theirs = (cells.numbers[s][present[s]] for s in ("train", "holdout"))
     _, first, second = cumulated(own, theirs, groups.of(present["holdout"]))
@@ -215,7 +227,10 @@ def _codes(cells: Cells, groups: Groups) -> _Coded:
 
 def _binned(values: Floats, stays: npt.NDArray[np.bool_]) -> npt.NDArray[np.int8]:
     present = values[stays & ~np.isnan(values)]
-    edges = np.linspace(present.min(), present.max(), _BINS + 1) if len(present) else np.zeros(1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        edges = np.linspace(present.min(), present.max(), _BINS + 1) if len(present) else np.zeros(1)
+    if not np.isfinite(edges).all():
+        return np.zeros(len(values), np.int8)
     return np.digitize(values, edges).astype(np.int8)
 
 

@@ -94,7 +94,8 @@ def render(
         if fidelity.noised
         else paragraph(
             "Shape is 100 when a column is distributed as in the training rows. Its ceiling is what real "
-            f"rows score that were held out, ± half of its 95 % interval: {fidelity.rows_train:,} rows trained, "
+            "rows score that were held out, as many as there are, ± half of its 95 % interval: "
+            f"{fidelity.rows_train:,} rows trained, "
             f"{fidelity.rows_holdout:,} held out, {fidelity.rows_synthetic:,} synthetic rows compared. Plots "
             "show shares: of the values that are present for numbers and times, of all rows for categories."
             + (f" {_STEPS.format(at_least)}" if at_least else "")

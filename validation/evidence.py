@@ -151,7 +151,7 @@ def gather(
             ),
             detection=detect(features, synthetic, seed=seed),
             utility=used,
-            structure=structure(cells, features, seed=seed, held_units=holdout.units),
+            structure=structure(cells, features, at_least=at_least, seed=seed, held_units=holdout.units),
             fairness=fairness(cells, protected, guesses, at_least=at_least, seed=seed) if protected else None,
             inference=inference(cells, used, at_least=at_least, seed=seed),
             likelihood=None

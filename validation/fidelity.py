@@ -513,6 +513,8 @@ def _total_variation(cells: Cells, side: str) -> float | None:
     """The shape of a column whose rare categories were pooled for the pair trends: from all of them."""
     from sdmetrics.single_column import TVComplement
 
+    if not all((cells.codes[s] >= 0).any() for s in ("train", side)):
+        return None
     real, other = (
         np.where(codes < 0, np.nan, codes.astype(np.float64))
         for codes in (cells.codes["train"], cells.codes[side])

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from privacy.attacks import Attack, Attacks
-from privacy.estimate import Estimate, risk
+from privacy.estimate import Estimate, Z, risk
 from validation.evidence import Evidence
 from validation.fairness import Fairness
 from validation.fidelity import ColumnFidelity, Fidelity, Overlay
@@ -46,7 +46,9 @@ def outside(evidence: Evidence, *, at_least: int) -> Evidence:
     images = None
     if rounded.images is not None and evidence.images is not None:
         images = _images(rounded.images, evidence.images, at_least)
-    structure = None if rounded.structure is None else _structure(rounded.structure, holdout)
+    structure = None
+    if rounded.structure is not None and evidence.structure is not None:
+        structure = _structure(rounded.structure, evidence.structure, holdout)
     likely = rounded.likelihood
     if likely is not None and evidence.likelihood is not None:
         # Rows are counted coarsely, columns are not.
@@ -89,6 +91,11 @@ class _Grid:
         self._exact = 10**DECIMALS if at_least == 0 else max(rows, 1) / at_least
         self._steps = max(round(self._exact), 1)
 
+    @property
+    def blur(self) -> float:
+        """What a step may be off by."""
+        return 0.5 / self._steps
+
     def share(self, value: float) -> float:
         """The nearest step."""
         return round(min(1.0, round(value * self._exact) / self._steps), 6)
@@ -111,6 +118,8 @@ def _fidelity(rounded: Fidelity, exact: Fidelity, train: _Grid, holdout: _Grid) 
     return replace(
         rounded,
         rows_synthetic=exact.rows_synthetic,
+        shape_error=_error(exact.shape_error),
+        trend_error=_error(exact.trend_error),
         copies_holdout=None if exact.copies_holdout is None else holdout.share(exact.copies_holdout),
         copies_twins=_of(exact.copies_twins, train),
         copies_rare_twins=_of(exact.copies_rare_twins, train),
@@ -127,17 +136,28 @@ def _fidelity(rounded: Fidelity, exact: Fidelity, train: _Grid, holdout: _Grid) 
 _SCORES: Mapping[str, float] = {"2-way marginals": 1_000.0, "3-way marginals": 1_000.0}
 
 
-def _structure(rounded: Structure, holdout: _Grid) -> Structure:
+def _structure(rounded: Structure, exact: Structure, holdout: _Grid) -> Structure:
     """Ceilings are shares of held-out rows, or scores of them; a Wasserstein distance is neither."""
 
-    def stepped(figure: Figure) -> Figure:
+    def stepped(figure: Figure, error: float | None) -> Figure:
         if figure.ceiling is None or figure.measure == "Wasserstein":
-            return figure
+            return replace(figure, error=_error(error))
         size = _SCORES.get(figure.measure, 1.0)
-        error = None if figure.error is None else size * round(figure.error / size, DECIMALS)
+        error = None if error is None else size * _up(error / size + holdout.blur / Z)
         return replace(figure, ceiling=size * holdout.share(figure.ceiling / size), error=error)
 
-    return Structure(figures=tuple(stepped(f) for f in rounded.figures))
+    return Structure(
+        figures=tuple(stepped(r, e.error) for r, e in zip(rounded.figures, exact.figures, strict=True))
+    )
+
+
+def _up(error: float) -> float:
+    """A standard error with three decimals: more rather than less, so that no interval is too narrow."""
+    return float(math.ceil(error * 10**DECIMALS) / 10**DECIMALS)
+
+
+def _error(exact: float | None) -> float | None:
+    return None if exact is None else _up(exact)
 
 
 def _of(share: float | None, grid: _Grid) -> float | None:
@@ -202,6 +222,7 @@ def _learning(exact: Learning) -> Learning:
 def _column(rounded: ColumnFidelity, exact: ColumnFidelity, train: _Grid, holdout: _Grid) -> ColumnFidelity:
     return replace(
         rounded,
+        shape_error=_error(exact.shape_error),
         missing_real=train.share(exact.missing_real),
         missing_holdout=holdout.share(exact.missing_holdout),
         lost=tuple((label, train.share(share)) for label, share in exact.lost),

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from validation.associations import binned
+from validation.associations import binned, ends_of
 from validation.ceilings import Groups, cumulated, error, overlap
 from validation.cells import DRAWN, Cells, Codes, Floats
 from validation.dependencies import dependencies
@@ -100,13 +100,15 @@ MEANINGS: Mapping[str, str] = {
 
 
 def structure(
-    cells: Sequence[Cells], features: Features, *, seed: int, held_units: npt.NDArray[np.uint64] | None = None
-) -> Structure:
+    cells: Sequence[Cells], features: Features, *, seed: int, at_least: int = 0,
+    held_units: npt.NDArray[np.uint64] | None = None,
+) -> Structure:  # fmt: skip
     """Computes all figures.
 
     Args:
         cells: the learned columns of the three tables.
         features: the same columns as numbers.
+        at_least: units beyond whose values numbers of real rows are cut, so that no distance tells of one row.
         seed: of what is drawn.
         held_units: of the held-out rows, equal for the rows of one unit; None: each row is a unit.
     """
@@ -118,7 +120,9 @@ def structure(
         "holdout": Groups.drawn(rows["holdout"], held_units, seed=seed),
     }
     found = {
-        side: {(m, c): v for m, c, v in _figures(cells, features, side, own, seed=seed)} if rows[side] else {}
+        side: {(m, c): v for m, c, v in _figures(cells, features, side, own, at_least=at_least, seed=seed)}
+        if rows[side]
+        else {}
         for side, own in groups.items()
     }
     alone = (_figure(m, c, v, found["holdout"].get((m, c))) for (m, c), v in found["synthetic"].items())
@@ -146,7 +150,7 @@ def _dependencies(cells: Sequence[Cells], *, seed: int) -> Iterator[Figure]:
 
 
 def _figures(
-    cells: Sequence[Cells], features: Features, side: str, groups: Groups, *, seed: int
+    cells: Sequence[Cells], features: Features, side: str, groups: Groups, *, at_least: int, seed: int
 ) -> Iterator[tuple[str, str | None, Floats]]:
     """Measure, column, and the figure of a side, (1 + groups,): of all rows, then without each group of them."""
     codes = [(binned(c, "train"), binned(c, side)) for c in cells]
@@ -166,7 +170,7 @@ def _figures(
         yield "diagnosis", None, np.array([valid])
     for c in cells:
         if c.numbers is not None:
-            yield from _of_numbers(c, side, groups)
+            yield from _of_numbers(c, side, groups, at_least=at_least)
 
 
 def marginals(
@@ -291,20 +295,26 @@ def _rare(cells: Sequence[Cells], side: str, groups: Groups) -> Iterator[tuple[s
         yield "rare categories", None, found.mean(axis=1)
 
 
-def _of_numbers(cells: Cells, side: str, groups: Groups) -> Iterator[tuple[str, str | None, Floats]]:
+def _of_numbers(
+    cells: Cells, side: str, groups: Groups, *, at_least: int
+) -> Iterator[tuple[str, str | None, Floats]]:
     assert cells.numbers is not None
     present = ~np.isnan(cells.numbers[side])
     train, values = cells.numbers["train"], cells.numbers[side][present]
     train, groups = train[~np.isnan(train)], groups.of(present)
     if not len(train) or not len(values):
         return
-    name, spread = cells.column.name, float(np.mean(np.abs(train - train.mean())))
+    name, ends = cells.column.name, ends_of(cells, at_least=at_least)
+    # Distances have no bound, and one row far out would be read from them.
+    real, other = np.clip(train, *ends), values if side == "synthetic" else np.clip(values, *ends)
+    spread = float(np.mean(np.abs(real - real.mean())))
     if spread > 0:
-        steps, first, second = cumulated(train, values, groups)
+        steps, first, second = cumulated(real, other, groups)
         moved = (np.abs(first - second)[:, :-1] * np.diff(steps)).sum(axis=1)
         yield "Wasserstein", name, moved / spread
     if cells.column.kind == "numerical" and pa.types.is_floating(cells.column.arrow_type):
-        parts = _decimals(train), _decimals(values)
+        precision = float(np.finfo(cells.column.arrow_type.to_pandas_dtype()).eps)
+        parts = _decimals(train, precision), _decimals(values, precision)
         if parts[0].min() < DECIMALS:
             yield "decimals", name, _alike(*parts, groups)
     if cells.column.kind != "datetime":
@@ -315,14 +325,19 @@ def _of_numbers(cells: Cells, side: str, groups: Groups) -> Iterator[tuple[str, 
             yield measure, name, _alike(*parts, groups)
 
 
-def _decimals(values: Floats) -> Codes:
-    """How many decimals a number is written with, `DECIMALS` for that many and more: int64 (rows,)."""
+def _decimals(values: Floats, precision: float) -> Codes:
+    """How many decimals numbers are written with, `DECIMALS` for that many, more, or what they are too coarse to tell.
+
+    Args:
+        values: float64 (rows,).
+        precision: the difference from 1 to the next larger number of their type.
+    """
     found = np.full(len(values), DECIMALS, np.int64)
     with np.errstate(over="ignore", invalid="ignore"):
         for places in range(DECIMALS - 1, -1, -1):
             scaled = values * 10.0**places
-            # As exact as a double of that size can be.
-            found[np.abs(scaled - np.round(scaled)) <= 1e-12 * np.maximum(np.abs(scaled), 1)] = places
+            error = 4 * precision * np.abs(scaled)
+            found[(np.abs(scaled - np.round(scaled)) <= error) & (error < 0.1)] = places
     return found
 
 

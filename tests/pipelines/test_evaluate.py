@@ -63,6 +63,40 @@ def test_rows_like_the_real_ones_pass_with_code_0(
     assert run(["evaluate", "real.csv", "good.csv", "--page", "p.html"]) == 2
 
 
+def test_held_out_rows_of_another_table_are_refused_by_name(folder: Path) -> None:
+    hold = pyarrow.csv.read_csv(folder / "hold.csv")
+    cities = pa.array([c.upper() for c in hold["city"].to_pylist()])
+    pq.write_table(hold.set_column(2, "city", cities), folder / "upper.parquet")
+    with pytest.raises(InputError, match=r"'city' of upper.parquet has no value that real.csv has"):
+        judged(folder, table(1500, 4), holdout=folder / "upper.parquet")
+    pq.write_table(hold.set_column(2, "city", pa.nulls(len(hold), pa.string())), folder / "none.parquet")
+    with pytest.raises(InputError, match=r"'city' of none.parquet has no value, that of real.csv has"):
+        judged(folder, table(1500, 4), holdout=folder / "none.parquet")
+
+
+def test_tables_of_texts_alone_are_not_compared(tmp_path: Path) -> None:
+    for name in ("real", "made"):
+        texts = [f"{name} {i} wrote a letter of {i % 7} pages to nobody" for i in range(300)]
+        pyarrow.csv.write_csv(pa.table({"said": texts}), tmp_path / f"{name}.csv")
+    with pytest.raises(InputError, match="must have a column that can be compared"):
+        evaluate(Asked(real=tmp_path / "real.csv", synthetic=tmp_path / "made.csv"))
+
+
+def test_a_column_of_many_categories_that_is_lost_is_a_finding_and_no_crash(folder: Path) -> None:
+    for name in ("real", "hold"):
+        rows = pyarrow.csv.read_csv(folder / f"{name}.csv")
+        codes = pa.array([f"k{i % 1200}" for i in range(len(rows))])
+        pyarrow.csv.write_csv(rows.append_column("code", codes), folder / f"{name}.csv")
+    known = infer_table(pyarrow.csv.read_csv(folder / "real.csv"))
+    columns = [
+        c if c.name != "code" else Column(name="code", kind="categorical", type="string") for c in known
+    ]
+    (folder / "s.yaml").write_text(known.model_copy(update={"columns": tuple(columns)}).to_json())
+    lost = table(1500, 4).append_column("code", pa.nulls(1500, pa.string()))
+    found = judged(folder, lost, schema=folder / "s.yaml")
+    assert any(f.rule == "missing" and f.columns == ("code",) for f in found.verdict.critical)
+
+
 def test_a_copy_of_the_real_table_fails_with_code_3(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

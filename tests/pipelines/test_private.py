@@ -195,6 +195,14 @@ def test_the_plan_says_the_noise_before_anything_is_spent(source: Path, tmp_path
     assert ledger_at(run.folder).datasets() == ()
 
 
+def test_a_plan_of_a_private_recipe_needs_no_run_and_begins_none(source: Path, tmp_path: Path) -> None:
+    begun = opened(source, tmp_path / "begun")
+    shutil.copytree(source, tmp_path / "fresh")
+    fresh = open_run(begun.recipe, tmp_path / "fresh", begin=False)
+    assert estimate(fresh).privacy == estimate(begun).privacy
+    assert not fresh.workspace.path.exists()
+
+
 def test_the_plan_warns_of_tables_that_are_too_small_for_their_epsilon(source: Path, tmp_path: Path) -> None:
     little = {**PRIVACY, "epsilon": 0.05}
     for about, warned in ((2_000, True), (90_000, False)):

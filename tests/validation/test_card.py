@@ -22,7 +22,13 @@ FILES = ("data/part-00000.parquet", "schema.json", "certificate.json", "report.h
 
 
 def card_of(
-    names=("age",), *, name="demo", rows=20_000, message="a thing", statement="No formal guarantee."
+    names=("age",),
+    *,
+    name="demo",
+    rows=20_000,
+    message="a thing",
+    statement="No formal guarantee.",
+    **errors,
 ) -> str:
     columns = tuple(
         ColumnFidelity(
@@ -34,7 +40,7 @@ def card_of(
     )  # fmt: skip
     fidelity = Fidelity(
         rows_train=1000, rows_holdout=500, rows_synthetic=1000, shape=0.95, trend=0.93, shape_ceiling=0.99,
-        trend_ceiling=0.98, copies=0.001, copies_holdout=0.002, pairs=(), columns=columns, overlays=(),
+        trend_ceiling=0.98, copies=0.001, copies_holdout=0.002, pairs=(), columns=columns, overlays=(), **errors,
     )  # fmt: skip
     warning = Finding(rule="shape", level="warning", columns=(), message=message, value=None, limit=None)
     return card.render(
@@ -107,6 +113,9 @@ def test_the_figures_stand_beside_their_ceilings():
     text = card_of()
     assert "| Column shapes | 95.0 | 99.0 |" in text
     assert "| Pair trends | 93.0 | 98.0 |" in text
+    text = card_of(shape_error=0.005, trend_error=0.01)
+    assert "| Column shapes | 95.0 | 99.0 (98.0 to 100.0) |" in text
+    assert "| Pair trends | 93.0 | 98.0 (96.0 to 100.0) |" in text
 
 
 def test_the_statement_the_findings_and_the_files_are_said():

@@ -6,7 +6,20 @@ import pytest
 from scipy import stats
 
 from synth.schema import Column, Schema
-from validation.ceilings import FEWEST, GROUPS, Groups, cumulated, error, overlap
+from validation.ceilings import (
+    FEWEST,
+    GROUPS,
+    Groups,
+    _codes,
+    _correlated,
+    _counted,
+    _shape,
+    _standard,
+    cumulated,
+    error,
+    overlap,
+)
+from validation.cells import cells_of
 from validation.fidelity import measure
 from validation.markup import within
 
@@ -101,6 +114,52 @@ def test_errors_are_about_what_other_held_out_rows_show() -> None:
     ):
         # Distances are not smooth where they are near nothing, so the jackknife says too much there, seldom too little.
         assert 0.7 < np.mean(np.array(told, float)) / np.std(np.array(ceiling, float)) < 2.5
+
+
+def test_what_errors_are_of_is_what_sdmetrics_scores() -> None:
+    def rough(rows: int, seed: int) -> pa.Table:
+        rng = np.random.default_rng(seed)
+        plain = table(rows, seed)
+        flag = pa.array((plain["x"].to_numpy() > 0).tolist(), mask=rng.random(rows) < 0.2)
+        words = pa.array(plain["c"].to_pylist(), mask=rng.random(rows) < 0.2)
+        return plain.set_column(2, "c", words).append_column("flag", flag)
+
+    columns = (*SCHEMA.columns, Column(name="flag", kind="boolean", type="bool"))
+    train, holdout, made = rough(2_000, 0), rough(700, 1), rough(50, 2)
+    found = measure(train, holdout, made, Schema(columns=columns), at_least=0, seed=0)
+    cells = [cells_of(c, (train, holdout, made)) for c in columns]
+    alone = Groups.none(700)
+    for own, column in zip(cells, found.columns, strict=True):
+        assert _shape(own, alone)[0] == pytest.approx(column.shape_ceiling, abs=1e-9)
+    place = {c.name: i for i, c in enumerate(columns)}
+    # SDMetrics scores no pair that hardly hangs together.
+    scored = [p for p in found.pairs if p.trend_ceiling is not None]
+    assert len(scored) >= 3
+    for pair in scored:
+        first, second = (cells[place[n]] for n in (pair.first, pair.second))
+        if first.numbers is not None and second.numbers is not None:
+            told = _correlated(_standard(first.numbers), _standard(second.numbers), alone)
+        else:
+            told = _counted(_codes(first, alone), _codes(second, alone), alone)
+        assert told[0] == pytest.approx(pair.trend_ceiling, abs=1e-9), (pair.first, pair.second)
+
+
+def test_columns_of_few_values_have_no_error_and_those_of_some_an_honest_one() -> None:
+    def sparse(rows: int, seed: int, share: float) -> pa.Table:
+        rng = np.random.default_rng(seed)
+        plain = table(rows, seed)
+        return plain.set_column(2, "c", pa.array(plain["c"].to_pylist(), mask=rng.random(rows) >= share))
+
+    few = measure(sparse(2_000, 0, 0.05), sparse(1_000, 1, 0.05), table(50, 2), SCHEMA, at_least=0, seed=0)
+    assert few.columns[2].shape_ceiling is not None
+    assert few.columns[2].shape_error is None
+    train, made = sparse(4_000, 0, 0.2), table(50, 2)
+    found = [
+        measure(train, sparse(1_000, 10 + s, 0.2), made, SCHEMA, at_least=0, seed=s).columns[2]
+        for s in range(25)
+    ]
+    told = np.mean([c.shape_error for c in found if c.shape_error is not None])
+    assert 0.7 < told / np.std([c.shape_ceiling for c in found if c.shape_ceiling is not None]) < 2.5
 
 
 def test_columns_that_are_constant_or_missing_break_nothing() -> None:

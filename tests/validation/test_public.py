@@ -175,6 +175,27 @@ def test_no_finding_resolves_a_person(missing: int) -> None:
     assert told(exact(missing=missing))
 
 
+def test_errors_are_rounded_up_and_know_how_coarse_their_ceiling_is() -> None:
+    fidelity = exact().fidelity
+    column = replace(fidelity.columns[0], shape_error=0.00038)
+    precise = replace(
+        fidelity, shape_error=0.00012, trend_error=0.0031, columns=(column, *fidelity.columns[1:])
+    )
+    figures = (
+        Figure(measure="missing patterns", column=None, synthetic=0.5, ceiling=300 / 311, error=0.0001),
+        Figure(measure="Wasserstein", column="age", synthetic=0.5, ceiling=0.12345, error=0.0001),
+    )
+    told = public.outside(
+        replace(exact(), fidelity=precise, structure=Structure(figures=figures)), at_least=10
+    )
+    assert (told.fidelity.shape_error, told.fidelity.trend_error) == (0.001, 0.004)
+    assert told.fidelity.columns[0].shape_error == 0.001
+    assert told.structure is not None
+    # A step is a thirty-first: its half within 1.96 standard errors.
+    assert told.structure.figures[0].error == pytest.approx(0.0084, abs=1e-3)
+    assert told.structure.figures[1].error == 0.001
+
+
 def test_ceilings_beyond_pairs_are_shares_of_ten_held_out_rows() -> None:
     figures = tuple(
         Figure(measure=m, column=None, synthetic=0.5, ceiling=c)

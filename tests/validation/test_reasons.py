@@ -51,6 +51,13 @@ def test_there_are_three_reasons_each_with_a_gauge_and_its_mark() -> None:
     assert all('class="gauge"' in c and 'class="mark"' in c for c in found)
 
 
+def test_a_ceiling_stands_with_its_interval() -> None:
+    found = evidence()
+    known = replace(found, fidelity=replace(found.fidelity, shape_error=0.005, trend_error=0.01))
+    assert "95.0 of 99.0 (98.0 to 99.9)" in shown(known)[0]
+    assert "93.0 of 98.0 (96.0 to 99.9)" in shown(known)[0]
+
+
 def test_a_gauge_of_use_begins_where_a_model_only_guesses() -> None:
     _, useful, _ = shown(evidence())
     assert "0.80</strong><span> of 0.90 AUC" in useful

@@ -302,6 +302,16 @@ def test_a_score_below_all_is_never_shown_as_all():
     assert "99.9 of 100 rows agree" in plots.overlay_plot(overlay)
 
 
+def test_a_column_shows_its_ceiling_with_half_of_its_interval():
+    known = fidelity_of(["age"])
+    known = replace(known, columns=(replace(known.columns[0], shape_ceiling=0.97, shape_error=0.01),))
+    page = report.render(
+        title="t", evidence=Evidence(fidelity=known), verdict=Verdict(findings=()), certificate=CERTIFICATE,
+        schema=schema_of(["age"]),
+    )  # fmt: skip
+    assert re.search(r"97\.0.{0,60}± 2\.0", page)
+
+
 def test_rare_categories_are_drawn_as_one_bar_and_missing_ones_keep_their_own():
     labels = ("a", "b", OTHERS, MISSING)
     drawn = plots.overlay_plot(bars("c", labels))

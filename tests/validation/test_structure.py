@@ -12,7 +12,7 @@ import pytest
 from synth.schema import Schema
 from validation.cells import cells_of
 from validation.features import Features
-from validation.structure import Structure, clouds, marginals, render, structure
+from validation.structure import Structure, _decimals, clouds, marginals, render, structure
 
 SCHEMA = Schema.model_validate(
     {
@@ -120,6 +120,47 @@ def test_values_that_are_missing_one_by_one_break_the_pattern() -> None:
     y = LIKE["y"].to_pylist()
     assert figures(LIKE)["missing patterns", None][0] > 0.97
     assert figures(LIKE.set_column(1, "y", pa.array(y[1:] + y[:1])))["missing patterns", None][0] < 0.8
+
+
+def test_ceilings_have_errors_which_are_larger_where_rows_are_of_few_units() -> None:
+    cells = [cells_of(c, (TRAIN, HOLDOUT, LIKE)) for c in SCHEMA]
+    features = Features.of(cells)
+    alone = structure(cells, features, seed=0).figures
+    assert {f.measure for f in alone if f.error is None} <= {"diagnosis", "order", "follows"}
+    twice = HOLDOUT.take(pa.array(np.repeat(np.arange(150), 10)))
+    cells = [cells_of(c, (TRAIN, twice, LIKE)) for c in SCHEMA]
+    units = np.repeat(np.arange(150, dtype=np.uint64), 10)
+    errors = [
+        [f.error for f in structure(cells, Features.of(cells), seed=0, held_units=u).figures if f.error]
+        for u in (None, units)
+    ]
+    assert np.mean(errors[1]) > 2 * np.mean(errors[0])
+
+
+def test_one_row_far_out_is_not_read_from_a_distance() -> None:
+    def told(far: float) -> list[tuple[float, float | None, float | None]]:
+        x = HOLDOUT["x"].to_numpy(zero_copy_only=False).copy()
+        x[0] = far
+        cells = [
+            cells_of(c, (TRAIN, HOLDOUT.set_column(0, "x", pa.array(x, from_pandas=True)), LIKE))
+            for c in SCHEMA
+        ]
+        every = structure(cells, Features.of(cells), at_least=10, seed=0).figures
+        return [
+            (f.synthetic, f.ceiling, f.error) for f in every if (f.measure, f.column) == ("Wasserstein", "x")
+        ]
+
+    assert told(2e8) == told(3e9)
+    assert told(2e8)[0][1] == pytest.approx(told(50.0)[0][1])
+
+
+def test_decimals_are_told_as_far_as_a_type_is_fine_enough() -> None:
+    def decimals(values: list[float], kind: type) -> list[int]:
+        return _decimals(np.array(values, kind).astype(float), float(np.finfo(kind).eps)).tolist()
+
+    assert decimals([3, 3.5, 12.34, 1e6, 0.1234567], np.float64) == [0, 1, 2, 0, 6]
+    assert decimals([3, 3.5, 12.34], np.float32) == [0, 1, 2]
+    assert decimals([1.7e12 + 0.37], np.float64) == [6]
 
 
 def test_ages_that_are_whole_but_for_some_halves_are_not_to_have_fractions() -> None:

@@ -11,7 +11,15 @@ from sklearn.metrics import r2_score, roc_auc_score
 from synth.schema import Schema
 from validation.cells import cells_of
 from validation.detection import Detection, detect
-from validation.features import Features, resampled, weighted_auc, weighted_r2
+from validation.features import (
+    LEAST_ROWS,
+    TAUGHT,
+    Features,
+    bounded,
+    resampled,
+    weighted_auc,
+    weighted_r2,
+)
 from validation.utility import Utility, render, suggested, utility
 
 KINDS = {
@@ -211,3 +219,12 @@ def test_evidence_of_models_is_json_without_loss() -> None:
 def test_equal_seeds_give_equal_figures() -> None:
     assert used(table(300, 2), "label") == used(table(300, 2), "label")
     assert told(table(300, 2)) == told(table(300, 2))
+
+
+def test_trees_see_fewer_rows_of_many_columns_and_classes_but_some_in_any_case() -> None:
+    assert bounded(50_000, 20) == 50_000
+    assert bounded(50_000, 1_000) == TAUGHT // 1_000
+    assert bounded(50_000, 300, 12) == TAUGHT // 3_600
+    assert bounded(50_000, 300, 2) == bounded(50_000, 300, 1)
+    assert bounded(50_000, 10**9) == LEAST_ROWS
+    assert bounded(300, 10**9) == 300
