@@ -288,7 +288,9 @@ class Layers:
             for place in layer.places:
                 other = found[place]
                 true = np.zeros(1) if other is None else other.double().cpu().numpy().ravel()
-                if not np.allclose(parts[place], true, rtol=1e-3, atol=1e-4 * max(1e-6, np.abs(true).max())):
+                if not np.allclose(
+                    parts[place], true, rtol=1e-3, atol=1e-4 * max(1e-6, np.abs(true).max(initial=0))
+                ):
                     raise UsageError(
                         f"losses must depend on a layer by what it gives alone, however: they use "
                         f"the weights of {_named(layer.name, layer.module)} otherwise, as "
@@ -431,7 +433,7 @@ class _Grouping:
 
     def padded(self, rows: Tensor) -> Tensor:
         """(n, …, d) → (units, width · …, d), 0 where a unit has no row."""
-        three = rows.reshape(len(rows), -1, rows.shape[-1])
+        three = rows.reshape(len(rows), math.prod(rows.shape[1:-1]), rows.shape[-1])
         if self.single:
             return three
         out = three.new_zeros(self.units, self.width, *three.shape[1:])

@@ -15,6 +15,7 @@ where D₀ is not told (Ho & Salimans 2022, arXiv 2207.12598). Weights are a mov
 import itertools
 import math
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,13 +26,13 @@ from pydantic import Field as Option
 from torch import Tensor, nn
 from torch.nn import functional
 
-from privacy.curator import Batch, Curator, Floats, Luck
+from privacy.curator import Batch, Curator, Descent, Floats, Luck
 from synth.codec import UNKNOWN, Encoded, Layout
 from synth.em import encoded_of, slices
 from synth.image_mixture import Code, ImageMixture
 from synth.image_vae import images_of, pixels_of
 from synth.layers import CellsIn, channels_on, filled, normalized, over, seeded, training_device, under
-from synth.train import Trained, train
+from synth.train import Trained, descent_of, train
 
 INNER_SIDE = 8
 """Pixels of a side at most where the network is narrowest."""
@@ -54,6 +55,18 @@ JUDGED_NOISE = (0.1, 0.3, 0.9)
 AT_ONCE = 256
 """Images that pass the network at a time, when nothing is learned."""
 
+STEPS_SHARE = 0.5
+"""Of the budget, what the steps have where they carry noise; the mixture has the rest."""
+
+NOISED: Mapping[str, object] = MappingProxyType(
+    {"channels": 16, "epochs": 3, "batch_rows": 1024, "learning_rate": 3e-3}
+)
+"""Defaults where steps carry noise: few, large ones of a small network, as a processor has time for.
+
+Where there is more time, more passes under several noises for each row (`multiplicity`; DPDM, arXiv 2210.09929) are
+worth their noise.
+"""
+
 LOOKS, PATIENCE = 6, 2
 """Looks at rows that were not learned from, and those without a better one after which training stops."""
 
@@ -70,14 +83,14 @@ class UponMixture(BaseModel):
         None, description="column whose values have components of their own; none: the one that explains most"
     )
 
-    def mixture(self, curator: Curator, layout: Layout, *, seed: int) -> ImageMixture:
-        """Learns it.
+    def mixture(self, curator: Curator, layout: Layout, *, seed: int, part: float = 1.0) -> ImageMixture:
+        """Learns it, for a part of the budget.
 
         Raises:
             RecipeError: there are several columns of images, or `by` names no column of few values.
         """
         said = self.model_dump(include=set(UponMixture.model_fields))
-        return ImageMixture.fit(curator, layout, said, seed=seed)
+        return ImageMixture.fit(curator, layout, said, seed=seed, part=part)
 
 
 class Options(UponMixture):
@@ -91,6 +104,7 @@ class Options(UponMixture):
     max_steps: int = Option(4000, ge=1, le=10_000_000, description="steps at most, for many rows")
     batch_rows: int = Option(128, ge=1, le=1_000_000, description="rows of a step")
     learning_rate: float = Option(1e-3, gt=0, le=1, description="of Adam")
+    multiplicity: int = Option(1, ge=1, le=256, description="noises that each row of a step is covered with")
     start: float = Option(
         1.0,
         ge=0.05,
@@ -217,6 +231,7 @@ class _Learner:
         self.module = network
         self._image = layout.images[0].field
         self._most = options.start
+        self._multiplicity = options.multiplicity
         self._fixed = torch.from_numpy(
             np.random.default_rng(0).standard_normal((1, layout.pixels), np.float32)
         )
@@ -225,6 +240,10 @@ class _Learner:
     def losses(self, batch: Batch, luck: Luck) -> Tensor:
         """The error of each row: (n,)."""
         rows = encoded_of(batch)
+        assert rows.pixels is not None
+        return torch.stack([self._once(rows, luck) for _ in range(self._multiplicity)]).mean(0)
+
+    def _once(self, rows: Encoded, luck: Luck) -> Tensor:
         assert rows.pixels is not None
         drawn = torch.from_numpy(
             luck.normal.standard_normal((len(rows), 1 + rows.pixels.shape[1]), np.float32)
@@ -270,8 +289,11 @@ class ImageDiffusion:
 
     name = "image-diffusion"
     exact = False
-    private = False
+    private = True
     options = Options
+    share = STEPS_SHARE
+    # Under noise each stratum has as many components as noise allows.
+    noised: Mapping[str, tuple[object, ...]] = MappingProxyType({"components": (None,), "max_components": ()})
 
     def __init__(self, layout: Layout, network: Network, mixture: ImageMixture, options: Options) -> None:
         self.trained: Trained | None = None
@@ -280,6 +302,14 @@ class ImageDiffusion:
         self._mixture = mixture
         self._options = options
         self._image = layout.images[0].field
+
+    @staticmethod
+    def descent(options: Mapping[str, Any], rows: float) -> Descent:
+        """See `synth.registry.Descending`."""
+        chosen = Options.model_validate({**NOISED, **options})
+        return descent_of(
+            rows, epochs=chosen.epochs, max_steps=chosen.max_steps, batch_rows=chosen.batch_rows
+        )
 
     @classmethod
     def fit(
@@ -296,8 +326,9 @@ class ImageDiffusion:
         Raises:
             RecipeError: there are several columns of images, or `by` names no column of few values.
         """
-        chosen = Options.model_validate(dict(options))
-        mixture = chosen.mixture(curator, layout, seed=seed)
+        noised = curator.price(cls.descent(options, curator.about()), share=cls.share) > 0
+        chosen = Options.model_validate({**NOISED, **options} if noised else dict(options))
+        mixture = chosen.mixture(curator, layout, seed=seed, part=1 - cls.share)
         device = training_device()
         channels = channels_on(device, chosen.channels)
         with seeded(seed):
@@ -311,6 +342,7 @@ class ImageDiffusion:
             batch_rows=chosen.batch_rows,
             patience=PATIENCE,
             looks=LOOKS,
+            share=cls.share,
         )
         model = cls(layout, network, mixture, chosen)
         model.trained = trained

@@ -212,7 +212,7 @@ class ImageMixture:
 
     @classmethod
     def fit(
-        cls, curator: Curator, layout: Layout, options: Mapping[str, Any], *, seed: int
+        cls, curator: Curator, layout: Layout, options: Mapping[str, Any], *, seed: int, part: float = 1.0
     ) -> "ImageMixture":
         """Learns from the curator's answers.
 
@@ -221,6 +221,7 @@ class ImageMixture:
             layout: the encoded columns, of which one is of images.
             options: fields of `Options`.
             seed: of the directions in which the search for a code begins.
+            part: of the budget that all of it may use.
 
         Raises:
             RecipeError: there are several columns of images, or `by` names no column of few values.
@@ -230,11 +231,13 @@ class ImageMixture:
         if curator.price(_Pixels(layout), share=1.0) > 0:
             from synth.image_noised import fit_noised
 
-            return cls(*fit_noised(curator, layout, chosen))
+            return cls(*fit_noised(curator, layout, chosen, part=part))
         return cls.over(curator, layout, _code(curator, layout, chosen.code, seed), chosen)
 
     @classmethod
-    def over(cls, curator: Curator, layout: Layout, code: Coder, options: Options) -> "ImageMixture":
+    def over(
+        cls, curator: Curator, layout: Layout, code: Coder, options: Options, *, part: float = 1.0
+    ) -> "ImageMixture":
         """Learns the mixture in the space of a code.
 
         Args:
@@ -242,7 +245,12 @@ class ImageMixture:
             layout: the encoded columns.
             code: of images.
             options: of the mixture.
+            part: of the budget that all of it may use. Where answers carry noise codes have to be about N(0, 1).
         """
+        if curator.price(_Pixels(layout), share=1.0) > 0:
+            from synth.image_noised import fit_noised
+
+            return cls(*fit_noised(curator, layout, options, part=part, coder=code))
         space = Space(layout=layout, code=code, by=_strata(curator, layout, code, options.by))
         most = options.components or _best_number(curator, space, options)
         *_, parameters = _grown(curator, space, options, most, split="train")

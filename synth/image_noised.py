@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import stats
 from scipy.fft import dctn, idctn
 from torch import Tensor
 
@@ -37,6 +38,7 @@ from synth.image_mixture import (
     LEAST_ROWS,
     MOST_STRATA,
     Code,
+    Coder,
     Moments,
     MomentsOfBatch,
     Options,
@@ -90,22 +92,27 @@ AT_ONCE = 2**22
 """Pixels that are held in 64 bits at once."""
 
 
-def fit_noised(curator: Curator, layout: Layout, options: Options) -> tuple[Space, Parameters]:
+def fit_noised(
+    curator: Curator, layout: Layout, options: Options, *, part: float = 1.0, coder: Coder | None = None
+) -> tuple[Space, Parameters]:
     """Learns as many components as noise allows to tell apart.
 
     Args:
         curator: over encoded rows, of which one column is of images.
         layout: the encoded columns.
         options: the numbers of a code, and the strata.
+        part: of the budget that all of it may use.
+        coder: the code, whose numbers are about normal; none: it is asked for.
     """
-    measure = _measured(curator, layout, options.code)
+    measure = _measured(curator, layout, options.code, part) if coder is None else _normal(coder)
     fields = _candidates(layout, measure.size, options.by)
-    share = 1 - MEAN - 2 * LENGTH - DIRECTIONS
+    share = 1.0 if coder is not None else 1 - MEAN - 2 * LENGTH - DIRECTIONS
     by = fields[0] if fields else -1
     if len(fields) > 1:
         share -= STRATA
-        by = _chosen(curator, layout, measure, fields)
-    space = Space(layout=layout, code=Code(mean=measure.mean, basis=measure.basis), by=by)
+        by = _chosen(curator, layout, measure, fields, part)
+    space = Space(layout=layout, code=measure.coder, by=by)
+    share *= part
     parameters = usual = one_each(space)
     cuts = _cuts(space, measure, curator.price(_Told(space, measure, parameters), share=share))
     totals: _Moments | None = None
@@ -131,14 +138,12 @@ class _Measure:
     """A code, and what its numbers are divided by so that all vary alike, and few vectors are longer than 1.
 
     Attributes:
-        mean: float32 (P,) in [0, 1].
-        basis: float32 (P, d), orthonormal.
+        coder: images to numbers.
         unit: float64 (d,).
         variances: float64 (d,), of the divided numbers.
     """
 
-    mean: Tensor
-    basis: Tensor
+    coder: Coder
     unit: Floats
     variances: Floats
 
@@ -149,8 +154,9 @@ class _Measure:
 
     def of(self, batch: Batch, layout: Layout) -> Tensor:
         """Divided codes of the images of a batch, none longer than 1, 0 where there is none: float32 (n, d)."""
-        there, images = shown(batch, layout)
-        return _held((images - self.mean) @ (self.basis / torch.from_numpy(self.unit).float())) * there
+        there = np.asarray(batch.columns["states"])[:, layout.images[0].field] > 0
+        codes = self.coder.of(np.array(batch.columns["pixels"])) / torch.from_numpy(self.unit).float()
+        return _held(codes) * torch.from_numpy(there).float()[:, None]
 
 
 def _held(vectors: Tensor, most: float = 1.0) -> Tensor:
@@ -159,20 +165,26 @@ def _held(vectors: Tensor, most: float = 1.0) -> Tensor:
     return shortened
 
 
-def _measured(curator: Curator, layout: Layout, size: int) -> _Measure:
+def _measured(curator: Curator, layout: Layout, size: int, part: float) -> _Measure:
     pixels, rows = layout.images[0], _rows(layout)
     order = _frequencies(pixels.shape)
-    answer = curator.sum(_Shades(layout), share=MEAN)
+    answer = curator.sum(_Shades(layout), share=part * MEAN)
     mean = _smoothed(answer, pixels.shape, order, rows)
     cosines = _cosines(pixels.shape, order[:FREQUENCIES])
-    length = _length(curator, layout, _Lengths(layout, mean, cosines), rows)
-    answer = curator.sum(_Squares(layout, mean, cosines, length), share=DIRECTIONS)
+    length = _length(curator, _Lengths(layout, mean, cosines), rows, part)
+    answer = curator.sum(_Squares(layout, mean, cosines, length), share=part * DIRECTIONS)
     directions, variances = _directions(answer, rows, size)
     basis = cosines @ torch.from_numpy(directions).float()
     spread = np.sqrt(variances)
     lengths = _Lengths(layout, mean, basis / torch.from_numpy(spread).float())
-    unit = spread * _length(curator, layout, lengths, rows)
-    return _Measure(mean=mean, basis=basis, unit=unit, variances=variances / unit**2)
+    unit = spread * _length(curator, lengths, rows, part)
+    return _Measure(coder=Code(mean=mean, basis=basis), unit=unit, variances=variances / unit**2)
+
+
+def _normal(coder: Coder) -> _Measure:
+    """Of codes that were learned to be about N(0, 1): nothing is asked, and nine of ten are not shortened."""
+    unit = np.full(coder.size, math.sqrt(stats.chi2.ppf(HELD, coder.size)))
+    return _Measure(coder=coder, unit=unit, variances=unit**-2)
 
 
 def _rows(layout: Layout) -> float:
@@ -248,9 +260,9 @@ class _Lengths:
         return np.where(there[:, 0].numpy() > 0, cells, -1)
 
 
-def _length(curator: Curator, layout: Layout, lengths: _Lengths, rows: float) -> float:
+def _length(curator: Curator, lengths: _Lengths, rows: float, part: float) -> float:
     """A length that about nine of ten images do not exceed."""
-    (answer,) = curator.histogram([lengths], share=LENGTH)
+    (answer,) = curator.histogram([lengths], share=part * LENGTH)
     edges = lengths.edges[0]
     enough = np.flatnonzero(np.cumsum(answer.value) >= HELD * rows)
     return float(edges[min(int(enough[0]) if len(enough) else len(edges), len(edges) - 1)])
@@ -303,9 +315,9 @@ def _candidates(layout: Layout, size: int, by: str | None) -> list[int]:
     return [i for i in named if (1 if by else 2) <= common(layout, i).sum() <= most]
 
 
-def _chosen(curator: Curator, layout: Layout, measure: _Measure, fields: Sequence[int]) -> int:
+def _chosen(curator: Curator, layout: Layout, measure: _Measure, fields: Sequence[int], part: float) -> int:
     """The field whose states explain most of how codes differ, or −1 where none explains much."""
-    answer = curator.sum(_Means(layout, measure, fields), share=STRATA)
+    answer = curator.sum(_Means(layout, measure, fields), share=part * STRATA)
     sums = answer.value.reshape(-1, measure.size)
     lengths = np.maximum((sums**2).sum(1) - measure.size * answer.noise_std**2, 0.0)
     total = _rows(layout) * float(measure.variances.sum())

@@ -18,7 +18,8 @@ import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ from scipy.special import ndtri
 from torch import Tensor, nn
 from torch.nn import functional
 
-from privacy.curator import Batch, Curator, Floats, Luck
+from privacy.curator import Batch, Curator, Descent, Floats, Luck
 from privacy.curator import draw as uniform_of
 from synth import image_mixture
 from synth.codec import Encoded, Layout
@@ -37,7 +38,7 @@ from synth.em import encoded_of, slices
 from synth.image_mixture import ImageMixture
 from synth.layers import ImageBlock, channels_on, filled, normalized, over, seeded, training_device, under
 from synth.rows import EncodedStore
-from synth.train import Trained, train
+from synth.train import Trained, descent_of, train
 
 INNER_SIDE = 8
 """Pixels of a side at most where the network is narrowest."""
@@ -61,6 +62,13 @@ TRIES = 8
 
 REPAIRS, REPAIR_RATE = 150, 0.05
 """Steps by which the code of a damaged image is searched, and their size in standard deviations of codes."""
+
+
+STEPS_SHARE = 0.6
+"""Of the budget, what the steps have where they carry noise; the mixture of codes has the rest."""
+
+NOISED: Mapping[str, object] = MappingProxyType({"code": 16, "channels": 16, "epochs": 6, "batch_rows": 1024})
+"""Defaults where steps carry noise: few, large ones, and short codes, of which moments are told better."""
 
 
 class AutoencoderOptions(BaseModel):
@@ -393,14 +401,27 @@ class Family:
         name: in a recipe.
         options: what a recipe may say.
         log_std: of the noise on codes; None: the encoder says it of each.
+        private: whether codes are learned to be about N(0, 1), so that noised moments of them say enough.
     """
 
     name: str
     options: type[AutoencoderOptions]
     log_std: float | None
+    private: bool
 
     exact = False
-    private = False
+    share = STEPS_SHARE
+    # Under noise each stratum has as many components as noise allows.
+    noised: ClassVar[Mapping[str, tuple[object, ...]]] = MappingProxyType(
+        {"components": (None,), "max_components": ()}
+    )
+
+    def descent(self, options: Mapping[str, Any], rows: float) -> Descent:
+        """See `synth.registry.Descending`."""
+        chosen = self.options.model_validate({**NOISED, **options})
+        return descent_of(
+            rows, epochs=chosen.epochs, max_steps=chosen.max_steps, batch_rows=chosen.batch_rows
+        )
 
     def fit(self, curator: Curator, layout: Layout, options: Mapping[str, Any], *, seed: int) -> ImageVae:
         """Learns from the curator's answers.
@@ -414,7 +435,8 @@ class Family:
         Raises:
             RecipeError: there are several columns of images, or `by` names no column of few values.
         """
-        chosen = self.options.model_validate(dict(options))
+        noised = curator.price(self.descent(options, curator.about()), share=self.share) > 0
+        chosen = self.options.model_validate({**NOISED, **options} if noised else dict(options))
         image_mixture.check(layout, chosen.by)
         device = training_device()
         channels = channels_on(device, chosen.channels)
@@ -430,6 +452,7 @@ class Family:
             batch_rows=chosen.batch_rows,
             patience=PATIENCE,
             looks=LOOKS,
+            share=self.share,
         )
         code = NetworkCode(network.to("cpu"))
         key = f"codes {seed}".encode()
@@ -441,12 +464,18 @@ class Family:
             # A function of the row's unit, so that no row depends on which others there are.
             noise = [ndtri(uniform_of(batch.unit, key, f"{i}") + 2.0**-54) for i in range(code.size)]
             codes = mean.numpy() + log_std.exp().numpy() * np.stack(noise, 1)
-            return {"states": rows.states, "scores": rows.scores, "pixels": codes.astype(np.float32)}
+            # A row whose code is no number must not be told from the others by an error.
+            pixels = np.nan_to_num(codes, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
+            return {"states": rows.states, "scores": rows.scores, "pixels": pixels}
 
         recoded = curator.recode(coded, EncodedStore(None, unit_is_row=False))
         of_mixture = chosen.model_dump(include={"components", "max_components", "by"})
         learned = ImageMixture.over(
-            recoded, layout, _Recoded(code.size), image_mixture.Options.model_validate(of_mixture)
+            recoded,
+            layout,
+            _Recoded(code.size),
+            image_mixture.Options.model_validate(of_mixture),
+            part=1 - self.share,
         )
         model = ImageVae(self.name, layout, network, learned.in_space_of(code))
         model.trained = trained
@@ -469,5 +498,5 @@ class Family:
         return ImageVae(self.name, layout, network, mixture)
 
 
-IMAGE_VAE = Family(name="image-vae", options=Options, log_std=None)
-AUTOENCODER = Family(name="autoencoder", options=AutoencoderOptions, log_std=FIXED_LOG_STD)
+IMAGE_VAE = Family(name="image-vae", options=Options, log_std=None, private=True)
+AUTOENCODER = Family(name="autoencoder", options=AutoencoderOptions, log_std=FIXED_LOG_STD, private=False)

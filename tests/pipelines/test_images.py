@@ -317,6 +317,27 @@ def test_images_are_released_under_a_promise_that_is_kept(private_release: tuple
     assert guarantee["public_by_declaration"] == {"image": "the page", "label": "the page"}
 
 
+@pytest.mark.parametrize(
+    ("name", "more"), [("image-diffusion", {"multiplicity": 2}), ("image-vae", {"code": 8})]
+)
+def test_networks_of_images_learn_within_the_same_promise(
+    name: str, more: dict[str, object], tmp_path: Path
+) -> None:
+    # Two steps of a network are no good model: what it spent is looked at, not what it draws.
+    quick = {"epochs": 1, "channels": 8, "batch_rows": 300, **more}
+    gate = {"warn_only": ["shape", "association"]}
+    run = private_run(tmp_path, synthesizer=name, options=quick, gate=gate)
+    found = release(run)
+    about = json.loads((found.release / "certificate.json").read_text("utf-8"))
+    guarantee = about["formal_guarantee"]
+    assert about["synthesizer"] == name
+    assert 19.5 < guarantee["spent_epsilon"] <= 20.0
+    said = " ".join(m["question"] for m in guarantee["mechanisms"] if m["for"] == "model")
+    assert "sum" in said
+    assert "gradients, part 10 of 10" in said
+    assert pq.read_table(found.release / "data").num_rows == found.rows
+
+
 def test_private_images_go_with_their_labels(private_release: tuple[Run, Outcome]) -> None:
     run, found = private_release
     table = pq.read_table(found.release / "data")

@@ -12,7 +12,7 @@ from privacy.errors import RecipeError
 from synth.codec import UNKNOWN, Encoded, Field, Layout, Pixels
 from synth.image_diffusion import ImageDiffusion, Network, Options, _Learner, told_of, usual
 from synth.image_mixture import ImageMixture
-from synth.registry import check_private
+from synth.registry import check_private, descent_of
 from synth.table import TableModel
 from tests.contracts.test_contract import people
 from tests.contracts.test_images import OPTIONS
@@ -119,7 +119,7 @@ def test_noise_is_taken_out_and_small_images_are_enhanced() -> None:
     assert (seen(larger) == which).mean() > 0.95
 
 
-def test_gradients_are_told_row_by_row_and_privacy_is_refused() -> None:
+def test_gradients_are_told_row_by_row_under_one_noise_or_several() -> None:
     layout = Layout(
         fields=(
             Field(name="photo", rates=(0.1, 0.9), score=None),
@@ -137,10 +137,25 @@ def test_gradients_are_told_row_by_row_and_privacy_is_refused() -> None:
         },
     )
     torch.manual_seed(1)
-    learner = _Learner(Network((SIDE, SIDE, 1), 8, 1, (2, 2), 1), layout, Options.model_validate({}))
-    Layers(learner).check(learner, batch)
-    losses = learner.losses(batch, Luck.of([3]))
-    assert losses[2] == 0
-    assert (losses[[0, 1, 3, 4, 5]] > 0).all()
-    with pytest.raises(RecipeError, match="must learn from noised answers"):
-        check_private("image-diffusion")
+    network = Network((SIDE, SIDE, 1), 8, 1, (2, 2), 1)
+    spread = {}
+    for noises in (1, 16):
+        learner = _Learner(network, layout, Options.model_validate({"multiplicity": noises}))
+        Layers(learner).check(learner, batch)
+        losses = learner.losses(batch, Luck.of([3]))
+        assert losses[2] == 0
+        assert (losses[[0, 1, 3, 4, 5]] > 0).all()
+        tries = torch.stack([learner.losses(batch, Luck.of([s])).detach() for s in range(30)])
+        spread[noises] = float(tries[:, 0].std())
+    assert spread[16] < 0.5 * spread[1]
+
+
+def test_steps_are_planned_from_public_numbers_and_no_search_is_asked_for_under_privacy() -> None:
+    check_private("image-diffusion")
+    few, many = (descent_of("image-diffusion", {"epochs": n}, 50_000.0) for n in (3, 6))
+    assert few is not None
+    assert many is not None
+    assert many[0].steps == pytest.approx(2 * few[0].steps, abs=1)
+    assert 0 < few[1] < 1
+    with pytest.raises(RecipeError, match="components: 5"):
+        descent_of("image-diffusion", {"components": 5}, 1_000.0)

@@ -17,7 +17,7 @@ from privacy.curator import Answer, Batch, ExactCurator
 from privacy.errors import RecipeError
 from privacy.private import Account, PrivateCurator
 from synth.codec import Codec, Field, Layout, Pixels
-from synth.image_mixture import Code, ImageMixture, Space, cut, one_each
+from synth.image_mixture import ImageMixture, Space, cut, one_each
 from synth.image_noised import (
     FREQUENCIES,
     GREY,
@@ -29,11 +29,13 @@ from synth.image_noised import (
     _Means,
     _measured,
     _nearer,
+    _normal,
     _Shades,
     _smoothed,
     _Squares,
     _Told,
 )
+from synth.image_vae import _Recoded
 from synth.images import images
 from synth.learn import learn
 from synth.registry import check_private, descent_of
@@ -169,9 +171,9 @@ def test_the_strata_are_the_column_that_explains_images() -> None:
 
 def test_a_column_that_explains_nothing_is_no_stratum() -> None:
     codec, curator, _ = encoded(pictures(ROWS), rho=3.0)
-    measure = _measured(curator, codec.layout, 12)
-    assert _chosen(curator, codec.layout, measure, [0]) == -1
-    assert _chosen(curator, codec.layout, measure, [0, 2]) == 2
+    measure = _measured(curator, codec.layout, 12, 1.0)
+    assert _chosen(curator, codec.layout, measure, [0], 1.0) == -1
+    assert _chosen(curator, codec.layout, measure, [0, 2], 1.0) == 2
 
 
 def test_more_noise_leaves_fewer_components_and_shorter_codes() -> None:
@@ -227,8 +229,8 @@ def questions() -> tuple[Codec, tuple[Any, ...]]:
     """Every sum that is asked, under parameters of a fit."""
     codec, curator, _ = encoded(pictures(400), rho=3.0)
     layout = codec.layout
-    measure = _measured(curator, layout, 12)
-    space = Space(layout=layout, code=Code(mean=measure.mean, basis=measure.basis), by=1)
+    measure = _measured(curator, layout, 12, 1.0)
+    space = Space(layout=layout, code=measure.coder, by=1)
     start = one_each(space)
     order = _frequencies((SIDE, SIDE, 1))
     mean = torch.full((SIDE * SIDE,), 0.5)
@@ -285,6 +287,31 @@ def test_no_row_is_longer_than_the_bound_but_for_its_scores(batch: Batch, which:
     batch.columns["scores"][:] = np.clip(batch.columns["scores"], -1.5, 1.5)  # type: ignore[index]
     statistic = questions()[1][which]
     assert (statistic.of(batch).norms() <= statistic.bound * (1 + 1e-5)).all()
+
+
+@pytest.mark.parametrize("size", [1.0, 1e3, 1e18])
+def test_learned_codes_of_any_size_are_within_the_bound(size: float) -> None:
+    codec, _ = questions()
+    measure = _normal(_Recoded(12))
+    space = Space(layout=codec.layout, code=measure.coder, by=1)
+    fields, rng = codec.layout.fields, np.random.default_rng(0)
+    batch = Batch(
+        unit=np.arange(200, dtype=np.uint64),
+        columns={
+            "states": np.stack([rng.integers(0, f.states, 200) for f in fields], 1).astype(np.int32),
+            "scores": rng.uniform(-1.5, 1.5, (200, 1)).astype(np.float32),
+            "pixels": (size * rng.normal(size=(200, 12))).astype(np.float32),
+        },
+    )
+    for statistic in (_Means(codec.layout, measure, [0, 1]), _Told(space, measure, one_each(space))):
+        norms = statistic.of(batch).norms()
+        assert (norms <= statistic.bound * (1 + 1e-5)).all()
+        assert (norms > 0).any()
+    # Nine of ten codes that are normal are not shortened.
+    lengths = measure.of(batch, codec.layout).norm(dim=1)
+    there = batch.columns["states"][:, codec.layout.images[0].field] > 0
+    if size == 1:
+        assert (lengths[there] < 0.999).float().mean() == pytest.approx(0.9, abs=0.06)
 
 
 @settings(max_examples=30, deadline=None)

@@ -12,7 +12,7 @@ from privacy.errors import RecipeError, UsageError
 from synth.codec import Layout, Pixels
 from synth.image_vae import FIXED_LOG_STD, Network, Options, _Learner, images_of, log_likelihoods, pixels_of
 from synth.images import images, missing, pixels
-from synth.registry import check_private
+from synth.registry import check_private, descent_of
 from synth.table import TableModel
 from tests.contracts.test_contract import people
 from tests.contracts.test_images import QUICK
@@ -178,10 +178,16 @@ def test_a_descents_clipped_sum_is_that_of_gradients_one_by_one() -> None:
         assert np.abs(alone).max() == 0
 
 
-def test_under_privacy_it_is_refused() -> None:
-    for name in ("image-vae", "autoencoder"):
-        with pytest.raises(RecipeError, match="must learn from noised answers"):
-            check_private(name)
+def test_codes_that_are_about_normal_are_learned_under_privacy_and_others_are_not() -> None:
+    check_private("image-vae")
+    planned = descent_of("image-vae", {"epochs": 2}, 50_000.0)
+    assert planned is not None
+    assert planned[0].steps == 98
+    assert 0 < planned[1] < 1
+    with pytest.raises(RecipeError, match="max_components: 9"):
+        descent_of("image-vae", {"max_components": 9}, 50_000.0)
+    with pytest.raises(RecipeError, match="must learn from noised answers"):
+        check_private("autoencoder")
 
 
 def test_codes_between_two_images_lead_from_one_to_the_other() -> None:
