@@ -395,11 +395,10 @@ def evaluate(
     """
     from pipelines.evaluate import Asked
     from pipelines.evaluate import evaluate as judge
+    from pipelines.workspace import check_out
 
-    if page is not None and page.exists() and not force:
-        raise UsageError(f"evaluate overwrites nothing, however: {page} is there; add --force")
-    if page is not None and not page.parent.is_dir():
-        raise UsageError(f"a page needs a folder, however: there is no {page.parent}; make it")
+    if page is not None:
+        check_out(page, "evaluate overwrites nothing", force=force, what="page")
     found = judge(
         Asked(
             real=real, synthetic=synthetic, holdout=holdout, schema=schema, targets=target, protected=protected,

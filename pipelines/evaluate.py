@@ -18,7 +18,7 @@ from privacy.errors import GateRefused, InputError, SchemaError, UsageError
 from synth.images import unseen
 from synth.infer import infer
 from synth.rows import HELD_OUT, RawRows
-from synth.schema import Schema
+from synth.schema import LEARNED, Schema
 from validation import report
 from validation.ceilings import FEWEST
 from validation.evidence import Evidence, gather, gather_images
@@ -244,13 +244,17 @@ def _drawn(source: Source, stated: Schema, *, keep: float, asked: Asked) -> pa.T
 
 def _left_out(schema: Schema) -> list[str]:
     """Which columns nobody compares."""
-    kinds = {"identifier": "identifiers are not compared, nor looked for in the real rows", "text": "texts are "
-             "compared by what is missing and by whether they are real rows\u2019 own alone"}  # fmt: skip
-    return [
-        f"{said}: {names}"
-        for kind, said in kinds.items()
-        if (names := ", ".join(repr(c.name) for c in schema if c.kind == kind))
-    ]
+    identifiers, texts = (
+        ", ".join(repr(c.name) for c in schema if c.kind == kind) for kind in ("identifier", "text")
+    )
+    notes = []
+    if identifiers:
+        notes.append(f"identifiers are not compared, nor looked for in the real rows: {identifiers}")
+    if texts:
+        notes.append(
+            f"texts are compared by what is missing and by whether they are real rows\u2019 own alone: {texts}"
+        )
+    return notes
 
 
 def _sampled(rows: dict[str, int], asked: Asked) -> list[str]:
@@ -379,8 +383,7 @@ def _check_alike(evidence: Evidence, asked: Asked) -> None:
             raise InputError(
                 f"a target must be predictable, however: {target!r} {skipped[target]}; name another with --target"
             )
-    silent = {"text", "identifier", "empty"}
-    if all(c.kind in silent for c in evidence.fidelity.columns):
+    if not any(c.kind in LEARNED or c.kind == "image" for c in evidence.fidelity.columns):
         raise InputError(
             "tables must have a column that can be compared, however: there are only texts, identifiers and columns "
             "without values; say the kinds with --schema"

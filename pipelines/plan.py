@@ -122,10 +122,8 @@ def _privacy(run: Run, schema: Schema) -> str:
 
 def _kept(run: Run) -> Iterator[str]:
     """Finished steps that nothing changed under, up to the first that would run."""
-    if not run.workspace.manifest.exists():
-        return
     for name in STEPS:
-        if name not in run.workspace.records() or run.workspace.finished(name, inputs_of(run, name)) is None:
+        if not run.workspace.has(name) or run.workspace.finished(name, inputs_of(run, name)) is None:
             return
         yield name
 

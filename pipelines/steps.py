@@ -410,8 +410,7 @@ def check(run: Run) -> None:
     check_inception(run)
     watermark.check(run.recipe, run.schema)
     sources, arrow = (run.source(), run.holdout_source()), run.source_schema.arrow
-    begun = run.workspace.manifest.exists()
-    if run.recipe.privacy is not None and begun and "ingest" in run.workspace.records():
+    if run.recipe.privacy is not None and run.workspace.has("ingest"):
         return  # What was asked about is never read again, whatever became of it.
     for source in sources:
         # A query is held against the schema when it is read: until then nothing connects.
@@ -452,7 +451,7 @@ def check_room(run: Run) -> None:
     """
     check_memory(memory_of(run), available_memory())
     source = run.source()
-    if isinstance(source, Source) and run.recipe.privacy is None and "ingest" not in run.workspace.records():
+    if isinstance(source, Source) and run.recipe.privacy is None and not run.workspace.has("ingest"):
         check_disk(run.workspace.path, sum(f.stat().st_size for f in source.files) // 4, what="the run")
 
 
@@ -1356,37 +1355,38 @@ def _is_latest(release: Path) -> bool:
 
 def _publish(run: Run) -> tuple[list[Path], dict[str, Any]]:
     """Makes the release visible in one atomic move."""
-    files = release_files(run)
+    evidence = published_evidence(run)
+    verdict = released_verdict(run, evidence)
+    files = release_files(run, evidence, verdict)
     folder = publish_files(run.release_root, run.recipe.name, files)
     # A root that somebody else looks after keeps its own catalogue.
     with contextlib.suppress(PermissionError):
         rebuild(run.release_root)
     path = run.workspace.path / RELEASE
-    said = [f"{f.rule}: {f.message}" for f in released_verdict(run).findings]
+    said = [f"{f.rule}: {f.message}" for f in verdict.findings]
     write_atomic(path, json.dumps({"release": str(folder), "warnings": said}, ensure_ascii=False).encode())
     run.watch.wrote("publish", path)
     return [path], {"files": len(files) + 1}
 
 
-def released_verdict(run: Run) -> "Verdict":
-    """The verdict in figures as coarse as the release shows them."""
+def released_verdict(run: Run, evidence: "Evidence") -> "Verdict":
+    """The verdict in figures as coarse as the release shows them, which `evidence` are."""
     from validation import public
     from validation.gates import verdict_on
 
     verdict = verdict_of(run)
     if run.recipe.privacy is not None:
         return verdict
-    return public.said(verdict, verdict_on(published_evidence(run), (), run.recipe.gate))
+    return public.said(verdict, verdict_on(evidence, (), run.recipe.gate))
 
 
-def release_files(run: Run) -> dict[str, bytes | Path]:
-    """Everything that a release holds, by its path in it."""
+def release_files(run: Run, evidence: "Evidence", verdict: "Verdict") -> dict[str, bytes | Path]:
+    """Everything that a release holds, by its path in it; evidence and verdict are as coarse as it shows them."""
     from validation import card, report
     from validation.figures import figures
 
     shards = {name: run.workspace.path / name for name in map(shard_name, all_shards(run))}
     schema_path, schema = run.workspace.path / SCHEMA, _released_schema(run)
-    evidence, verdict = published_evidence(run), released_verdict(run)
     promised = certificate(run, warnings=len(verdict.warnings))
     page = report.render(
         title=run.recipe.name,

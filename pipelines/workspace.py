@@ -77,6 +77,10 @@ class Workspace:
         """The steps that were finished."""
         return {name: Record(**data) for name, data in self._read()["steps"].items()}
 
+    def has(self, step: str) -> bool:
+        """Whether a step was finished; no step was where no run has begun."""
+        return self.manifest.exists() and step in self.records()
+
     def finished(self, step: str, inputs: Mapping[str, str]) -> Record | None:
         """The record of a step if its inputs are still these and its artifacts still what was recorded."""
         record = self.records().get(step)
@@ -164,7 +168,7 @@ def exclusive(path: Path, *, what: str) -> Iterator[None]:
         yield
 
 
-def check_out(out: Path, rule: str, *, force: bool) -> None:
+def check_out(out: Path, rule: str, *, force: bool, what: str = "file") -> None:
     """Finds out beforehand whether a file that a person asked for can be written; `rule` is the command's.
 
     Raises:
@@ -173,7 +177,7 @@ def check_out(out: Path, rule: str, *, force: bool) -> None:
     if out.exists() and not force:
         raise UsageError(f"{rule}, however: {out} is there; add --force")
     if not out.parent.is_dir():
-        raise UsageError(f"a file needs a folder, however: there is no {out.parent}; make it")
+        raise UsageError(f"a {what} needs a folder, however: there is no {out.parent}; make it")
 
 
 def model_in(place: Path) -> Path:

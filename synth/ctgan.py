@@ -28,7 +28,7 @@ from synth.codec import UNKNOWN, Encoded, Layout
 from synth.em import encoded_of, slices
 from synth.layers import Width, correct_rates, filled, over, seeded, training_device, under
 from synth.rows import EncodedStore
-from synth.train import Trained, descent_of, train
+from synth.train import Trained, planned, settled, train
 from synth.vectors import Vectors
 
 BETAS = (0.5, 0.9)
@@ -116,10 +116,7 @@ class Ctgan:
     @staticmethod
     def descent(options: Mapping[str, Any], rows: float) -> Descent:
         """See `synth.registry.Descending`."""
-        chosen = Options.model_validate({**NOISED, **options})
-        return descent_of(
-            rows, epochs=chosen.epochs, max_steps=chosen.max_steps, batch_rows=chosen.batch_rows
-        )
+        return planned(Options, NOISED, options, rows)
 
     @classmethod
     def fit(cls, curator: Curator, layout: Layout, options: Mapping[str, Any], *, seed: int) -> "Ctgan":
@@ -131,8 +128,7 @@ class Ctgan:
             options: fields of `Options`.
             seed: of the weights, and of the generator's noise in training.
         """
-        noised = curator.price(cls.descent(options, curator.about()), share=cls.share) > 0
-        chosen = Options.model_validate({**NOISED, **options} if noised else dict(options))
+        chosen, noised = settled(curator, Options, NOISED, options, share=cls.share)
         bins = bins_of(layout, chosen.modes)
         with seeded(seed):
             generator = Generator(bins, chosen.layers, chosen.latent)

@@ -29,10 +29,10 @@ from torch.nn import functional
 from privacy.curator import Batch, Curator, Descent, Floats, Luck
 from synth.codec import UNKNOWN, Encoded, Layout
 from synth.em import encoded_of, slices
-from synth.image_mixture import Code, ImageMixture
+from synth.image_mixture import UNSEARCHED, Code, ImageMixture
 from synth.image_vae import images_of, pixels_of
 from synth.layers import CellsIn, channels_on, filled, normalized, over, seeded, training_device, under
-from synth.train import Trained, descent_of, train
+from synth.train import Trained, planned, settled, train
 
 INNER_SIDE = 8
 """Pixels of a side at most where the network is narrowest."""
@@ -240,7 +240,6 @@ class _Learner:
     def losses(self, batch: Batch, luck: Luck) -> Tensor:
         """The error of each row: (n,)."""
         rows = encoded_of(batch)
-        assert rows.pixels is not None
         return torch.stack([self._once(rows, luck) for _ in range(self._multiplicity)]).mean(0)
 
     def _once(self, rows: Encoded, luck: Luck) -> Tensor:
@@ -292,8 +291,7 @@ class ImageDiffusion:
     private = True
     options = Options
     share = STEPS_SHARE
-    # Under noise each stratum has as many components as noise allows.
-    noised: Mapping[str, tuple[object, ...]] = MappingProxyType({"components": (None,), "max_components": ()})
+    noised = UNSEARCHED
 
     def __init__(self, layout: Layout, network: Network, mixture: ImageMixture, options: Options) -> None:
         self.trained: Trained | None = None
@@ -306,10 +304,7 @@ class ImageDiffusion:
     @staticmethod
     def descent(options: Mapping[str, Any], rows: float) -> Descent:
         """See `synth.registry.Descending`."""
-        chosen = Options.model_validate({**NOISED, **options})
-        return descent_of(
-            rows, epochs=chosen.epochs, max_steps=chosen.max_steps, batch_rows=chosen.batch_rows
-        )
+        return planned(Options, NOISED, options, rows)
 
     @classmethod
     def fit(
@@ -326,8 +321,7 @@ class ImageDiffusion:
         Raises:
             RecipeError: there are several columns of images, or `by` names no column of few values.
         """
-        noised = curator.price(cls.descent(options, curator.about()), share=cls.share) > 0
-        chosen = Options.model_validate({**NOISED, **options} if noised else dict(options))
+        chosen, _ = settled(curator, Options, NOISED, options, share=cls.share)
         mixture = chosen.mixture(curator, layout, seed=seed, part=1 - cls.share)
         device = training_device()
         channels = channels_on(device, chosen.channels)

@@ -75,6 +75,10 @@ class Options(BaseModel):
     )
 
 
+UNSEARCHED: Mapping[str, tuple[object, ...]] = MappingProxyType({"components": (None,), "max_components": ()})
+"""What a recipe may say of components under noise: each stratum has as many as noise allows to tell apart."""
+
+
 class Coder(Protocol):
     """Images ⇄ codes; a synthesizer that learns codes of its own has a mixture of them, too."""
 
@@ -189,9 +193,8 @@ class ImageMixture:
     exact = True
     private = True
     options = Options
-    # Under noise each stratum has one component, for which one pass is made.
     noised: Mapping[str, tuple[object, ...]] = MappingProxyType(
-        {"components": (None,), "max_components": (), "passes": (None,), "shrinkage": ()}
+        {**UNSEARCHED, "passes": (None,), "shrinkage": ()}
     )
 
     def __init__(self, space: Space, parameters: Parameters) -> None:
@@ -228,10 +231,8 @@ class ImageMixture:
         """
         chosen = Options.model_validate(dict(options))
         check(layout, chosen.by)
-        if curator.price(_Pixels(layout), share=1.0) > 0:
-            from synth.image_noised import fit_noised
-
-            return cls(*fit_noised(curator, layout, chosen, part=part))
+        if _noised(curator, layout):
+            return cls._of_noised(curator, layout, chosen, part=part)
         return cls.over(curator, layout, _code(curator, layout, chosen.code, seed), chosen)
 
     @classmethod
@@ -247,14 +248,20 @@ class ImageMixture:
             options: of the mixture.
             part: of the budget that all of it may use. Where answers carry noise codes have to be about N(0, 1).
         """
-        if curator.price(_Pixels(layout), share=1.0) > 0:
-            from synth.image_noised import fit_noised
-
-            return cls(*fit_noised(curator, layout, options, part=part, coder=code))
+        if _noised(curator, layout):
+            return cls._of_noised(curator, layout, options, part=part, coder=code)
         space = Space(layout=layout, code=code, by=_strata(curator, layout, code, options.by))
         most = options.components or _best_number(curator, space, options)
         *_, parameters = _grown(curator, space, options, most, split="train")
         return cls(space, parameters)
+
+    @classmethod
+    def _of_noised(
+        cls, curator: Curator, layout: Layout, options: Options, *, part: float, coder: Coder | None = None
+    ) -> "ImageMixture":
+        from synth.image_noised import fit_noised
+
+        return cls(*fit_noised(curator, layout, options, part=part, coder=coder))
 
     def draw(
         self, rows: int, rng: np.random.Generator, *, given: Encoded | None = None, present: bool = False
@@ -443,6 +450,11 @@ def _orthonormal(columns: Floats) -> Tensor:
     return torch.from_numpy(np.linalg.qr(columns)[0]).float()
 
 
+def _noised(curator: Curator, layout: Layout) -> bool:
+    """Whether answers carry noise."""
+    return curator.price(_Pixels(layout), share=1.0) > 0
+
+
 class _Pixels:
     """Σ of (1, x) over images x."""
 
@@ -493,10 +505,10 @@ class Products:
 
 def shown(batch: Batch, layout: Layout) -> tuple[Tensor, Tensor]:
     """Whether each row of a batch has an image, float32 (n, 1) in {0, 1}, and which: float32 (n, P) in [0, 1]."""
-    return _there(batch, layout), _units(np.array(batch.columns["pixels"], np.uint8))
+    return has_image(batch, layout), _units(np.array(batch.columns["pixels"], np.uint8))
 
 
-def _there(batch: Batch, layout: Layout) -> Tensor:
+def has_image(batch: Batch, layout: Layout) -> Tensor:
     """Whether each row of a batch has an image: float32 (n, 1) in {0, 1}."""
     there = np.asarray(batch.columns["states"])[:, layout.images[0].field] > 0
     return torch.from_numpy(there).float()[:, None]
@@ -560,7 +572,7 @@ class _Means:
         first = torch.from_numpy(np.concatenate([[0], self.borders[:-1]]))
         hot.scatter_(1, torch.where(states < 0, self.states, states + first), 1.0)
         hot[:, -1] = 1.0
-        there = _there(batch, self._layout)
+        there = has_image(batch, self._layout)
         values = torch.cat([torch.ones(len(codes), 1), (codes**2).sum(1, keepdim=True), codes], 1)
         return Products(hot * there, values)
 

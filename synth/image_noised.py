@@ -47,6 +47,7 @@ from synth.image_mixture import (
     Space,
     common,
     cut,
+    has_image,
     one_each,
     shown,
     tied,
@@ -154,9 +155,8 @@ class _Measure:
 
     def of(self, batch: Batch, layout: Layout) -> Tensor:
         """Divided codes of the images of a batch, none longer than 1, 0 where there is none: float32 (n, d)."""
-        there = np.asarray(batch.columns["states"])[:, layout.images[0].field] > 0
         codes = self.coder.of(np.array(batch.columns["pixels"])) / torch.from_numpy(self.unit).float()
-        return _held(codes) * torch.from_numpy(there).float()[:, None]
+        return _held(codes) * has_image(batch, layout)
 
 
 def _held(vectors: Tensor, most: float = 1.0) -> Tensor:

@@ -38,7 +38,7 @@ from synth.em import encoded_of, slices
 from synth.image_mixture import ImageMixture
 from synth.layers import ImageBlock, channels_on, filled, normalized, over, seeded, training_device, under
 from synth.rows import EncodedStore
-from synth.train import Trained, descent_of, train
+from synth.train import Trained, planned, settled, train
 
 INNER_SIDE = 8
 """Pixels of a side at most where the network is narrowest."""
@@ -411,17 +411,11 @@ class Family:
 
     exact = False
     share = STEPS_SHARE
-    # Under noise each stratum has as many components as noise allows.
-    noised: ClassVar[Mapping[str, tuple[object, ...]]] = MappingProxyType(
-        {"components": (None,), "max_components": ()}
-    )
+    noised: ClassVar[Mapping[str, tuple[object, ...]]] = image_mixture.UNSEARCHED
 
     def descent(self, options: Mapping[str, Any], rows: float) -> Descent:
         """See `synth.registry.Descending`."""
-        chosen = self.options.model_validate({**NOISED, **options})
-        return descent_of(
-            rows, epochs=chosen.epochs, max_steps=chosen.max_steps, batch_rows=chosen.batch_rows
-        )
+        return planned(self.options, NOISED, options, rows)
 
     def fit(self, curator: Curator, layout: Layout, options: Mapping[str, Any], *, seed: int) -> ImageVae:
         """Learns from the curator's answers.
@@ -435,8 +429,7 @@ class Family:
         Raises:
             RecipeError: there are several columns of images, or `by` names no column of few values.
         """
-        noised = curator.price(self.descent(options, curator.about()), share=self.share) > 0
-        chosen = self.options.model_validate({**NOISED, **options} if noised else dict(options))
+        chosen, _ = settled(curator, self.options, NOISED, options, share=self.share)
         image_mixture.check(layout, chosen.by)
         device = training_device()
         channels = channels_on(device, chosen.channels)

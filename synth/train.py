@@ -8,18 +8,21 @@ steps could be bought for: then it learns from all rows, to the end, and the las
 import contextlib
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from privacy.curator import Batch, Curator, Descent, Floats, Follower, Held, Reader, Split, Strata
 from privacy.errors import UnderstudyError
 from synth.codec import Encoded
 from synth.em import encoded_of
+
+M = TypeVar("M", bound=BaseModel)
 
 AVERAGED = 0.998
 """Share of the moving average that stays at a step (Polyak & Juditsky 1992; exponential as in Karras et al. 2018)."""
@@ -159,6 +162,35 @@ def train(
     learner.module.load_state_dict(kept)
     learner.module.eval()
     return Trained(steps=number, best=best.best, score=best.score, looks=tuple(looked))
+
+
+class Steps(Protocol):
+    """Options that say how many steps there are."""
+
+    epochs: int
+    max_steps: int
+    batch_rows: int
+
+
+def planned(options: type[M], noised: Mapping[str, object], said: Mapping[str, Any], rows: float) -> Descent:
+    """The steps that a fit asks for where they carry noise, from public facts: see `synth.registry.Descending`.
+
+    Args:
+        options: their class.
+        noised: defaults where steps carry noise.
+        said: by a recipe.
+        rows: about how many there are.
+    """
+    chosen = cast(Steps, options.model_validate({**noised, **said}))
+    return descent_of(rows, epochs=chosen.epochs, max_steps=chosen.max_steps, batch_rows=chosen.batch_rows)
+
+
+def settled(
+    curator: Curator, options: type[M], noised: Mapping[str, object], said: Mapping[str, Any], *, share: float
+) -> tuple[M, bool]:
+    """The options of a fit, and whether its steps carry noise, in which case `noised` are the defaults."""
+    dear = curator.price(planned(options, noised, said, curator.about()), share=share) > 0
+    return options.model_validate({**noised, **said} if dear else dict(said)), dear
 
 
 def descent_of(rows: float, *, epochs: int, max_steps: int, batch_rows: int) -> Descent:

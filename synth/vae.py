@@ -45,7 +45,7 @@ from synth.layers import (
     under,
 )
 from synth.rows import EncodedStore
-from synth.train import Trained, descent_of, train
+from synth.train import Trained, planned, settled, train
 
 CANDIDATES = 64
 """Codes that the encoder proposes for a row, and as many that are drawn without looking at it."""
@@ -117,10 +117,7 @@ class Vae:
     @staticmethod
     def descent(options: Mapping[str, Any], rows: float) -> Descent:
         """See `synth.registry.Descending`."""
-        chosen = Options.model_validate({**NOISED, **options})
-        return descent_of(
-            rows, epochs=chosen.epochs, max_steps=chosen.max_steps, batch_rows=chosen.batch_rows
-        )
+        return planned(Options, NOISED, options, rows)
 
     @classmethod
     def fit(cls, curator: Curator, layout: Layout, options: Mapping[str, Any], *, seed: int) -> "Vae":
@@ -132,8 +129,7 @@ class Vae:
             options: fields of `Options`.
             seed: of the weights.
         """
-        noised = curator.price(cls.descent(options, curator.about()), share=cls.share) > 0
-        chosen = Options.model_validate({**NOISED, **options} if noised else dict(options))
+        chosen, _ = settled(curator, Options, NOISED, options, share=cls.share)
         bins = bins_of(layout, chosen.bins)
         latent = chosen.latent or max(8, min(64, 2 * len(bins)))
         with seeded(seed):

@@ -67,8 +67,8 @@ class Groups:
     def shares(self, codes: Codes, size: int) -> Floats:
         """Share of the rows that have each code, float64 (1 + groups, size)."""
         counts = self.sums(codes, size)
-        shares: Floats = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        return shares
+        found: Floats = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        return found
 
     def least(self, values: Floats) -> Floats:
         """The least value of each line: (lines, rows) → float64 (1 + groups, lines)."""
@@ -85,6 +85,11 @@ class Groups:
         yield np.ones(len(self._place), np.bool_)
         for group in range(self._count):
             yield self._place != group
+
+
+def shares(codes: Codes, size: int) -> Floats:
+    """Share of rows without groups that have each code: float64 (1, size)."""
+    return Groups.none(len(codes)).shares(codes, size)
 
 
 def error(figures: Floats) -> float | None:
@@ -115,7 +120,7 @@ def cumulated(train: Floats, values: Floats, groups: Groups) -> tuple[Floats, Fl
     """
     steps, place = np.unique(np.concatenate([train, values]), return_inverse=True)
     own, theirs = np.split(place, [len(train)])
-    first = Groups.none(len(own)).shares(own, len(steps))
+    first = shares(own, len(steps))
     return steps, first.cumsum(axis=1), groups.shares(theirs, len(steps)).cumsum(axis=1)
 
 
@@ -183,7 +188,7 @@ def _shape(cells: Cells, groups: Groups) -> Floats:
     if cells.numbers is None:
         there = {s: cells.codes[s] >= 0 for s in ("train", "holdout")}
         train, holdout = (cells.codes[s][there[s]] for s in ("train", "holdout"))
-        first = Groups.none(len(train)).shares(train, len(cells.values))
+        first = shares(train, len(cells.values))
         return overlap(first, groups.of(there["holdout"]).shares(holdout, len(cells.values)))
     present = {s: ~np.isnan(cells.numbers[s]) for s in ("train", "holdout")}
     own, theirs = (cells.numbers[s][present[s]] for s in ("train", "holdout"))
@@ -237,13 +242,13 @@ def _binned(values: Floats, stays: npt.NDArray[np.bool_]) -> npt.NDArray[np.int8
 def _counted(first: _Coded, second: _Coded, groups: Groups) -> Floats:
     size = first.size * second.size
     train = _both(first.train, second.train, second.size)
-    own = Groups.none(len(train)).shares(train, size)
+    own = shares(train, size)
     if first.holdout.ndim == second.holdout.ndim == 1:
         return overlap(own, groups.shares(_both(first.holdout, second.holdout, second.size), size))
     kept = []
     for at, stays in enumerate(groups.parts()):
         there = _both(first.held(at)[stays], second.held(at)[stays], second.size)
-        kept.append(overlap(own, Groups.none(len(there)).shares(there, size)))
+        kept.append(overlap(own, shares(there, size)))
     return np.concatenate(kept)
 
 

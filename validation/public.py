@@ -21,7 +21,7 @@ from validation.gates import Finding, Verdict
 from validation.images import ROWS, Beside, ImageEvidence, share_of
 from validation.inference import Coefficient, Inference, Interval, Regression
 from validation.learning import Learning
-from validation.structure import Figure, Structure
+from validation.structure import MOST, Figure, Structure
 
 DECIMALS = 3
 """Of every figure that is no share of the real rows."""
@@ -133,16 +133,13 @@ def _fidelity(rounded: Fidelity, exact: Fidelity, train: _Grid, holdout: _Grid) 
     )
 
 
-_SCORES: Mapping[str, float] = {"2-way marginals": 1_000.0, "3-way marginals": 1_000.0}
-
-
 def _structure(rounded: Structure, exact: Structure, holdout: _Grid) -> Structure:
     """Ceilings are shares of held-out rows, or scores of them; a Wasserstein distance is neither."""
 
     def stepped(figure: Figure, error: float | None) -> Figure:
-        if figure.ceiling is None or figure.measure == "Wasserstein":
+        size = MOST.get(figure.measure, 1.0)
+        if figure.ceiling is None or math.isinf(size):
             return replace(figure, error=_error(error))
-        size = _SCORES.get(figure.measure, 1.0)
         error = None if error is None else size * _up(error / size + holdout.blur / Z)
         return replace(figure, ceiling=size * holdout.share(figure.ceiling / size), error=error)
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from validation.associations import binned, ends_of
-from validation.ceilings import Groups, cumulated, error, overlap
+from validation.ceilings import Groups, cumulated, error, overlap, shares
 from validation.cells import DRAWN, Cells, Codes, Floats
 from validation.dependencies import dependencies
 from validation.features import Features, draw
@@ -39,6 +39,9 @@ RARE = 0.01
 DECIMALS = 6
 """Decimals that are told apart at most."""
 
+MOST: Mapping[str, float] = {"Wasserstein": math.inf, "2-way marginals": 1_000.0, "3-way marginals": 1_000.0}
+"""The largest that a figure may be; of the others 1."""
+
 DAY = 86_400
 
 
@@ -51,9 +54,9 @@ class Figure:
         column: what it is of; None for the table.
         beside: the second column, of a figure of two.
         rows: of a figure of two, synthetic and held-out rows that speak of it; else none.
-        error: standard error of the ceiling (`validation.ceilings`), where it is known.
         synthetic: of the synthetic rows.
         ceiling: of the held-out rows; None where there are too few.
+        error: standard error of the ceiling (`validation.ceilings`), where it is known.
     """
 
     measure: str
@@ -115,17 +118,15 @@ def structure(
     rows = {side: len(x) for side, x in features.trees.items()}
     if not cells or min(rows["train"], rows["synthetic"]) == 0:
         return Structure()
-    groups = {
-        "synthetic": Groups.none(rows["synthetic"]),
-        "holdout": Groups.drawn(rows["holdout"], held_units, seed=seed),
-    }
+    sides = {"synthetic": Groups.none(rows["synthetic"])}
+    if rows["holdout"]:
+        sides["holdout"] = Groups.drawn(rows["holdout"], held_units, seed=seed)
     found = {
         side: {(m, c): v for m, c, v in _figures(cells, features, side, own, at_least=at_least, seed=seed)}
-        if rows[side]
-        else {}
-        for side, own in groups.items()
+        for side, own in sides.items()
     }
-    alone = (_figure(m, c, v, found["holdout"].get((m, c))) for (m, c), v in found["synthetic"].items())
+    held = found.get("holdout", {})
+    alone = (_figure(m, c, v, held.get((m, c))) for (m, c), v in found["synthetic"].items())
     return Structure(figures=(*alone, *_dependencies(cells, seed=seed)))
 
 
@@ -212,7 +213,7 @@ def _alike(first: Codes, second: Codes, groups: Groups) -> Floats:
     """1 less the total variation of two columns of codes, of which the second has groups: (1 + groups,)."""
     values, place = np.unique(np.concatenate([first, second]), return_inverse=True)
     own, theirs = np.split(place, [len(first)])
-    return overlap(Groups.none(len(own)).shares(own, len(values)), groups.shares(theirs, len(values)))
+    return overlap(shares(own, len(values)), groups.shares(theirs, len(values)))
 
 
 def clouds(
@@ -242,9 +243,9 @@ def clouds(
     return np.array(precision), np.array(recall)
 
 
-def _level(shares: Sequence[Any]) -> float:
+def _level(kept: Sequence[Any]) -> float:
     """1 less twice the area between shares that were kept and those asked for."""
-    return float(1 - 2 * np.trapezoid(np.abs(np.array(shares) - LEVELS), LEVELS))
+    return float(1 - 2 * np.trapezoid(np.abs(np.array(kept) - LEVELS), LEVELS))
 
 
 def _radii(points: npt.NDArray[np.float32], around: npt.NDArray[np.float32]) -> Floats:
@@ -395,9 +396,7 @@ def _row(figure: Figure) -> Html:
         sign = f" {_SIGNS[figure.measure]} "
         name = [": ", shown_name(figure.column, 28), sign, shown_name(figure.beside, 28)]
     told = "{:.0f}".format if "marginals" in figure.measure else "{:.3f}".format
-    most = {"Wasserstein": math.inf, "2-way marginals": 1_000, "3-way marginals": 1_000}.get(
-        figure.measure, 1
-    )
+    most = MOST.get(figure.measure, 1.0)
     held = "–" if figure.ceiling is None else within(figure.ceiling, figure.error, told, most=most)
     return element(
         "tr",

@@ -280,8 +280,8 @@ class _Trial:
         known = {side: np.flatnonzero(cells.codes[side] >= 0) for side in SIDES}
         if cells.numbers is not None:
             known = {side: np.flatnonzero(np.isfinite(cells.numbers[side])) for side in SIDES}
-        classes = 1 if cells.numbers is not None else int((cells.counts("train") > 0).sum())
-        most = bounded(TRAIN_ROWS, len(features.names), classes)
+        classes = None if cells.numbers is not None else np.flatnonzero(cells.counts("train") > 0)
+        most = bounded(TRAIN_ROWS, len(features.names), 1 if classes is None else len(classes))
         most = min(len(known["train"]), len(known["synthetic"]), most)
         chosen = {
             side: rows[draw(len(rows), TEST_ROWS if side == "holdout" else most, rng)]
@@ -302,7 +302,7 @@ class _Trial:
             y={side: truth[side][rows].astype(np.float64) for side, rows in chosen.items()},
             tested=chosen["holdout"],
             labels={} if cells.numbers is not None else _labels(cells),
-            classes=None if cells.numbers is not None else np.flatnonzero(cells.counts("train") > 0),
+            classes=classes,
         )
 
     def task(self, *, named: bool, seed: int) -> tuple[Task, Guesses]:
