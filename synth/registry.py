@@ -13,6 +13,7 @@ from torch import Tensor
 from privacy.curator import Descent, Floats
 from privacy.errors import RecipeError
 from synth.codec import Encoded, Layout
+from synth.layers import training_device
 from synth.schema import Schema, nearest
 
 if TYPE_CHECKING:
@@ -197,12 +198,15 @@ BASELINES: dict[str, str] = {
 
 ALL = {**SYNTHESIZERS, **IMAGES, **BASELINES}
 
-DEFAULT, PRIVATE, DEFAULT_IMAGES = "circuit", "marginals", "image-mixture"
-"""What `auto` means for a table, under privacy, and for a table with images."""
+DEFAULT, PRIVATE = "circuit", "marginals"
+"""What `auto` means for a table, and under privacy."""
+
+DEFAULT_IMAGES, LARGE_IMAGES = "image-mixture", "image-diffusion"
+"""What `auto` means for a table with images: where networks take long to train, and under privacy; and on a GPU."""
 
 
 def resolve(name: str, *, private: bool = False, images: bool = False) -> str:
-    """The name of the synthesizer that a recipe's word means.
+    """The name of the synthesizer that a recipe's word means; of images, `auto` follows from the machine as well.
 
     Args:
         name: the word.
@@ -213,7 +217,8 @@ def resolve(name: str, *, private: bool = False, images: bool = False) -> str:
         RecipeError: no synthesizer has that name.
     """
     if name == "auto" and images:
-        return DEFAULT_IMAGES
+        large = not private and training_device().type == "cuda"
+        return LARGE_IMAGES if large else DEFAULT_IMAGES
     if name == "auto":
         return PRIVATE if private else DEFAULT
     if name not in ALL:

@@ -26,3 +26,14 @@ def test_options_are_checked_before_anything_is_spent(name: str) -> None:
     known = next(iter(synthesizer(name).options.model_fields))
     with pytest.raises(RecipeError, match=f"'{known}x' is not; did you mean '{known}'"):
         check_options(name, {f"{known}x": 3})
+
+
+def test_of_images_auto_means_a_network_on_a_gpu_but_not_under_privacy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert resolve("auto", images=True) == "image-mixture"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert resolve("auto", images=True) == "image-diffusion"
+    assert resolve("auto", images=True, private=True) == "image-mixture"
+    assert resolve("auto") == DEFAULT
