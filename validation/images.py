@@ -3,9 +3,7 @@
 All of it is about arrays of pixels: training rows, held-out rows that no model saw, and synthetic rows. Every figure of
 distance stands beside its ceiling: the same figure for held-out rows in the synthetic rows' place, of the same number.
 
-- Features are what a small convolutional network, trained here to tell the classes of the training rows, holds before
-  its last layer (as Inception's are used, and nothing is downloaded). Without classes they are the first principal
-  components of what a network of fixed random filters shows: those see textures and shapes, not what they mean.
+- Features are those of a small network (`validation.recognizer`) that learns here the classes of the training rows.
 - Fréchet distance: Heusel et al. (2017, arXiv 1706.08500). Kernel distance, unbiased: Bińkowski et al. (2018, arXiv
   1801.01401). Precision and recall: Kynkäänniemi et al. (2019, arXiv 1904.06991); density and coverage: Naeem et al.
   (2020, arXiv 2002.09797). Class score: as the Inception Score of Salimans et al. (2016, arXiv 1606.03498). Figures in
@@ -20,26 +18,20 @@ import base64
 import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 from scipy import stats
-from torch import Tensor, nn
-from torch.nn import functional
 
 from privacy.estimate import Z_SURE, Estimate, Z, estimate, wilson
 from validation.cells import SIDES, Floats
-from validation.features import draw, from_resamples, one_thread, resampled, weighted_auc
+from validation.features import draw, from_resamples, resampled, weighted_auc
 from validation.inception import IMAGES, SPLITS, Inception, Moments, Tally, Weights, frechet, shown
 from validation.markup import Html, element, paragraph, scrolling, section
-
-Pixels = npt.NDArray[np.uint8]
-Codes = npt.NDArray[np.int64]
+from validation.recognizer import Classifier, Codes, Pixels, in_pieces, random_features, reproducible, taught
 
 ROWS = 4_000
 """Rows of each side that distances are computed from at most."""
@@ -55,12 +47,6 @@ SEARCHED = {"pixels": 60_000, "features": 20_000}
 
 FEWEST = 50
 """Rows of a side without which there are no figures."""
-
-SIDE = 32
-"""Pixels of a side that images are shrunk to where they have more."""
-
-STEPS, BATCH, WIDTH = 500, 128, 64
-"""Steps of a classifier, its batch, and the number of features."""
 
 NEIGHBOURS = 5
 """k of precision, recall, density and coverage, as Naeem et al. choose it."""
@@ -246,21 +232,21 @@ def image_evidence(
     every = pixels["train"] if searched is None else searched
     if min(count["train"], count["synthetic"]) < FEWEST:
         return None
-    with _reproducible(seed):
+    with reproducible(seed):
         rng = np.random.default_rng(seed)
         classes = _Classes.of(labels)
         real = made = None
         if classes is not None:
             most = min(TAUGHT, len(classes.known("train")))
-            taught = min(most, len(classes.known("synthetic")))
-            real = _taught(pixels["train"], classes, "train", most, rng, seed)
-            if taught >= FEWEST:
-                made = _taught(pixels["synthetic"], classes, "synthetic", taught, rng, seed)
-        look = real.features if real is not None else _random_features(pixels["train"], rng)
+            learned = min(most, len(classes.known("synthetic")))
+            real = classes.taught("train", pixels, most, rng, seed)
+            if learned >= FEWEST:
+                made = classes.taught("synthetic", pixels, learned, rng, seed)
+        look = real.features if real is not None else random_features(pixels["train"], rng)
         use = None
         if classes is not None and real is not None and made is not None and count["holdout"] >= FEWEST:
-            beside = real if taught == most else _taught(pixels["train"], classes, "train", taught, rng, seed)
-            use = _use(pixels["holdout"], classes, beside, made, taught, rng)
+            beside = real if learned == most else classes.taught("train", pixels, learned, rng, seed)
+            use = _use(pixels["holdout"], classes, beside, made, learned, rng)
         near = _nearness({**pixels, "train": every}, look, rng) if count["holdout"] >= 2 * FEWEST else ()
         return ImageEvidence(
             rows=(count["train"], count["holdout"], count["synthetic"]),
@@ -274,69 +260,6 @@ def image_evidence(
             ),
             identical_ceiling=_identical(pixels["holdout"], every) if count["holdout"] else None,
         )
-
-
-@contextmanager
-def _reproducible(seed: int) -> Iterator[None]:
-    """One thread and a generator of its own for torch, whose state outside stays as it is."""
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]), one_thread():
-        torch.manual_seed(seed)
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
-
-
-# ----------------------------------------------------------------------------------------------------- networks
-
-
-def _input(pixels: Pixels) -> Tensor:
-    """Pixels as float32 (n, channels, height, width) in [−1, 1], shrunk to `SIDE`."""
-    x = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    height, width = x.shape[2:]
-    if max(height, width) <= SIDE:
-        return x
-    size = (min(SIDE, height), min(SIDE, width))
-    return functional.adaptive_avg_pool2d(x, size)
-
-
-def _in_pieces(pixels: Pixels, function: Callable[[Tensor], Tensor]) -> npt.NDArray[np.float32]:
-    """A function of images, a thousand at a time: float32 (n, …)."""
-    with torch.no_grad():
-        parts = [function(_input(pixels[i : i + 1000])).numpy() for i in range(0, len(pixels), 1000)]
-    return np.concatenate(parts).astype(np.float32)
-
-
-class _Classifier(nn.Module):
-    """Two convolutions and two layers: input (n, channels, height, width), output (n, classes)."""
-
-    def __init__(self, channels: int, height: int, width: int, classes: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, 32, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2, ceil_mode=True),
-            nn.Conv2d(32, 64, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2, ceil_mode=True),
-            nn.Flatten(),
-            nn.Linear(64 * math.ceil(height / 4) * math.ceil(width / 4), WIDTH),
-            nn.ReLU(),
-        )
-        self.head = nn.Linear(WIDTH, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.as_tensor(self.head(functional.dropout(self.body(x), 0.3, self.training)))
-
-    def features(self, pixels: Pixels) -> npt.NDArray[np.float32]:
-        """What it holds before its last layer: float32 (n, `WIDTH`)."""
-        return _in_pieces(pixels, self.body)
-
-    def guesses(self, pixels: Pixels) -> Floats:
-        """The probability of each class: float64 (n, classes)."""
-        return _in_pieces(pixels, lambda x: self.head(self.body(x)).softmax(dim=1)).astype(np.float64)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -363,60 +286,11 @@ class _Classes:
         """Rows of a side whose class is one of the training rows'."""
         return np.flatnonzero(self.codes[side] >= 0).astype(np.int64)
 
-
-def _taught(
-    pixels: Pixels, classes: _Classes, side: str, rows: int, rng: np.random.Generator, seed: int
-) -> _Classifier:
-    """A classifier of so many rows of a side: AdamW, one cycle of the learning rate, `STEPS` steps."""
-    known = classes.known(side)
-    drawn = known[draw(len(known), rows, rng)]
-    x, y = _input(pixels[drawn]), torch.from_numpy(classes.codes[side][drawn])
-    torch.manual_seed(seed)
-    model = _Classifier(x.shape[1], x.shape[2], x.shape[3], classes.count)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=STEPS)
-    generator = torch.Generator().manual_seed(seed)
-    model.train()
-    for _ in range(STEPS):
-        batch = torch.randint(len(x), (BATCH,), generator=generator)
-        optimizer.zero_grad()
-        functional.cross_entropy(model(x[batch]), y[batch]).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
-    return model.eval()
-
-
-def _random_features(train: Pixels, rng: np.random.Generator) -> Callable[[Pixels], npt.NDArray[np.float32]]:
-    """Features without classes: principal components of what fixed random filters show of images.
-
-    Two layers of random filters (He et al. 2015) with ReLU, means over 4 × 4 places; scales and components are those
-    of up to `ROWS` training rows.
-    """
-    channels = train.shape[3]
-    net = nn.Sequential(
-        nn.Conv2d(channels, 64, 5, padding=2),
-        nn.ReLU(),
-        nn.AvgPool2d(2, ceil_mode=True),
-        nn.Conv2d(64, 128, 3, padding=1),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(4),
-        nn.Flatten(),
-    )
-    for layer in net:
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight)
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-    shown = _in_pieces(train[draw(len(train), ROWS, rng)], net)
-    mean, spread = shown.mean(axis=0), shown.std(axis=0) + 1e-6
-    _, sizes, axes = np.linalg.svd((shown - mean) / spread, full_matrices=False)
-    axes = axes[: min(WIDTH, int((sizes > 1e-3 * sizes[0]).sum()))]
-    scale = sizes[0] / math.sqrt(len(shown))
-
-    def features(pixels: Pixels) -> npt.NDArray[np.float32]:
-        found: npt.NDArray[np.float32] = (_in_pieces(pixels, net) - mean) / spread @ axes.T / scale
-        return found.astype(np.float32)
-
-    return features
+    def taught(
+        self, side: str, pixels: Mapping[str, Pixels], rows: int, rng: np.random.Generator, seed: int
+    ) -> Classifier:
+        """A classifier of so many rows of a side."""
+        return taught(pixels[side], self.codes[side], self.count, rows=rows, rng=rng, seed=seed)
 
 
 # ---------------------------------------------------------------------------------------------------- distances
@@ -425,7 +299,7 @@ def _random_features(train: Pixels, rng: np.random.Generator) -> Callable[[Pixel
 def _closeness(
     pixels: Mapping[str, Pixels],
     look: Callable[[Pixels], npt.NDArray[np.float32]],
-    real: _Classifier | None,
+    real: Classifier | None,
     rng: np.random.Generator,
 ) -> Closeness:
     held = len(pixels["holdout"]) >= FEWEST
@@ -601,9 +475,9 @@ def _score(guesses: Floats) -> float:
 def _use(
     holdout: Pixels,
     classes: _Classes,
-    real: _Classifier,
-    made: _Classifier,
-    taught: int,
+    real: Classifier,
+    made: Classifier,
+    learned: int,
     rng: np.random.Generator,
 ) -> Use | None:
     known = classes.known("holdout")
@@ -616,7 +490,7 @@ def _use(
     accuracy = [share_of(float((g.argmax(axis=1) == truth).mean()), len(truth)) for g in guesses]
     areas = [_areas(g, truth, weights) for g in guesses]
     return Use(
-        taught=taught,
+        taught=learned,
         tested=len(truth),
         chance=float(np.bincount(truth).max() / len(truth)),
         accuracy=Beside(value=accuracy[0], ceiling=accuracy[1]),
@@ -641,7 +515,7 @@ def _nearness(
 ) -> tuple[Nearness, ...]:
     held, made = (pixels[s][draw(len(pixels[s]), ROWS, rng)] for s in ("holdout", "synthetic"))
     held = held[rng.permutation(len(held))]
-    flat: Callable[[Pixels], npt.NDArray[np.float32]] = lambda p: _in_pieces(p, lambda x: x.flatten(1))  # noqa: E731
+    flat: Callable[[Pixels], npt.NDArray[np.float32]] = lambda p: in_pieces(p, lambda x: x.flatten(1))  # noqa: E731
     found = []
     for space, see in (("pixels", flat), ("features", look)):
         train = see(pixels["train"][draw(len(pixels["train"]), SEARCHED[space], rng)])

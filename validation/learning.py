@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from validation.images import Pixels, pasted
+from validation.images import pasted
 from validation.markup import Html, element, paragraph, px, section
 from validation.plots import number
+from validation.recognizer import Pixels
 
 PAIRS, BETWEEN = 6, 8
 """Strips that are shown at most, and images of one, its ends included."""

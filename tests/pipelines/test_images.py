@@ -196,7 +196,7 @@ def test_what_cannot_be_done_with_images_is_refused_before_anything_is_read(tmp_
 def test_a_report_shows_how_a_network_learned_and_what_lies_between_its_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("validation.images.STEPS", 20)
+    monkeypatch.setattr("validation.recognizer.STEPS", 20)
     initialize(pictures(tmp_path, rows=300), tmp_path, blind=False, force=True)
     fields = {**QUICK, "synthesizer": "image-vae", "options": {**QUICK_NETWORK, "max_steps": 60}, "rows": 100}
     run = open_run(load(tmp_path / "recipe.yaml").with_fields(fields), tmp_path)
@@ -254,7 +254,7 @@ def test_a_release_says_which_weights_measured_it_and_not_where_they_lie(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("validation.inception.SIDE", 75)  # the smallest images that the network takes
-    monkeypatch.setattr("validation.images.STEPS", 20)
+    monkeypatch.setattr("validation.recognizer.STEPS", 20)
     initialize(pictures(tmp_path, rows=260), tmp_path, blind=False, force=True)
     fields = {**QUICK, "rows": 100, "inception": str(weights), "inception_images": 100}
     run = open_run(load(tmp_path / "recipe.yaml").with_fields(fields), tmp_path, roots=[weights.parent])

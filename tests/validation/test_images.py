@@ -41,7 +41,7 @@ def evidence(synthetic: np.ndarray, labels: np.ndarray | None, *, train: slice =
 def quick() -> Iterator[None]:
     """Digits of 8 × 8 pixels are learned in fewer steps."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("validation.images.STEPS", 120)
+        patch.setattr("validation.recognizer.STEPS", 120)
         yield
 
 
