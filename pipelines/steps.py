@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from synth.codec import Codec
     from synth.parity import Parity
     from synth.profile import Profile
+    from synth.registry import Model
     from synth.rows import EncodedRows, RawRows
     from synth.rows import Source as RowSource
     from synth.table import TableModel
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from validation.inception import Weights
     from validation.learning import Learning
     from validation.noised import Noised
+    from validation.noised_images import NoisedImages
 
 ROWS = "rows.parquet"
 ASIDE = "set-aside.jsonl"
@@ -75,6 +77,7 @@ RUNS = Path(".understudy", "runs")
 """Where the runs of a recipe lie, beside it."""
 
 RECOUNT = "recount.json"
+SEEN = "seen.json"
 CURVE = "curve.json"
 DATA = "data"
 DRAWS = "draws"
@@ -754,7 +757,7 @@ def _fit(run: Run) -> tuple[list[Path], dict[str, Any]]:
     fitted.save(folder)
     files = sorted(folder.iterdir())
     run.watch.wrote("fit", files[-1])
-    files += _recounted(run, codec, encoded)
+    files += _recounted(run, model, codec, encoded)
     if fitted.trained is not None and fitted.trained.looks:
         path = run.workspace.path / CURVE
         write_atomic(path, json.dumps(asdict(fitted.trained)).encode())
@@ -766,26 +769,35 @@ def _fit(run: Run) -> tuple[list[Path], dict[str, Any]]:
     }
 
 
-def _recounted(run: Run, codec: "Codec", encoded: "EncodedRows") -> Iterator[Path]:
+def _recounted(run: Run, model: "Model", codec: "Codec", encoded: "EncodedRows") -> Iterator[Path]:
     """Under privacy, where the report has a share, rows are counted once more with noise of its own.
 
     It is asked here, beside the fit, because what this step asked is never asked again. The question follows from the
-    profile alone, so it would be the same after the synthetic rows were drawn.
+    profile and the model alone, so it would be the same after the synthetic rows were drawn.
     """
     from validation.coarse import ask
+    from validation.noised_images import figures_of, lens_of
 
-    privacy = run.recipe.privacy
+    privacy, seed = run.recipe.privacy, run.recipe.seed
     if privacy is None or not privacy.shares.report:
         return
     curator = private.curator_of(run, encoded, "report")
     learned = [i for i, column in enumerate(codec.schema) if column.learned]
     split: Split = "holdout" if isinstance(run.recipe.holdout, str) else "train"
     rows = privacy.max_rows_per_unit if run.schema.unit is not None else 1
-    recount = ask(curator, codec.layout, learned, split=split, unit_rows=rows, seed=run.recipe.seed)
+    lens = lens_of(model, codec, targets=run.recipe.targets, seed=seed) if codec.layout.images else None
+    more = () if lens is None else lens.asked
+    recount, seen = ask(curator, codec.layout, learned, split=split, unit_rows=rows, seed=seed, more=more)
     path = run.workspace.path / RECOUNT
     write_atomic(path, recount.to_json().encode())
     run.watch.wrote("fit", path)
     yield path
+    found = None if lens is None else figures_of(lens, seen)
+    if found is not None:
+        path = run.workspace.path / SEEN
+        write_atomic(path, json.dumps(found.to_dict(), ensure_ascii=False).encode())
+        run.watch.wrote("fit", path)
+        yield path
 
 
 # --- sample
@@ -1012,10 +1024,7 @@ def _validate(run: Run) -> tuple[list[Path], dict[str, Any]]:
 
 
 def _noised_evidence(run: Run, profile: "Profile") -> "Evidence":
-    """What is known under privacy: synthetic rows beside noised counts, those of the fit and those of the report.
-
-    Of images it knows whether they are there.
-    """
+    """What is known under privacy: synthetic rows beside noised counts, those of the fit and those of the report."""
     from synth.codec import Codec
     from validation.coarse import Recount
     from validation.evidence import Evidence
@@ -1031,7 +1040,26 @@ def _noised_evidence(run: Run, profile: "Profile") -> "Evidence":
         recount, rows = Recount.from_json(path.read_text("utf-8"), codec.layout), codec.encode(table)
         drawn = [Drawn.of(m, rows) for m in recount.marginals]
         figures = noised(recount, dict(enumerate(codec.schema.names)), drawn)
-    return Evidence(fidelity=fitted(codec.schema, codec.profile, table), noised=figures)
+    return Evidence(
+        fidelity=fitted(codec.schema, codec.profile, table),
+        noised=figures,
+        noised_images=_noised_images(run),
+        learning=_learning(run),
+    )
+
+
+def _noised_images(run: Run) -> "NoisedImages | None":
+    """What was counted of images under privacy, and some of those that are released."""
+    from validation.evidence import words
+    from validation.images import sheet_of
+    from validation.noised_images import NoisedImages
+
+    if SEEN not in run.workspace.records()["fit"].outputs:
+        return None
+    found = NoisedImages.from_dict(_read_json(run, SEEN))
+    classes = None if found.label is None else run.schema[found.label]
+    made = images_made(released_batches(run), IMAGES_SHOWN)(run.schema.images[0], classes)
+    return replace(found, sheet=sheet_of(made.pixels, None if made.classes is None else words(made.classes)))
 
 
 def _kept_inside(run: Run, released: Schema) -> list[Path]:
@@ -1102,6 +1130,7 @@ def _image_evidence(run: Run) -> "Exact[ImageEvidence | None]":
 def _learning(run: Run) -> "Learning | None":
     """How the model learned: its curve, exact here, and images between synthetic ones; None where it has neither."""
     from synth.table import load
+    from validation.evidence import words
     from validation.learning import BETWEEN, Curve, Learning, ends, strips_of
 
     curve = strips = None
@@ -1113,9 +1142,7 @@ def _learning(run: Run) -> "Learning | None":
         image = run.schema.images[0]
         classes = next((c for c in run.schema if c.learned and c.kind in ("categorical", "boolean")), None)
         made = images_made(released_batches(run), IMAGES_SHOWN)(image, classes)
-        words = None if made.classes is None else made.classes.cast(pa.string()).fill_null("")
-        said = None if words is None else np.asarray(words.to_numpy(zero_copy_only=False), str)
-        first, second = ends(made.pixels, said)
+        first, second = ends(made.pixels, None if made.classes is None else words(made.classes))
         between = (
             load(run.workspace.path / MODEL).between(first, second, steps=BETWEEN) if len(first) else None
         )
@@ -1222,16 +1249,18 @@ def _gate(run: Run) -> tuple[list[Path], dict[str, Any]]:
 
 
 def _not_compared(run: Run, evidence: "Evidence") -> Iterator["Finding"]:
-    """A warning where images were not held against each other, since there are too few, or since they are private."""
+    """A warning where images were not held against each other, since there are too few, or noise hides them."""
     from validation.gates import Finding
 
-    if run.schema.images and run.recipe.privacy is not None:
+    if not run.schema.images or evidence.images is not None or evidence.noised_images is not None:
+        return
+    if run.recipe.privacy is not None:
         yield Finding(
             rule="images", level="warning", columns=(), value=None, limit=None,
-            message="images should be held against real ones, however: under privacy that is exact, and stays inside; "
-            "write exact_report: true to see it there, and look at the images",
+            message="images should be held against real ones, however: under privacy that takes a share of the report, "
+            "and as many images as noise leaves visible; give the report a larger share, or look at the images",
         )  # fmt: skip
-    elif run.schema.images and evidence.images is None:
+    else:
         yield Finding(
             rule="images", level="warning", columns=(), value=None, limit=None,
             message="images should be held against real ones, however: there are too few, so nothing is known of "

@@ -24,6 +24,7 @@ from validation.inference import Inference
 from validation.making import citation
 from validation.markup import cut, within
 from validation.noised import Noised, told
+from validation.noised_images import NoisedImages, lines
 
 NAME_WIDTH = 80
 """Width at which a name is cut."""
@@ -73,6 +74,7 @@ def render(
         *_watermark(certificate),
         "## How faithful it is\n\n" + _of_images(evidence, schema) + "\n".join(_quality(evidence)),
         *_images(evidence.images),
+        *_noised_images(evidence.noised_images),
         *_useful(evidence),
         *_regressions(evidence.inference, certificate),
         _findings(evidence.fidelity, verdict),
@@ -105,8 +107,10 @@ _IMAGES = (
 
 _NO_IMAGES = (
     "Of images these figures compare only whether they are there. Nothing is said of how the images look beside real "
-    "ones: under differential privacy no image was held against a real one without noise.\n\n"
+    "ones: under differential privacy that takes a share of the budget, which nobody gave, or noise hides it.\n\n"
 )
+
+_SEEN_IMAGES = "Of images these figures compare only whether they are there.\n\n"
 
 _LIMITS = """\
 - The rows were drawn from a model. What the model does not know (rules between many columns, rare cases, \
@@ -120,6 +124,8 @@ real table.
 def _of_images(evidence: Evidence, schema: Schema) -> str:
     if not schema.images:
         return ""
+    if evidence.noised_images is not None:
+        return _SEEN_IMAGES
     return _NO_IMAGES if evidence.fidelity.noised else _IMAGES
 
 
@@ -250,6 +256,18 @@ def _images(found: ImageEvidence | None) -> Iterator[str]:
             f"{found.use.accuracy.value.value:.3f} | {_beside(found.use.accuracy)} |"
         )
         + f"\n| Identical to a training image | {found.identical:.4f} | {_number(found.identical_ceiling)} |"
+    )
+
+
+def _noised_images(found: NoisedImages | None) -> Iterator[str]:
+    if found is None:
+        return
+    held = "held out of training" if found.held_out else "that the model learned from"
+    yield (
+        f"### Images\n\nAbout {found.rows:,} real images (a noised number) {held} were counted with noise, by what a "
+        f"network takes them for that learned from {found.taught:,} drawn images; the 95 % intervals cover noise and "
+        "sampling.\n\n| | Real (noised) | Drawn |\n|---|---:|---:|\n"
+        + "\n".join(f"| {name} | {real} | {drawn} |" for name, real, drawn, _ in lines(found))
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.curator import Batch, Curator, Floats, Split
+from privacy.curator import Batch, Curator, Floats, Marginal, Split
 from synth.bins import Bins, cuts, cuts_along
 from synth.codec import Encoded, Field, Layout
 
@@ -57,7 +57,7 @@ class Resolution:
     distance: tuple[float, float, float]
 
 
-def resolution(*, rows: float, columns: int, noise_of_one: float) -> Resolution:
+def resolution(*, rows: float, columns: int, noise_of_one: float, more: int = 0) -> Resolution:
     """How finely rows can be counted, from public figures alone.
 
     The squared distance of a pair with C cells of like mass has the standard deviation √2/4 · C^1.5 (σ/n)² under
@@ -67,11 +67,12 @@ def resolution(*, rows: float, columns: int, noise_of_one: float) -> Resolution:
         rows: about how many rows are counted, n.
         columns: how many are learned.
         noise_of_one: standard deviation of a count if a single histogram had the whole budget.
+        more: marginals beside those of columns and pairs.
     """
     every = columns * (columns - 1) // 2
-    affordable = int((rows / (CLEAR * noise_of_one)) ** 2) - columns
+    affordable = int((rows / (CLEAR * noise_of_one)) ** 2) - columns - more
     pairs = min(every, MOST_PAIRS, max(columns, affordable))
-    std = noise_of_one * math.sqrt(max(1, columns + pairs))
+    std = noise_of_one * math.sqrt(max(1, columns + pairs + more))
     finest = (EXACT**2 / (1.96 * math.sqrt(2) / 4)) ** (1 / 3) * (rows / std) ** (2 / 3)
     groups = int(np.clip(round(finest), FEWEST, MOST))
 
@@ -174,22 +175,31 @@ def _grouped(rates: Floats, most: int) -> NDArray[np.int64]:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Recount:
+class Asked:
     """Rows, counted anew with noise.
 
     Attributes:
-        marginals: of each learned column that has two groups or more, then of pairs of these.
         counts: float64 of each marginal's shape.
         noise_std: of each count.
         unit_rows: rows of a unit that were kept at most.
         held_out: whether the rows were held out of training; else the model has learned from them.
     """
 
-    marginals: tuple[Crossing, ...]
     counts: tuple[Floats, ...]
     noise_std: float
     unit_rows: int
     held_out: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Recount(Asked):
+    """Rows, counted anew by their columns.
+
+    Attributes:
+        marginals: of each learned column that has two groups or more, then of pairs of these.
+    """
+
+    marginals: tuple[Crossing, ...]
 
     def to_json(self) -> str:
         """JSON text; the inverse is `from_json`."""
@@ -236,8 +246,15 @@ def _axis(field: Field, data: dict[str, Any]) -> Coarse:
 
 
 def ask(
-    curator: Curator, layout: Layout, learned: Sequence[int], *, split: Split, unit_rows: int, seed: int
-) -> Recount:
+    curator: Curator,
+    layout: Layout,
+    learned: Sequence[int],
+    *,
+    split: Split,
+    unit_rows: int,
+    seed: int,
+    more: Sequence[Marginal] = (),
+) -> tuple[Recount, Asked]:
     """Counts rows anew, for all of the curator's budget.
 
     Args:
@@ -247,20 +264,30 @@ def ask(
         split: which rows.
         unit_rows: rows of a unit that are kept at most.
         seed: draws the pairs where not all are asked about.
+        more: further marginals, which are counted in the same answer.
+
+    Returns:
+        Rows by their columns, and by `more`.
     """
-    marginals = question(curator, layout, learned, seed=seed)
-    answers = curator.histogram(marginals, split=split, share=1.0) if marginals else ()
-    return Recount(
-        marginals=marginals,
-        counts=tuple(a.value for a in answers),
-        noise_std=answers[0].noise_std if answers else 0.0,
-        unit_rows=unit_rows,
-        held_out=split == "holdout",
+    marginals = question(curator, layout, learned, seed=seed, more=len(more))
+    all_of = (*marginals, *more)
+    answers = curator.histogram(all_of, split=split, share=1.0) if all_of else ()
+    counts = tuple(a.value for a in answers)
+    noise_std, held_out = answers[0].noise_std if answers else 0.0, split == "holdout"
+    facts: dict[str, Any] = {"noise_std": noise_std, "unit_rows": unit_rows, "held_out": held_out}
+    return (
+        Recount(marginals=marginals, counts=counts[: len(marginals)], **facts),
+        Asked(counts=counts[len(marginals) :], **facts),
     )
 
 
-def question(curator: Curator, layout: Layout, learned: Sequence[int], *, seed: int) -> tuple[Crossing, ...]:
-    """The marginals that are asked about: of columns, then of pairs. A column in one group says nothing."""
+def question(
+    curator: Curator, layout: Layout, learned: Sequence[int], *, seed: int, more: int = 0
+) -> tuple[Crossing, ...]:
+    """The marginals that are asked about: of columns, then of pairs. A column in one group says nothing.
+
+    `more` is how many others are asked about beside them.
+    """
     columns = [c for c in learned if coarse(layout, c, FEWEST).size > 1]
     if not columns:
         return ()
@@ -268,6 +295,7 @@ def question(curator: Curator, layout: Layout, learned: Sequence[int], *, seed: 
     chosen = resolution(
         rows=max(layout.rows, 1.0),
         columns=len(columns),
+        more=more,
         noise_of_one=max(curator.price(one, share=1.0), 1e-9),
     )
     alone = [coarse(layout, c, min(chosen.groups**2, MOST_ALONE)) for c in columns]

@@ -27,6 +27,8 @@ from validation.inference import Inference, inference
 from validation.learning import Learning
 from validation.likelihood import Density, Likelihood, likelihood
 from validation.noised import Noised
+from validation.noised_images import NoisedImages
+from validation.recognizer import class_column
 from validation.structure import Structure, structure
 from validation.utility import Utility, utility
 
@@ -45,10 +47,11 @@ class Evidence:
         structure: joint counts, coverage, missing patterns, rarity, the calendar.
         likelihood: how likely a model that knows densities takes real rows to be; None for others.
         noised: under privacy, how close it is to rows that were counted anew with noise.
+        noised_images: the same of its images.
         images: how close its images are, what they are good for, and whether they are copies.
         learning: how the model learned; None where there is nothing to show of it.
 
-    Under privacy all but `fidelity` and `noised` are None: nothing else is known.
+    Under privacy all but `fidelity`, `noised`, `noised_images` and `learning` are None: nothing else is known.
     """
 
     fidelity: Fidelity
@@ -60,6 +63,7 @@ class Evidence:
     inference: Inference | None = None
     likelihood: Likelihood | None = None
     noised: Noised | None = None
+    noised_images: NoisedImages | None = None
     images: ImageEvidence | None = None
     learning: Learning | None = None
 
@@ -87,6 +91,7 @@ _PARTS: Mapping[str, Any] = {
     "inference": Inference,
     "likelihood": Likelihood,
     "noised": Noised,
+    "noised_images": NoisedImages,
     "images": ImageEvidence,
     "learning": Learning,
 }
@@ -162,13 +167,6 @@ def gather(
     return Inside(curator).look(evidence)
 
 
-CLASSES = 20
-"""Values that a column has at most to serve as the classes of images."""
-
-NAMED = frozenset({"label", "labels", "class", "target", "y"})
-"""What the column of an image's class is mostly called."""
-
-
 def gather_images(
     curator: ExactCurator, rows: RawRows, schema: Schema, made: Callable[[Column, Column | None], Made], *,
     targets: Sequence[str] = (), seed: int, inception: Weights | None = None,
@@ -204,8 +202,8 @@ def gather_images(
         labels = None
         if classes is not None and synthetic.classes is not None:
             labels = {
-                **{s: _words(rows.values(classes, b.columns[classes.name])) for s, b in real.items()},
-                "synthetic": _words(synthetic.classes),
+                **{s: words(rows.values(classes, b.columns[classes.name])) for s, b in real.items()},
+                "synthetic": words(synthetic.classes),
             }
         every = np.asarray(whole["train"].columns[PIXELS + column.name], np.uint8).reshape(-1, *shape)
         marked = None if synthetic.marked is None else synthetic.marked(every)
@@ -239,12 +237,12 @@ def _classes(schema: Schema, train: Batch, targets: Sequence[str]) -> Column | N
     def values(column: Column) -> int:
         return len(np.unique(np.asarray(train.columns[column.name])))
 
-    able = [c for c in schema if c.learned and c.image is None and 2 <= values(c) <= CLASSES]
-    named = [c for c in able if c.name in targets] or [c for c in able if c.name.lower() in NAMED]
-    return named[0] if named else max(able, key=values, default=None)
+    name = class_column({c.name: values(c) for c in schema if c.learned and c.image is None}, targets)
+    return None if name is None else schema[name]
 
 
-def _words(values: pa.Array) -> np.ndarray[Any, Any]:
+def words(values: pa.Array) -> np.ndarray[Any, Any]:
+    """Classes as texts, (n,); missing ones are empty."""
     return np.asarray(values.cast(pa.string()).fill_null("").to_numpy(zero_copy_only=False), str)
 
 

@@ -15,6 +15,7 @@ from validation.gates import ATTACKS, Verdict
 from validation.images import ImageEvidence
 from validation.inference import Inference
 from validation.markup import counted
+from validation.noised_images import NoisedImages
 from validation.utility import Task
 
 FORMAT = 1
@@ -53,6 +54,7 @@ def figures(evidence: Evidence, verdict: Verdict, certificate: Mapping[str, Any]
         "useful": [_task(t) for t in evidence.utility.tasks] if evidence.utility is not None else [],
         "regressions": [] if evidence.inference is None else _regressions(evidence.inference),
         "images": None if evidence.images is None else _pictured(evidence.images),
+        "noised_images": None if evidence.noised_images is None else _counted(evidence.noised_images),
         "private": {**_promised(certificate), "copies": _copies(evidence), "worst_attack": _worst(evidence)},
     }
 
@@ -66,6 +68,15 @@ def _pictured(images: ImageEvidence) -> dict[str, Any]:
         "inception": None if near.inception is None else asdict(near.inception),
         "accuracy": None if use is None else use.accuracy.value.value,
         "accuracy_real": ceiling,
+    }
+
+
+def _counted(images: NoisedImages) -> dict[str, Any]:
+    return {
+        "accuracy": None if images.right is None else images.right.value,
+        "accuracy_drawn": images.right_drawn,
+        "far": images.far.value,
+        "far_drawn": images.far_drawn,
     }
 
 

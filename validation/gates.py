@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from validation.fidelity import ColumnFidelity, Fidelity
     from validation.images import ImageEvidence
     from validation.noised import Noised, Score
+    from validation.noised_images import NoisedImages
     from validation.structure import Structure
     from validation.utility import Utility
 
@@ -197,7 +198,7 @@ class Judged:
     """A noised figure, held against its limit: what is lost, and the ends of the interval of that.
 
     Attributes:
-        rule: shape, trend or association.
+        rule: shape, trend, association or utility.
         level: what it means if it fails.
         columns: what it is about: none for the table, one for a column or a column's pairs, two for a pair.
         value: what was estimated.
@@ -298,6 +299,7 @@ def verdict(
     utility: "Utility | None" = None,
     fairness: "Fairness | None" = None,
     noised: "Noised | None" = None,
+    noised_images: "NoisedImages | None" = None,
     images: "ImageEvidence | None" = None,
     structure: "Structure | None" = None,
 ) -> Verdict:
@@ -312,6 +314,7 @@ def verdict(
         utility: what models learned; None leaves that rule out.
         fairness: how groups of protected columns fare; None leaves those rules out.
         noised: under privacy, how close the table is to rows that were counted anew; None leaves those rules out.
+        noised_images: under privacy, how its images look beside real ones; None leaves that rule out.
         images: whether images are copies, and what they are good for; None leaves those rules out.
         structure: whether dependencies of columns are kept; None leaves that rule out.
     """
@@ -327,6 +330,7 @@ def verdict(
     said = {_what(f): f for f in (_checked(c) for c in checks if not c.success)}
     said |= {_what(f): f for f in (_finding(m) for m in held if not m.holds)}
     judged = tuple(_judged(noised, rules)) if noised is not None else ()
+    judged = (*judged, *_known(noised_images, rules)) if noised_images is not None else judged
     said |= {_what(f): f for f in _judgements(judged)}
     found = [*_worst(said.values())]
     found = [replace(f, level="warning") if f.rule in rules.warn_only else f for f in found]
@@ -343,7 +347,8 @@ def verdict_on(evidence: "Evidence", checks: "Iterable[Check]", rules: GateRules
     return verdict(
         evidence.fidelity, checks, rules, evidence.attacks,
         detection=evidence.detection, utility=evidence.utility, fairness=evidence.fairness,
-        noised=evidence.noised, images=evidence.images, structure=evidence.structure,
+        noised=evidence.noised, noised_images=evidence.noised_images, images=evidence.images,
+        structure=evidence.structure,
     )  # fmt: skip
 
 
@@ -850,6 +855,17 @@ def _judged(noised: "Noised", rules: GateRules) -> Iterator[Judged]:
         yield _lost("trend", "warning", (p.first, p.second), p.trend, rules.trend_points, told)
 
 
+def _known(found: "NoisedImages", rules: GateRules) -> Iterator[Judged]:
+    """A classifier of drawn images must not surely know less of real ones than `utility_kept` of that; warns."""
+    if found.right is not None and found.right_drawn is not None and found.chance is not None:
+        right, most = found.right, found.right_drawn
+        yield Judged(
+            rule="utility", level="warning", columns=(), value=most - right.value, low=most - right.high,
+            high=most - right.low, limit=(1 - rules.utility_kept) * max(0.0, most - found.chance),
+            about="a classifier of drawn images, shown real ones,",
+        )  # fmt: skip
+
+
 def _lost(
     rule: str, level: Level, columns: tuple[str, ...], score: "Score", most: float, about: str
 ) -> Judged:
@@ -882,7 +898,12 @@ def _judgements(judged: Iterable[Judged]) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-_LOST = {"shape": "the shape", "trend": "the trend", "association": "the association"}
+_LOST = {
+    "shape": "the shape",
+    "trend": "the trend",
+    "association": "the association",
+    "utility": "what it knows of drawn ones",
+}
 
 
 def _finding(measure: Measure) -> Finding:

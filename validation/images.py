@@ -635,7 +635,7 @@ def render(found: ImageEvidence | None) -> Html:
             _measured(found.closeness),
             " Beside each figure stands what real images that were held out score in the synthetic ones\u2019 place.",
         ),
-        *([] if found.sheet is None else [_drawn(found.sheet)]),
+        *([] if found.sheet is None else [sheet(found.sheet)]),
         scrolling("Figures of images", _table(found)),
     )
 
@@ -663,11 +663,12 @@ def _measured(close: Closeness) -> Html:
     )
 
 
-def _drawn(sheet: str) -> Html:
+def sheet(images: str) -> Html:
+    """Released images, a PNG in base64, as a figure of the page."""
     picture = element(
         "img",
         {
-            "src": f"data:image/png;base64,{sheet}",
+            "src": f"data:image/png;base64,{images}",
             "alt": "Synthetic images, a row for each class",
             "class": "sheet",
         },

@@ -20,11 +20,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from privacy.curator import Floats
 from synth.codec import Encoded
-from validation.coarse import Crossing, Recount
+from validation.coarse import Asked, Crossing, Recount
 from validation.gates import Judged
 from validation.markup import (
     Html,
@@ -177,7 +178,11 @@ class Drawn:
     @classmethod
     def of(cls, marginal: Crossing, synthetic: Encoded) -> "Drawn":
         """A marginal of rows, of which there are as many as parts at least."""
-        size, cells = math.prod(marginal.shape), marginal.cells(synthetic).astype(np.int64)
+        return cls.of_cells(marginal.cells(synthetic).astype(np.int64), math.prod(marginal.shape))
+
+    @classmethod
+    def of_cells(cls, cells: NDArray[np.int64], size: int) -> "Drawn":
+        """Rows by their cells, of which there are so many."""
         part = np.arange(len(cells)) * PARTS // len(cells)
         each = np.bincount(part * size + cells, minlength=PARTS * size).reshape(PARTS, size)
         share = each.sum(0) / len(cells)
@@ -195,10 +200,10 @@ def noised(recount: Recount, names: Mapping[int, str], synthetic: Sequence[Drawn
     Returns:
         The figures, or None where nothing was counted, or noise hides whether there are rows at all.
     """
-    rows = _rows(recount)
+    rows = _rows(recount.counts, recount.noise_std)
     if rows is None:
         return None
-    found = [_Beside.of(recount, i, rows, drawn) for i, drawn in enumerate(synthetic)]
+    found = [_Beside.of(c, recount, rows, drawn) for c, drawn in zip(recount.counts, synthetic, strict=True)]
     alone = [m.axes[0].column for m in recount.marginals if len(m.axes) == 1]
     at = {c: i for i, c in enumerate(alone)}
     of_columns, of_pairs = found[: len(alone)], found[len(alone) :]
@@ -232,13 +237,31 @@ def noised(recount: Recount, names: Mapping[int, str], synthetic: Sequence[Drawn
     )
 
 
-def _rows(recount: Recount) -> float | None:
-    """How many rows were counted, by all marginals, each of which has them all; None where noise hides it."""
-    if not recount.counts:
+def distance(counts: Floats, cells: NDArray[np.int64], asked: Asked) -> Score | None:
+    """How alike synthetic rows and rows that were counted anew spread over the cells of one marginal.
+
+    Args:
+        counts: the noised counts, float64 (C,).
+        cells: the cell of each synthetic row, of which there are `PARTS` at least, int64 (n,).
+        asked: whose counts they are among.
+
+    Returns:
+        The score; None where noise hides whether there are rows at all.
+    """
+    rows = _rows((counts,), asked.noise_std)
+    if rows is None:
         return None
-    weights = np.array([1 / c.size for c in recount.counts])
-    rows = float(weights @ [c.sum() for c in recount.counts] / weights.sum())
-    error = recount.noise_std / math.sqrt(weights.sum())
+    beside = _Beside.of(counts, asked, rows, Drawn.of_cells(cells, counts.size))
+    return _scores([beside], np.ones((1, 1)), asked.unit_rows, asked.held_out)[0]
+
+
+def _rows(counts: Sequence[Floats], noise_std: float) -> float | None:
+    """How many rows were counted, by all marginals, each of which has them all; None where noise hides it."""
+    if not counts:
+        return None
+    weights = np.array([1 / c.size for c in counts])
+    rows = float(weights @ [c.sum() for c in counts] / weights.sum())
+    error = noise_std / math.sqrt(weights.sum())
     return rows if rows > max(1.0, 3 * error) else None
 
 
@@ -271,17 +294,17 @@ class _Beside:
     odd: float
 
     @classmethod
-    def of(cls, recount: Recount, place: int, rows: float, drawn: Drawn) -> "_Beside":
-        """A marginal of the recount beside the synthetic rows' own."""
-        marginal, counts, share = recount.marginals[place], recount.counts[place], drawn.share
+    def of(cls, counts: Floats, asked: Asked, rows: float, drawn: Drawn) -> "_Beside":
+        """Noised counts of a column, (C,), or a pair, (C, D), beside the synthetic rows' own."""
+        share = drawn.share
         size = counts.size
         real = counts.ravel() / rows
         real = real + (1 - real.sum()) / size
         # Parts are smaller than the real rows, and differ from their own mean.
-        scale = math.sqrt(drawn.rows / PARTS / (rows / recount.unit_rows) * PARTS / (PARTS - 1))
+        scale = math.sqrt(drawn.rows / PARTS / (rows / asked.unit_rows) * PARTS / (PARTS - 1))
         variety = float(1 - (share**2).sum())
         apart, turned, left, odd = np.empty((2, 0)), np.empty((2, 0)), (0.0, 0.0), 0.0
-        if len(marginal.axes) == 2:
+        if counts.ndim == 2:
             apart = np.stack([_rest(s.reshape(counts.shape)) for s in (share, real)])
             margins = [share.reshape(counts.shape).sum(1 - a) for a in (0, 1)]
             # What is left of noise E in H is, to first order, M E Nᵀ with M = I − p 1ᵀ, p the margin of its side.
@@ -296,7 +319,7 @@ class _Beside:
         return cls(
             weight=size / 4,
             difference=share - real,
-            noise=(recount.noise_std / rows) ** 2,
+            noise=(asked.noise_std / rows) ** 2,
             sampled=variety / rows,
             drawn=variety / drawn.rows,
             errors=drawn.parts * scale,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from privacy.attacks import Attack, Attacks
+from privacy.estimate import Estimate
 from validation.evidence import Evidence
 from validation.exposure import TOLD, share
 from validation.fidelity import ColumnFidelity, Fidelity, PairFidelity
@@ -28,6 +29,8 @@ from validation.markup import (
     within,
 )
 from validation.noised import Noised, told
+from validation.noised_images import NoisedImages
+from validation.noised_images import told as told_share
 from validation.utility import MODELS, Score, Task, Utility
 
 USEFUL = frozenset({"utility", "representation", "fairness"})
@@ -272,6 +275,8 @@ def _useful(evidence: Evidence, said: _Said) -> Html:
     best = [(task, max(task.scores, key=lambda s: s.real.value)) for task in found.tasks]
     if not best and evidence.images is not None and evidence.images.use is not None:
         return _classified(evidence.images.use, said)
+    if evidence.noised_images is not None and evidence.noised_images.right is not None:
+        return _recognized(evidence.noised_images, evidence.noised_images.right, said)
     if not best:
         why = (
             "Not measured: models that learn from real rows would look at rows without noise."
@@ -310,6 +315,23 @@ def _classified(use: Use, said: _Said) -> Html:
             "How well a classifier that learned from synthetic images names real ones that were held out; the mark is "
             "after as many real images, the left end is guessing."
         ),
+    )
+
+
+def _recognized(found: NoisedImages, right: Estimate, said: _Said) -> Html:
+    """How well a classifier of drawn images knows real ones that were counted with noise."""
+    chance, most = found.chance or 0.0, found.right_drawn or 0.0
+    scale = max(1 - chance, 1e-9)
+    return _card(
+        "Useful",
+        said,
+        (_decimals(right.value), f"of {_decimals(most)} accuracy"),
+        gauge((right.value - chance) / scale, (most - chance) / scale),
+        _beside(
+            "How well a classifier that learned from drawn images names real ones, counted with noise; the mark is how "
+            "well it names drawn ones, the left end is guessing."
+        ),
+        _lines([("Accuracy", told_share(right), "noised, by 95 %")]),
     )
 
 

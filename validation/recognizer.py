@@ -6,7 +6,7 @@ shapes, not what they mean. One thread computes, so that a machine's cores chang
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -24,11 +24,29 @@ Codes = npt.NDArray[np.int64]
 SIDE = 32
 """Pixels of a side that images are shrunk to where they have more."""
 
+CLASSES = 20
+"""Values that a column has at most to serve as the classes of images."""
+
+NAMED = frozenset({"label", "labels", "class", "target", "y"})
+"""What the column of an image's class is mostly called."""
+
 STEPS, BATCH, WIDTH = 500, 128, 64
 """Steps of a classifier, its batch, and the number of features."""
 
 COMPONENTS_ROWS = 4_000
 """Images at most that components of random filters are taken from."""
+
+
+def class_column(sizes: Mapping[str, int], targets: Sequence[str]) -> str | None:
+    """The column of the classes of images: a target, one that is called so, or that of most values.
+
+    Args:
+        sizes: number of values of each column that may be meant.
+        targets: what the recipe says is to be predicted.
+    """
+    able = [name for name, size in sizes.items() if 2 <= size <= CLASSES]
+    named = [n for n in able if n in targets] or [n for n in able if n.lower() in NAMED]
+    return named[0] if named else max(able, key=lambda n: sizes[n], default=None)
 
 
 @contextmanager
@@ -148,9 +166,6 @@ def random_features(train: Pixels, rng: np.random.Generator) -> Callable[[Pixels
     _, sizes, axes = np.linalg.svd((shown - mean) / spread, full_matrices=False)
     axes = axes[: min(WIDTH, int((sizes > 1e-3 * sizes[0]).sum()))]
     scale = sizes[0] / math.sqrt(len(shown))
-
-    def features(pixels: Pixels) -> npt.NDArray[np.float32]:
-        found: npt.NDArray[np.float32] = (in_pieces(pixels, net) - mean) / spread @ axes.T / scale
-        return found.astype(np.float32)
-
-    return features
+    middle, width = torch.from_numpy(mean), torch.from_numpy(spread)
+    turn = torch.from_numpy(np.ascontiguousarray(axes.T / scale, np.float32))
+    return lambda pixels: in_pieces(pixels, lambda x: (net(x) - middle) / width @ turn)

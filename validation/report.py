@@ -20,6 +20,7 @@ from validation import (
     likelihood,
     making,
     noised,
+    noised_images,
     pairs,
     reasons,
     structure,
@@ -95,17 +96,20 @@ def _steps(certificate: Mapping[str, Any], zone: Zone) -> int:
 
 def _looked(evidence: Evidence, judged: Sequence[Judged], schema: Schema) -> dict[str, Html]:
     """The sections for which rows were looked at, or, under privacy, why there are none."""
+    curve = None if evidence.learning is None else learning.render(evidence.learning)
+    learned = {} if curve is None else {"learning": curve}
     if evidence.fidelity.noised:
         anew = {} if evidence.noised is None else {"noised": noised.render(evidence.noised, judged)}
         pictured = {"images": _UNPICTURED} if schema.images else {}
-        return {**pictured, **anew, "utility": _UNSEEN, "attacks": _BOUNDED}
+        if evidence.noised_images is not None:
+            pictured = {"images": noised_images.render(evidence.noised_images, judged)}
+        return {**pictured, **learned, **anew, "utility": _UNSEEN, "attacks": _BOUNDED}
     fair = {} if evidence.fairness is None else {"fairness": fairness.render(evidence.fairness)}
     pictured = {} if evidence.images is None else {"images": images.render(evidence.images)}
     dense = {} if evidence.likelihood is None else {"likelihood": likelihood.render(evidence.likelihood)}
-    learned = None if evidence.learning is None else learning.render(evidence.learning)
     return {
         **pictured,
-        **({} if learned is None else {"learning": learned}),
+        **learned,
         "structure": structure.render(evidence.structure or structure.Structure()),
         **dense,
         "detection": detection.render(evidence.detection),
@@ -151,9 +155,9 @@ _UNPICTURED = section(
     "images",
     "Images",
     paragraph(
-        "Nothing is said of how the images look beside real ones: distances between them, and classifiers of real "
-        "images, would look at rows without noise. Whose image one resembles nobody looked up either: the guarantee "
-        "bounds what all images together tell of anybody."
+        "Nothing is said of how the images look beside real ones: the report had no share of the privacy budget for "
+        "that, or noise hides it. Whose image one resembles nobody looked up either: the guarantee bounds what all "
+        "images together tell of anybody."
     ),
 )
 
