@@ -15,6 +15,7 @@ where D₀ is not told (Ho & Salimans 2022, arXiv 2207.12598). Weights are a mov
 import itertools
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -375,6 +376,16 @@ class ImageDiffusion:
             filled_in.pixels[own] = rows_pixels
         return filled_in
 
+    def between(
+        self, first: NDArray[np.uint8], second: NDArray[np.uint8], *, steps: int
+    ) -> NDArray[np.uint8]:
+        """See `synth.registry.Interpolating`."""
+        start, number = self._options.start, self._options.steps
+        return lines(
+            self._mixture, first, second, steps=steps,
+            details=lambda rows, luck: self._cleaned(rows, luck, start=start, steps=number),
+        )  # fmt: skip
+
     def tensors(self) -> dict[str, Tensor]:
         """What must be stored; the inverse is `restore`."""
         network = {n: t.cpu() for n, t in self._network.state_dict().items()}
@@ -491,6 +502,30 @@ def restored_network(layout: Layout, state: Mapping[str, Tensor]) -> Network:
 def _network(layout: Layout, channels: int, blocks: int) -> Network:
     sizes = tuple(f.states for f in layout.fields)
     return Network(layout.images[0].shape, channels, blocks, sizes, len(layout.scored))
+
+
+def lines(
+    mixture: ImageMixture, first: NDArray[np.uint8], second: NDArray[np.uint8], *, steps: int,
+    details: Callable[[Encoded, np.random.Generator], NDArray[np.uint8]],
+) -> NDArray[np.uint8]:  # fmt: skip
+    """A mixture's images between images, made anew with the same luck; see `synth.registry.Interpolating`.
+
+    Args:
+        mixture: whose codes lie on lines.
+        first: images, uint8 (n, P).
+        second: as many others.
+        steps: codes on each line, both ends included.
+        details: takes rows, of which all cells are known, and luck, and gives their images: uint8 (n, P).
+    """
+    between = mixture.between(first, second, steps=steps)
+    made = []
+    for at in range(steps):
+        luck = np.random.default_rng(0)
+        given = mixture.space.layout.unknown(len(first))
+        given.states[:, mixture.space.image] = 1
+        rows = mixture.draw(len(first), luck, given=replace(given, pixels=between[:, at]))
+        made.append(details(rows, luck))
+    return np.stack(made, 1)
 
 
 def detailed(

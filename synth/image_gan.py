@@ -33,6 +33,7 @@ from synth.image_diffusion import (
     Network,
     UponMixture,
     detailed,
+    lines,
     network_upon,
     restored_network,
     told_of,
@@ -432,6 +433,12 @@ class ImageGan:
         return detailed(
             self._mixture, rows, rng, given=given, present=present, details=lambda own: self._made(own, rng)
         )
+
+    def between(
+        self, first: NDArray[np.uint8], second: NDArray[np.uint8], *, steps: int
+    ) -> NDArray[np.uint8]:
+        """See `synth.registry.Interpolating`."""
+        return lines(self._mixture, first, second, steps=steps, details=self._made)
 
     @torch.no_grad()
     def _made(self, rows: Encoded, rng: np.random.Generator) -> NDArray[np.uint8]:

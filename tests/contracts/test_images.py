@@ -145,6 +145,22 @@ def test_an_image_that_is_given_says_what_goes_with_it_and_stays(name: str) -> N
         fitted(name).sample(5, given={"photo": "a.png"})
 
 
+def test_images_between_two_images_lead_from_one_to_the_other(name: str) -> None:
+    table = pictured(80, seed=8)
+    drawn, which = shown(table).astype(np.uint8).reshape(-1, SIDE, SIDE, 1), teams(table)
+    there = ~missing(table.column("photo"))
+    first, second = drawn[there & (which == 0)][:5], drawn[there & (which == 1)][:5]
+    lines = fitted(name).between(first, second, steps=4)
+    assert lines is not None
+    assert lines.shape == (5, 4, SIDE, SIDE, 1)
+    assert (seen(lines[:, 0]) == 0).mean() >= 0.8
+    assert (seen(lines[:, -1]) == 1).mean() >= 0.8
+    # A line does not jump about: what leads on is less than what lies between its ends.
+    steps = np.abs(np.diff(lines.astype(float), axis=1)).mean((0, 2, 3, 4))
+    assert steps.max() < np.abs(lines[:, -1].astype(float) - lines[:, 0]).mean()
+    assert (lines == fitted(name).between(first, second, steps=4)).all()
+
+
 def test_missing_cells_are_filled_from_images_and_missing_images_from_cells(name: str) -> None:
     table = pictured(300, seed=6)
     known = there(table)

@@ -25,7 +25,7 @@ def asked(
         arrays_of(rows, unit),  # type: ignore[arg-type]
         account, key=KEY, unit_rows=unit_rows, noise=Quiet(),
     )  # fmt: skip
-    recount = ask(curator, LAYOUT, range(COLUMNS), split="train", unit_rows=unit_rows, seed=0)
+    recount, _ = ask(curator, LAYOUT, range(COLUMNS), split="train", unit_rows=unit_rows, seed=0)
     return recount, account
 
 
