@@ -4,7 +4,7 @@ A network (`validation.recognizer`) learns the classes of images that the model 
 then counted by their class and whether the network says it of their image: how often it is right is what the release is
 good for, beside how often it is right about drawn images that it did not learn from. And its
 features of drawn images fall into regions: real rows are counted by the region that their image lies in, and whether
-it lies farther out than all but 5 % of drawn ones do. Where too many do, nothing that was drawn resembles them.
+it lies farther out than all but 5 % of drawn ones do. Where many do, images were drawn that are alike, or too smooth.
 
 Network and regions follow from drawn images alone, so each cell is a public function of one row, and both counts join
 the one question of `validation.coarse`. Intervals are those of a ratio of noised counts (Fieller 1954), for the noise
@@ -412,7 +412,12 @@ def lines(found: NoisedImages, outcome: str = "") -> Iterator[tuple[str, str, st
     if found.right is not None:
         guess = f"guessing {percent(found.chance)}{f'; {outcome}' if outcome else ''}"
         yield "A classifier of drawn images is right", told(found.right), percent(found.right_drawn), guess
-    yield "Far from what is drawn", told(found.far), percent(found.far_drawn), "resemble no drawn image"
+    yield (
+        "Far from what is drawn",
+        told(found.far),
+        percent(found.far_drawn),
+        "lie farther out than 95 % of drawn ones",
+    )
     spread = found.regions
     yield (
         "Spread over the same regions",
