@@ -3,6 +3,11 @@
     RESERVED ──→ TOUCHED ──→ COMMITTED        costs: the worst case, the worst case, the actual loss
         └──────→ VOID                         costs nothing: no row of the dataset was touched
 
+Who reads a block of growing data takes its worst case from that block's account, from those of all blocks that he
+reads at once, in one row. Who names no block reads everybody, so he pays from every account, of blocks to come as well.
+A unit belongs to one block, so what it has lost is what its block's account says (block composition: Lécuyer et al.
+2019, arXiv 1909.01502).
+
 Losses compose as Rényi curves: the budget is fixed beforehand, while each release chooses its parameters
 knowing the former ones (a Rényi filter: Feldman & Zrnic 2021, arXiv 2008.11193).
 """
@@ -31,6 +36,7 @@ class Event(StrEnum):
 
     BUDGET = "budget"
     IDENTIFIED = "identified"
+    ASSIGNED = "assigned"
     RESERVED = "reserved"
     TOUCHED = "touched"
     COMMITTED = "committed"
@@ -99,14 +105,16 @@ class Row:
         event: what it says.
         dataset: of which dataset.
         process: who wrote it.
-        account: the block of growing data, or empty.
+        blocks: those whose units are read (RESERVED; none: everybody is), or that new units belong to (ASSIGNED).
         run: the run that reserves.
         reservation: hash of the RESERVED row that it is about.
         by: who set the budget.
         budget: the lifetime (BUDGET), or what a release asks for (RESERVED).
         loss: the worst case (RESERVED), or the actual loss (COMMITTED).
-        key: name of the sketch's key (IDENTIFIED).
+        key: name of the key of sketch or units (IDENTIFIED, ASSIGNED).
         sketch: sealed (IDENTIFIED).
+        unit: what tells units from each other, where they have blocks (RESERVED).
+        units: SHA-256 (hex) of the sealed units that lie beside the row (ASSIGNED).
     """
 
     number: int
@@ -115,7 +123,7 @@ class Row:
     event: Event
     dataset: str
     process: Process
-    account: str = ""
+    blocks: tuple[str, ...] = ()
     run: str = ""
     reservation: str = ""
     by: str = ""
@@ -123,10 +131,14 @@ class Row:
     loss: Loss | None = None
     key: str = ""
     sketch: str = ""
+    unit: str = ""
+    units: str = ""
 
     def body(self) -> str:
         """The canonical JSON of all but number and hash; a curve is hexadecimal and comes back bit by bit."""
-        fields = {k: v for k, v in vars(self).items() if k not in ("number", "hash") and v not in ("", None)}
+        fields = {
+            k: v for k, v in vars(self).items() if k not in ("number", "hash") and v not in ("", None, ())
+        }
         fields["process"] = vars(self.process)
         if self.budget:
             fields["budget"] = vars(self.budget)
@@ -139,6 +151,7 @@ class Row:
 def _parse(link: Link) -> Row:
     fields: dict[str, Any] = json.loads(link.body)
     fields.update(event=Event(fields["event"]), process=Process(**fields["process"]))
+    fields["blocks"] = tuple(fields.get("blocks", ()))
     if "budget" in fields:
         fields["budget"] = Budget(**fields["budget"])
     if "loss" in fields:
@@ -156,7 +169,8 @@ class Reservation:
     Attributes:
         id: by which it is touched, committed or voided.
         dataset: whose budget it is taken from.
-        account: the block of growing data, or empty.
+        blocks: whose units are read; none: everybody is.
+        unit: what tells units from each other, where they have blocks.
         run: whose it is.
         asked: what the release asked for.
         worst: the most that it may cost.
@@ -167,7 +181,8 @@ class Reservation:
 
     id: str
     dataset: str
-    account: str
+    blocks: tuple[str, ...]
+    unit: str
     run: str
     asked: Budget
     worst: Loss
@@ -178,7 +193,7 @@ class Reservation:
 
 @dataclass(frozen=True, kw_only=True)
 class Spent:
-    """What a dataset's releases cost together, those outstanding at their worst.
+    """What releases cost one account together, those outstanding at their worst.
 
     Attributes:
         lifetime: None before the first release, unless it was set.
@@ -216,7 +231,7 @@ class Book:
         self._hashes = {GENESIS}
         self.budgets: dict[str, Budget] = {}
         self.reservations: dict[str, Reservation] = {}
-        self._settled: dict[str, Loss] = {}
+        self._settled: dict[tuple[str, str], Loss] = {}
 
     @property
     def head(self) -> str:
@@ -248,6 +263,10 @@ class Book:
         self.latest = max(self.latest, row.at)
         if row.event is Event.IDENTIFIED:
             bytes.fromhex(row.sketch)
+        elif row.event is Event.ASSIGNED:
+            bytes.fromhex(row.units)
+            if len(row.blocks) != 1 or self.reservations[row.reservation].state is not Event.TOUCHED:
+                raise ValueError("units of no block, or of nobody who reads")
         elif row.event is Event.BUDGET:
             self.budgets[row.dataset] = _given(row.budget)
         elif row.event is Event.RESERVED:
@@ -255,7 +274,8 @@ class Book:
             self.reservations[row.hash] = Reservation(
                 id=row.hash,
                 dataset=row.dataset,
-                account=row.account,
+                blocks=row.blocks,
+                unit=row.unit,
                 run=row.run,
                 asked=_given(row.budget),
                 worst=worst,
@@ -277,22 +297,43 @@ class Book:
             held = replace(held, cost=Loss.nothing())
         else:
             held = replace(held, cost=_given(row.loss))
-            self._settled[held.dataset] = self._settled.get(held.dataset, Loss.nothing()) + held.cost
+            for account in ((held.dataset, block) for block in held.blocks or ("",)):
+                self._settled[account] = self._settled.get(account, Loss.nothing()) + held.cost
         self.reservations[held.id] = held
 
     def identified(self) -> list[Row]:
         """The rows with sketches."""
         return [row for row in self.rows if row.event is Event.IDENTIFIED]
 
+    def assigned(self, dataset: str) -> list[Row]:
+        """The rows beside which units lie that were new."""
+        return [row for row in self.rows if row.event is Event.ASSIGNED and row.dataset == dataset]
+
+    def blocks(self, dataset: str) -> tuple[str, ...]:
+        """The blocks that were read, or may be, in the order in which they came."""
+        held = (r for r in self.reservations.values() if r.dataset == dataset and r.state is not Event.VOID)
+        return tuple(dict.fromkeys(block for r in held for block in r.blocks))
+
     def outstanding(self, dataset: str) -> tuple[Reservation, ...]:
         """Reservations that were neither committed nor voided."""
         states = (Event.RESERVED, Event.TOUCHED)
         return tuple(r for r in self.reservations.values() if r.dataset == dataset and r.state in states)
 
-    def loss(self, dataset: str) -> Loss:
-        """The composition of all that was committed, in its order, and of what is outstanding, at its worst."""
-        settled = self._settled.get(dataset, Loss.nothing())
-        return sum((r.cost for r in self.outstanding(dataset)), settled)
+    def loss(self, dataset: str, block: str = "") -> Loss:
+        """The composition of all that was committed, in its order, and of what is outstanding, at its worst.
+
+        Args:
+            dataset: whose releases.
+            block: of those that read this block; releases that read everybody are always among them.
+        """
+        accounts = [(dataset, b) for b in dict.fromkeys(("", block))]
+        settled = sum((self._settled[a] for a in accounts if a in self._settled), Loss.nothing())
+        held = (r for r in self.outstanding(dataset) if not r.blocks or block in r.blocks)
+        return sum((r.cost for r in held), settled)
+
+    def fullest(self, dataset: str, delta: float) -> str:
+        """The block whose account has spent most; empty where there are no blocks."""
+        return max(self.blocks(dataset) or ("",), key=lambda block: self.loss(dataset, block).epsilon(delta))
 
 
 def _given(value: T | None) -> T:

@@ -7,6 +7,8 @@ ends: a process may be killed at any moment.
 A link's hash covers its text and the hash before it, so a link that is edited, deleted or moved is noticed by
 whoever reads it. Who may write to the database can still drop the last links, put an older copy in place, or
 write a whole chain anew: only a head that somebody kept elsewhere shows that.
+
+What is too long for a text that everybody reads is kept beside the link whose text names its digest.
 """
 
 import contextlib
@@ -24,6 +26,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     Integer,
+    LargeBinary,
     MetaData,
     NullPool,
     Table,
@@ -38,6 +41,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from privacy.errors import Busy, LedgerError, UnderstudyError, UsageError
 
 NAME = "understudy_ledger"
+BESIDE = "understudy_units"
 
 GENESIS = hashlib.sha256(b"Understudy ledger").hexdigest()
 """The head of a chain without links."""
@@ -49,26 +53,38 @@ _TABLE = Table(
     Column("body", Text, nullable=False),
     Column("hash", Text, nullable=False),
 )
+_BESIDE = Table(
+    BESIDE,
+    MetaData(),
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("data", LargeBinary, nullable=False),
+)
 _LOCK = int.from_bytes(hashlib.sha256(NAME.encode()).digest()[:8], "big", signed=True)
 
 # Who may write can drop triggers, too: they are there against mistakes, the chain is there against intent.
 _KEPT = "rows of a ledger are appended, never changed or deleted"
-_TRIGGERS = {
-    "sqlite": (
-        f"CREATE TRIGGER {NAME}_update BEFORE UPDATE ON {NAME} BEGIN SELECT RAISE(ABORT, '{_KEPT}'); END",
-        f"CREATE TRIGGER {NAME}_delete BEFORE DELETE ON {NAME} BEGIN SELECT RAISE(ABORT, '{_KEPT}'); END",
+
+
+def _triggers(table: str, dialect: str, *, insert: str) -> tuple[str, ...]:
+    """What keeps a table's rows; a row that `insert` is true of is none that may come next."""
+    if dialect == "postgresql":
+        return (
+            f"CREATE FUNCTION {table}_kept() RETURNS trigger LANGUAGE plpgsql AS "
+            f"$$ BEGIN RAISE EXCEPTION '{_KEPT}'; END $$",
+            f"CREATE TRIGGER {table}_kept BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} "
+            f"FOR EACH STATEMENT EXECUTE FUNCTION {table}_kept()",
+        )
+    stop = f"BEGIN SELECT RAISE(ABORT, '{_KEPT}'); END"
+    return (
+        f"CREATE TRIGGER {table}_update BEFORE UPDATE ON {table} {stop}",
+        f"CREATE TRIGGER {table}_delete BEFORE DELETE ON {table} {stop}",
         # INSERT OR REPLACE deletes without firing the trigger above.
-        f"CREATE TRIGGER {NAME}_insert BEFORE INSERT ON {NAME} "
-        f"WHEN NEW.number IS NOT (SELECT coalesce(max(number), 0) + 1 FROM {NAME}) "
-        f"BEGIN SELECT RAISE(ABORT, '{_KEPT}'); END",
-    ),
-    "postgresql": (
-        f"CREATE FUNCTION {NAME}_kept() RETURNS trigger LANGUAGE plpgsql AS "
-        f"$$ BEGIN RAISE EXCEPTION '{_KEPT}'; END $$",
-        f"CREATE TRIGGER {NAME}_kept BEFORE UPDATE OR DELETE OR TRUNCATE ON {NAME} "
-        f"FOR EACH STATEMENT EXECUTE FUNCTION {NAME}_kept()",
-    ),
-}
+        f"CREATE TRIGGER {table}_insert BEFORE INSERT ON {table} WHEN {insert} {stop}",
+    )
+
+
+_NOT_NEXT = f"NEW.number IS NOT (SELECT coalesce(max(number), 0) + 1 FROM {NAME})"
+_THERE = f"EXISTS (SELECT 1 FROM {BESIDE} WHERE number = NEW.number)"
 
 
 @dataclass(frozen=True)
@@ -131,6 +147,20 @@ class Session:
         self._connection.execute(_TABLE.insert().values(number=link.number, body=link.body, hash=link.hash))
         return link
 
+    def keep(self, number: int, data: bytes) -> None:
+        """Keeps data beside the link of that number, in the same transaction."""
+        assert self._connection is not None, "a session that only reads"
+        if not inspect(self._connection).has_table(BESIDE):
+            _create(self._connection, _BESIDE, insert=_THERE)
+        self._connection.execute(_BESIDE.insert().values(number=number, data=data))
+
+    def kept(self, number: int) -> bytes:
+        """What lies beside the link of that number; nothing where nothing does."""
+        if self._connection is None or not inspect(self._connection).has_table(BESIDE):
+            return b""
+        query = select(_BESIDE.c.data).where(_BESIDE.c.number == number)
+        return bytes(self._connection.execute(query).scalar() or b"")
+
 
 class Chain:
     """A chain in a database, which is created with its first link.
@@ -182,9 +212,7 @@ class Chain:
                 connection.exec_driver_sql(statement)
             exists = self._has_table(connection)
             if not exists:
-                _TABLE.create(connection)
-                for trigger in _TRIGGERS[connection.dialect.name]:
-                    connection.exec_driver_sql(trigger)
+                _create(connection, _TABLE, insert=_NOT_NEXT)
             yield Session(connection, exists=exists)
             connection.commit()
 
@@ -240,6 +268,12 @@ class Chain:
             f"a ledger must be a database that Understudy alone writes, however: {self.name}: {fact}; see that the "
             "address is right and can be reached, or restore the ledger's last good copy"
         )
+
+
+def _create(connection: Connection, table: Table, *, insert: str) -> None:
+    table.create(connection)
+    for trigger in _triggers(table.name, connection.dialect.name, insert=insert):
+        connection.exec_driver_sql(trigger)
 
 
 def tampered(fact: str) -> LedgerError:

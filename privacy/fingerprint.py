@@ -9,14 +9,15 @@ A bare sketch still tells how many units there are, since the k-th smallest hash
 number is private. So a sketch is kept sealed: masked with a stream of its own under the same key, always at
 the same length. Who holds the key and the sealed sketches can open them, count units within some percent,
 see how far datasets overlap, and test a guess of one unit (which shows in a sketch with probability k/n). Who
-holds the sealed sketches alone learns no more than that they exist.
+holds the sealed sketches alone learns no more than that they exist. The map of units into blocks is sealed likewise,
+all hashes of it: its key tells of any unit whether and when it was seen first, and its length about how many there are.
 """
 
 import hashlib
 import os
 import secrets
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -112,18 +113,23 @@ def _turn(x: Hashes, bits: int) -> Hashes:
     return (x << np.uint64(bits)) | (x >> np.uint64(64 - bits))
 
 
-def seal(hashes: tuple[int, ...], key: bytes) -> str:
-    """A sketch that only the key opens (hex); no two sealings are alike."""
+def seal(hashes: Sequence[int] | Hashes, key: bytes) -> bytes:
+    """Hashes that only the key opens; no two sealings are alike.
+
+    A sketch has always the same length; of more hashes the length is that of the next power of two.
+    """
     nonce = secrets.token_bytes(_NONCE_BYTES)
-    padded = np.array(hashes + (_PADDING,) * (SIZE - len(hashes)), "<u8")
-    return nonce.hex() + (padded ^ _stream(nonce, key)).tobytes().hex()
+    padded = np.full(max(SIZE, 1 << (len(hashes) - 1).bit_length()), _PADDING, "<u8")
+    padded[: len(hashes)] = hashes
+    return nonce + (padded ^ _stream(nonce, key, len(padded))).tobytes()
 
 
-def unseal(sealed: str, key: bytes) -> tuple[int, ...]:
-    """The sketch that was sealed."""
-    data = bytes.fromhex(sealed)
-    hashes = np.frombuffer(data[_NONCE_BYTES:], "<u8") ^ _stream(data[:_NONCE_BYTES], key)
-    return tuple(h for h in hashes.tolist() if h != _PADDING)
+def unseal(sealed: bytes, key: bytes) -> Hashes:
+    """The hashes that were sealed."""
+    masked = np.frombuffer(sealed[_NONCE_BYTES:], "<u8").astype(np.uint64)
+    padded = masked ^ _stream(sealed[:_NONCE_BYTES], key, len(masked))
+    hashes: Hashes = padded[padded != _PADDING]
+    return hashes
 
 
 def name(key: bytes) -> str:
@@ -160,5 +166,5 @@ def read_key(path: Path) -> bytes:
     return key
 
 
-def _stream(nonce: bytes, key: bytes) -> Hashes:
-    return np.frombuffer(hashlib.shake_256(b"seal" + key + nonce).digest(8 * SIZE), "<u8").astype(np.uint64)
+def _stream(nonce: bytes, key: bytes, size: int) -> Hashes:
+    return np.frombuffer(hashlib.shake_256(b"seal" + key + nonce).digest(8 * size), "<u8").astype(np.uint64)

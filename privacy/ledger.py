@@ -8,28 +8,38 @@ how they are kept: one transaction under one lock reads, checks and appends.
 The chain is checked whenever it is read. Each certificate carries its head, and `verify` looks for heads: so a
 ledger that lost its last rows, or was replaced by an older copy, is noticed as well.
 
+Growing data may have blocks: `assign` keeps for each unit the block in which it was first seen, before any of its rows
+is used, and each block has the lifetime for itself.
+
 The guarantee over a lifetime is void where rows are read without a reservation, under another ledger, or under
 another dataset's name, which `identify` refuses as far as it can tell.
 """
 
 import contextlib
+import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from privacy import fingerprint
 from privacy.accounting import Loss
 from privacy.book import BEFORE, Book, Budget, Event, Process, Remaining, Reservation, Row, Spent
 from privacy.chain import GENESIS, Chain, Session, tampered
 from privacy.errors import BudgetRefused, LedgerError, UsageError
+from privacy.fingerprint import Hashes
 
 CLOCK_SECONDS = 300.0
 """How far the clocks of those who share a ledger may lie apart."""
 
 ROUNDING = 1e-9
 """By which share an actual loss may exceed its reservation: sums of floats in another order, nothing else."""
+
+_NOBODY = np.empty(0, np.uint64)
 
 KNOWN_SOURCE = 0.5
 """From which share of common units on one dataset is taken for another."""
@@ -71,14 +81,15 @@ class Ledger:
         self._mutex = threading.RLock()
 
     def set_budget(self, dataset: str, budget: Budget, *, by: str) -> None:
-        """Sets or changes a dataset's lifetime.
+        """Sets or changes a dataset's lifetime, which each of its blocks has for itself.
 
         Raises:
             BudgetRefused: more than this is spent or reserved.
             LedgerError: the ledger cannot be trusted, or the clock.
         """
         with self._appending() as session:
-            spent = self._book.loss(dataset).epsilon(budget.delta)
+            fullest = self._book.fullest(dataset, budget.delta)
+            spent = self._book.loss(dataset, fullest).epsilon(budget.delta)
             if not spent <= budget.epsilon:
                 raise BudgetRefused(
                     f"a lifetime must not lie below what is spent, however: releases of {dataset!r} have spent or "
@@ -88,15 +99,32 @@ class Ledger:
             self._append(session, replace(self._row(Event.BUDGET, dataset), budget=budget, by=by))
 
     def reserve(
-        self, dataset: str, *, run: str, worst: Loss, asked: Budget, account: str = ""
+        self,
+        dataset: str,
+        *,
+        run: str,
+        worst: Loss,
+        asked: Budget,
+        blocks: Sequence[str] = (),
+        unit: str = "",
     ) -> Reservation:
         """Takes a release's worst case from the budget of a dataset, before any of its rows is read.
 
         The first release of a dataset without a lifetime makes what it asks for the lifetime.
 
+        Args:
+            dataset: its name.
+            run: whose release it is.
+            worst: what it costs at most.
+            asked: what it promises.
+            blocks: those that it reads; each pays the worst case, or none does. Without any, everybody is read, and
+                pays: all blocks that there are, and by what stands here also those to come.
+            unit: what tells units from each other, the same for all that read blocks: told otherwise, all would be new.
+
         Raises:
             BudgetRefused: with all that was spent and reserved it would exceed the lifetime.
-            UsageError: the worst case exceeds what is asked for, or the dataset has no name.
+            UsageError: the worst case exceeds what is asked for, the dataset or a block has no name, or units are told
+                from each other by something else than before.
             LedgerError: the ledger cannot be trusted, or the clock.
             Busy: others keep the ledger locked.
         """
@@ -111,17 +139,13 @@ class Ledger:
                 lifetime = asked
                 first = self._row(Event.BUDGET, dataset)
                 self._append(session, replace(first, budget=asked, by=f"first release, run {run}"))
-            spent = self._book.loss(dataset)
-            if not (spent + worst).epsilon(lifetime.delta) <= lifetime.epsilon:
-                raise BudgetRefused(
-                    f"releases of {dataset!r} must together stay within epsilon {lifetime.epsilon:g} at delta "
-                    f"{lifetime.delta:g}, however: {spent.epsilon(lifetime.delta):.6g} is spent or reserved, and this "
-                    f"one makes it {(spent + worst).epsilon(lifetime.delta):.6g}; sample a published model, which "
-                    "costs nothing, ask for less, void reservations that touched nothing, or raise the lifetime"
-                )
-            row = self._row(Event.RESERVED, dataset)
-            row = self._append(session, replace(row, account=account, run=run, budget=asked, loss=worst))
-            return self._book.reservations[row.hash]
+            self._check_unit(dataset, blocks, unit)
+            self._check_room(dataset, blocks or self._book.blocks(dataset) or ("",), lifetime, worst)
+            row = replace(
+                self._row(Event.RESERVED, dataset),
+                blocks=tuple(blocks), run=run, budget=asked, loss=worst, unit=unit,
+            )  # fmt: skip
+            return self._book.reservations[self._append(session, row).hash]
 
     def touch(self, reservation: str) -> Reservation:
         """Says that rows are read from now on; again from the same process, says nothing new.
@@ -189,7 +213,7 @@ class Ledger:
         key = self.key()
         with self._appending() as session:
             self._check_key(key)
-            known = [(row.dataset, fingerprint.unseal(row.sketch, key)) for row in self._book.identified()]
+            known = [(row.dataset, _opened(row.sketch, key)) for row in self._book.identified()]
             for other, units in known:
                 share = fingerprint.overlap(sketch, units)
                 if other != dataset and share >= KNOWN_SOURCE:
@@ -199,9 +223,54 @@ class Ledger:
                         "that they share a budget"
                     )
             if (dataset, sketch) not in known:
-                sealed = fingerprint.seal(sketch, key)
+                sealed = fingerprint.seal(sketch, key).hex()
                 row = self._row(Event.IDENTIFIED, dataset)
                 self._append(session, replace(row, key=fingerprint.name(key), sketch=sealed))
+
+    def assign(self, reservation: str, units: Hashes, *, block: str) -> NDArray[np.bool_]:
+        """Puts units that are in no block yet into one, for ever, and says which the reservation pays for.
+
+        The map is on the disk before this returns: a run that dies later leaves its new units where they are. Where a
+        unit belongs follows from when it was first seen, and from no other unit.
+
+        Args:
+            reservation: touched, of blocks.
+            units: uint64 (n,): the unit of each row, as `fingerprint.sketch` takes it.
+            block: of the new ones; it may be spent.
+
+        Returns:
+            bool (n,): whether the unit is of a block that was reserved. Rows of others must not be used.
+
+        Raises:
+            BudgetRefused: the reservation does not allow any row to be read, or reads no blocks.
+            LedgerError: the ledger, the map or the key cannot be trusted, or the clock.
+            Busy: others keep the ledger locked.
+        """
+        key = self.key()
+        chunks = range(0, len(units), fingerprint.CHUNK)
+        hashes = [fingerprint.siphash(units[i : i + fingerprint.CHUNK], key) for i in chunks]
+        seen, place = np.unique(np.concatenate([*hashes, _NOBODY]), return_inverse=True)
+        with self._appending() as session:
+            self._check_key(key)
+            held = self._find(reservation)
+            if held.state is not Event.TOUCHED or not held.blocks:
+                raise BudgetRefused(
+                    f"units are put into blocks by who reads some, however: the reservation of run {held.run!r} on "
+                    f"{held.dataset!r} is {held.state}, of blocks: {', '.join(held.blocks) or 'none'}; reserve anew"
+                )
+            rows = self._book.assigned(held.dataset)
+            known = [(row.blocks[0], fingerprint.unseal(self._sealed_at(session, row), key)) for row in rows]
+            new = np.setdiff1d(seen, np.concatenate([_NOBODY, *(u for _, u in known)]), assume_unique=True)
+            if len(new):
+                sealed = fingerprint.seal(new, key)
+                row = replace(
+                    self._row(Event.ASSIGNED, held.dataset),
+                    blocks=(block,), reservation=held.id, key=fingerprint.name(key), units=_sha256(sealed),
+                )  # fmt: skip
+                session.keep(self._append(session, row).number, sealed)
+                known.append((block, new))
+        paid = np.concatenate([_NOBODY, *(u for b, u in known if b in held.blocks)])
+        return np.isin(seen, paid)[place]
 
     def key(self) -> bytes:
         """The fingerprints' key; made at the first call.
@@ -225,7 +294,7 @@ class Ledger:
             return book.head
 
     def verify(self, heads: Iterable[str] = ()) -> str:
-        """Reads the whole chain anew, and looks in it for the heads that certificates carry.
+        """Reads the whole chain anew, with the map of units, and looks in it for the heads that certificates carry.
 
         Returns:
             The head.
@@ -235,7 +304,12 @@ class Ledger:
         """
         with self._mutex:
             self._book = Book()
-            with self._reading() as book:
+            with self._following(), self._chain.reading() as session:
+                self._catch_up(session)
+                book = self._book
+                for row in book.rows:
+                    if row.event is Event.ASSIGNED:
+                        self._sealed_at(session, row)
                 for head in heads:
                     if head not in book:
                         raise LedgerError(
@@ -250,10 +324,18 @@ class Ledger:
         with self._reading() as book:
             return tuple(book.budgets)
 
-    def spent(self, dataset: str) -> Spent:
-        """What a dataset's releases cost together."""
+    def blocks(self, dataset: str) -> tuple[str, ...]:
+        """The blocks of a dataset, in the order in which they came."""
         with self._reading() as book:
-            lifetime, loss = book.budgets.get(dataset), book.loss(dataset)
+            return book.blocks(dataset)
+
+    def spent(self, dataset: str, block: str | None = None) -> Spent:
+        """What a dataset's releases cost a block, its units, together; None: the block that has spent most."""
+        with self._reading() as book:
+            lifetime = book.budgets.get(dataset)
+            if block is None:
+                block = "" if lifetime is None else book.fullest(dataset, lifetime.delta)
+            loss = book.loss(dataset, block)
             return Spent(
                 lifetime=lifetime,
                 loss=loss,
@@ -262,7 +344,7 @@ class Ledger:
             )
 
     def remaining(self, dataset: str) -> Remaining | None:
-        """What a dataset's lifetime leaves; None where it has no lifetime yet."""
+        """What a dataset's lifetime leaves, of its blocks to that which has spent most; None before it has one."""
         spent = self.spent(dataset)
         if spent.lifetime is None:
             return None
@@ -281,6 +363,44 @@ class Ledger:
         with self._reading() as book:
             held = [r for r in book.reservations.values() if r.state is Event.RESERVED]
         return tuple(r for r in held if r.process.gone())
+
+    def _check_room(self, dataset: str, accounts: Sequence[str], lifetime: Budget, worst: Loss) -> None:
+        spent = {block: self._book.loss(dataset, block) for block in accounts}
+        after = {block: (loss + worst).epsilon(lifetime.delta) for block, loss in spent.items()}
+        over = [block for block in accounts if not after[block] <= lifetime.epsilon]
+        if not over:
+            return
+        most = max(over, key=after.__getitem__)
+        where = f" in {_these(over)}, which cannot pay" if most else ""
+        raise BudgetRefused(
+            f"releases of {dataset!r} must together stay within epsilon {lifetime.epsilon:g} at delta "
+            f"{lifetime.delta:g}{', in each block' if most else ''}, however: "
+            f"{spent[most].epsilon(lifetime.delta):.6g} is spent or reserved{where}, and this one makes it "
+            f"{after[most]:.6g}; {'begin a new block for new units, ' if most else ''}sample a published model, which "
+            "costs nothing, ask for less, void reservations that touched nothing, or raise the lifetime"
+        )
+
+    def _check_unit(self, dataset: str, blocks: Sequence[str], unit: str) -> None:
+        if blocks and not (unit and all(blocks) and len(set(blocks)) == len(blocks)):
+            raise UsageError(
+                "blocks must have names that differ, and a unit, however: one has not; name them"
+            )
+        held = self._book.reservations.values()
+        others = {r.unit for r in held if r.dataset == dataset and r.blocks and r.state is not Event.VOID}
+        if blocks and others - {unit}:
+            raise UsageError(
+                f"units of all blocks must be told from each other alike, or those of former blocks would look new, "
+                f"however: in {dataset!r} they were by {_these(others)}, and are by {unit} now; write the column as "
+                "it was, or release without `block`, which every block pays for"
+            )
+
+    def _sealed_at(self, session: Session, row: Row) -> bytes:
+        data = session.kept(row.number)
+        if _sha256(data) != row.units:
+            raise tampered(
+                f"the units that row {row.number} put into a block are not those that lie beside it"
+            )
+        return data
 
     def _find(self, reservation: str) -> Reservation:
         if reservation not in self._book.reservations:
@@ -360,7 +480,7 @@ class Ledger:
         with self._appending():
             pass
         with self._appending():
-            if self._book.identified():
+            if any(row.key for row in self._book.rows):
                 raise LedgerError(
                     f"the key of a ledger's fingerprints must be kept with it, however: {path} is missing; restore "
                     "it, or copy it from a colleague"
@@ -369,8 +489,20 @@ class Ledger:
                 fingerprint.make_key(path)
 
     def _check_key(self, key: bytes) -> None:
-        if any(row.key != fingerprint.name(key) for row in self._book.identified()):
+        if any(row.key not in ("", fingerprint.name(key)) for row in self._book.rows):
             raise LedgerError(
                 f"all fingerprints of a ledger must have one key, however: {self._key} is not that of "
                 f"{self._chain.name}; restore the right key, or copy it from a colleague"
             )
+
+
+def _opened(sealed: str, key: bytes) -> tuple[int, ...]:
+    return tuple(fingerprint.unseal(bytes.fromhex(sealed), key).tolist())
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _these(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))

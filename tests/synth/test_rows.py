@@ -48,6 +48,13 @@ def test_rows_are_of_one_unit_exactly_if_they_have_the_same_present_value(
             assert (units[i] == units[j]) == same
 
 
+def test_units_have_the_numbers_that_ledgers_know_them_by() -> None:
+    # Another number for the same unit would make it new to every ledger, which then lets it pay twice.
+    words, numbers = (units_of(pa.table({"who": pa.array(v)}), "who") for v in (["P1", "P2"], [1, 2]))
+    assert words.tolist() == [12321938259116050432, 11320014840947554304]
+    assert numbers.tolist() == [14527792480392477576, 16706431460607536361]
+
+
 def test_a_unit_that_is_not_a_number_is_no_unit_that_rows_share() -> None:
     units = units_of(pa.table({"who": pa.array([math.nan, math.nan, 1.0, None])}), "who")
     assert len(set(units.tolist())) == 4
