@@ -101,7 +101,7 @@ def kept_at(run: Run) -> Path:
     """Where the last audit of a configuration is kept."""
     recipe = run.recipe
     assert recipe.privacy is not None
-    promise = recipe.privacy.model_dump(exclude={"lifetime", "edition"})
+    promise = recipe.privacy.model_dump(exclude={"lifetime", "edition", "block"})
     about = [synthesizer_of(recipe, run.stated), recipe.options, promise, run.schema.to_json()]
     return run.folder / ".understudy" / "audits" / f"{digest_of(about)[:16]}.json"
 

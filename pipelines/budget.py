@@ -45,7 +45,7 @@ class Found:
 
 
 def show(asked: Asked) -> Found:
-    """What is spent of each dataset's lifetime."""
+    """What is spent of each dataset's lifetime: where there are blocks, of the one that has spent most, and of each."""
     ledger = ledger_at(asked.folder)
     names = ledger.datasets() if asked.dataset is None else (asked.dataset,)
     lines, data = [], {}
@@ -61,12 +61,15 @@ def show(asked: Asked) -> Found:
             f"{name}: epsilon {spent.epsilon:.4g} of {spent.lifetime.epsilon:g} at delta {spent.lifetime.delta:g} is "
             f"spent or reserved, about {left.epsilon:.4g} is left; {len(spent.outstanding)} outstanding"
         )
+        blocks = {block: ledger.spent(name, block).epsilon for block in sorted(ledger.blocks(name))}
+        lines += [f"  block {block}: epsilon {epsilon:.4g}" for block, epsilon in blocks.items()]
         data[name] = {
             "epsilon": spent.lifetime.epsilon,
             "delta": spent.lifetime.delta,
             "spent_epsilon": spent.epsilon,
             "left_epsilon": left.epsilon,
             "outstanding": [{"run": r.run, "state": r.state} for r in spent.outstanding],
+            "blocks": blocks,
         }
     return Found(lines=tuple(lines) or ("No dataset has a budget here yet.",), data={"datasets": data})
 
@@ -96,6 +99,7 @@ def _data(row: Row) -> dict[str, Any]:
         "event": row.event,
         "run": row.run,
         "by": row.by,
+        "blocks": list(row.blocks),
         "budget": budget,
         "hash": row.hash,
     }
@@ -106,6 +110,8 @@ def _line(row: Row) -> str:
     parts = [f"{row.number:>5}", data["at"], f"{row.event:<10}"]
     if row.budget is not None:
         parts.append(f"epsilon {row.budget.epsilon:g} delta {row.budget.delta:g}")
+    if row.blocks:
+        parts.append(f"block {', '.join(row.blocks)}")
     return "  ".join([*parts, *(x for x in (row.run, row.by) if x)])
 
 

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -167,6 +167,11 @@ def check_private(run: "Run") -> None:
             "max_rows_per_unit is for rows that share a unit, however: neither recipe nor schema names a `unit`; "
             "name the column whose equal values mean one person"
         )
+    if privacy.block is not None and schema.unit is None:
+        raise RecipeError(
+            "blocks are of units that are known again, however: neither recipe nor schema names a `unit`, so each row "
+            "is one; name the column whose equal values mean one person, or leave `block` out"
+        )
     gradients_of(run)
 
 
@@ -220,12 +225,14 @@ def describe(run: "Run") -> str:
     lines.append(_report_line(run, budget.report))
     if privacy.exact_report:
         lines.append(EXACT_INSIDE)
+    if privacy.block is not None:
+        lines.append(_blocks_line(run))
     spent = ledger_at(run.folder).spent(dataset_of(run.recipe))
     if spent.lifetime is None and privacy.lifetime is not None:
         lines.append(f"lifetime: none yet; this release makes it epsilon {privacy.lifetime.epsilon:g}")
     elif spent.lifetime is None:
         lines.append("lifetime: none yet; this release makes its own epsilon the dataset's")
-    else:
+    elif privacy.block is None:
         lines.append(_lifetime_line(run, spent.loss, spent.epsilon, spent.lifetime))
     return "\n".join([*lines, *notes_of(schema, run.stated.kept)])
 
@@ -266,6 +273,25 @@ def _report_line(run: "Run", rho: float) -> str:
     if blind:
         told += f"; too noisy to decide: {', '.join(blind)}, which the gate will call undecided"
     return told
+
+
+def _blocks_line(run: "Run") -> str:
+    """Which blocks a run reads, or would read now."""
+    block = f"block {_privacy(run).block}, of units that are seen for the first time"
+    if (_own(run) / RESERVATION).exists():
+        return f"{block}; reserved for this run: {', '.join(_read(run))}"
+    ledger, dataset = ledger_at(run.folder), dataset_of(run.recipe)
+    able, spent = _blocks(run, ledger)
+    lifetime = _lifetime(run, ledger)
+    told = ", ".join(f"{b} ({ledger.spent(dataset, b).epsilon:.4g} spent)" for b in able)
+    lines = [
+        f"{block}; each has epsilon {lifetime.epsilon:g} for its lifetime",
+        f"reads blocks {told}, each of which pays the whole epsilon"
+        if able
+        else "no block can pay: will be REFUSED",
+        *([f"blocks spent, whose units are left out: {', '.join(spent)}"] if spent else []),
+    ]
+    return "\n".join(lines)
 
 
 def _lifetime_line(run: "Run", loss: Loss, epsilon: float, lifetime: "Lifetime") -> str:
@@ -480,8 +506,14 @@ def reserve(run: "Run") -> None:
             wanted = Lifetime(epsilon=lifetime.epsilon, delta=lifetime.delta)
             ledger.set_budget(dataset, wanted, by=f"recipe {run.recipe.name}")
         asked = Lifetime(epsilon=privacy.epsilon, delta=privacy.delta)
-        worst = worst_of(run)
-        taken = ledger.reserve(dataset, run=run.workspace.path.name, worst=worst, asked=asked)
+        worst, blocks, unit = worst_of(run), [], ""
+        if privacy.block is not None:
+            able, spent = _blocks(run, ledger)
+            # Where none can pay, the refusal names them all.
+            blocks, unit = able or spent, f"{run.schema.unit!r} as {run.schema[str(run.schema.unit)].type}"
+        taken = ledger.reserve(
+            dataset, run=run.workspace.path.name, worst=worst, asked=asked, blocks=blocks, unit=unit
+        )
         write_atomic(path, json.dumps({"id": taken.id, "dataset": dataset}).encode())
     if _state(run) == "reserved":
         ledger.touch(_held(run)["id"])
@@ -496,6 +528,33 @@ def reserve(run: "Run") -> None:
             "a reservation must be outstanding in the ledger, however: this run's is void, or of another ledger; "
             "release again, which reserves anew"
         )
+
+
+def _lifetime(run: "Run", ledger: "Ledger") -> "Lifetime":
+    """The dataset's lifetime, or what this run would make it."""
+    from privacy.book import Budget as Lifetime
+
+    privacy = _privacy(run)
+    wanted = privacy.lifetime or privacy
+    return ledger.spent(dataset_of(run.recipe)).lifetime or Lifetime(
+        epsilon=wanted.epsilon, delta=wanted.delta
+    )
+
+
+def _blocks(run: "Run", ledger: "Ledger") -> tuple[list[str], list[str]]:
+    """The blocks that can pay a run's worst case, its own and new one among them, and those that cannot."""
+    dataset, lifetime, worst = dataset_of(run.recipe), _lifetime(run, ledger), worst_of(run)
+    names = sorted({*ledger.blocks(dataset), str(_privacy(run).block)})
+    after = {b: (ledger.spent(dataset, b).loss + worst).epsilon(lifetime.delta) for b in names}
+    able = [b for b in names if after[b] <= lifetime.epsilon]
+    return able, [b for b in names if b not in able]
+
+
+def _read(run: "Run") -> tuple[str, ...]:
+    """The blocks that a run's reservation pays for, as the ledger has them."""
+    held = _held(run)
+    rows = ledger_at(run.folder).history(held["dataset"])
+    return next((row.blocks for row in rows if row.hash == held["id"]), ())
 
 
 def _heads(run: "Run") -> list[str]:
@@ -540,6 +599,21 @@ def identify(run: "Run", units: Iterable[NDArray[np.uint64]]) -> None:
     ledger.identify(_held(run)["dataset"], sketch(units, ledger.key()))
 
 
+def assign(run: "Run", units: Iterable[NDArray[np.uint64]]) -> NDArray[np.bool_]:
+    """Puts units that were never seen into the recipe's block, and says which rows the run's reservation pays for.
+
+    Args:
+        run: a private run with a block.
+        units: uint64 (n,) each: the unit of each row.
+
+    Returns:
+        bool (rows,): no other row may be used.
+    """
+    block = _privacy(run).block
+    assert block is not None
+    return ledger_at(run.folder).assign(_held(run)["id"], np.concatenate([*units]), block=block)
+
+
 def settle(run: "Run") -> None:
     """Writes what the run cost into the ledger; whether it is then published changes nothing."""
     held, ledger = _held(run), ledger_at(run.folder)
@@ -571,7 +645,8 @@ def guarantee_of(run: "Run", *, audit: Mapping[str, Any] | None) -> dict[str, An
             f"a certificate needs charges within what was reserved, however: epsilon {epsilon:.6g} of "
             f"{privacy.epsilon:g} was spent; nothing is published"
         )
-    lifetime = ledger_at(run.folder).spent(held["dataset"])
+    ledger = ledger_at(run.folder)
+    lifetime, read = ledger.spent(held["dataset"]), _read(run)
     return formal(
         epsilon=privacy.epsilon,
         delta=privacy.delta,
@@ -595,9 +670,18 @@ def guarantee_of(run: "Run", *, audit: Mapping[str, Any] | None) -> dict[str, An
             "delta": None if lifetime.lifetime is None else lifetime.lifetime.delta,
             "spent_epsilon": lifetime.epsilon,
             "ledger_head": held["head"],
+            **({"blocks": _accounts(ledger, held["dataset"], read)} if read else {}),
         },
         versions={name: importlib.metadata.version(name) for name in ("dp-accounting", "opendp", "opacus")},
     )
+
+
+def _accounts(ledger: "Ledger", dataset: str, read: Sequence[str]) -> list[dict[str, Any]]:
+    """What each block has spent, and whether its units were learned from."""
+    return [
+        {"block": b, "spent_epsilon": ledger.spent(dataset, b).epsilon, "read": b in read}
+        for b in sorted(ledger.blocks(dataset))
+    ]
 
 
 EXACT_INSIDE = (

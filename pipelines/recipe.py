@@ -112,9 +112,21 @@ class Privacy(Target):
     ] = 1
     shares: Annotated[Shares, Field(description="how the budget is divided")] = Shares()
     lifetime: Annotated[
-        Target | None, Field(description="budget of the dataset for ever; none: that of its first release")
+        Target | None,
+        Field(
+            description="budget of the dataset, or of each of its blocks, for ever; none: that of its first release"
+        ),
     ] = None
     edition: Annotated[str, Field(description="a new word fits anew, at a new charge")] = ""
+    block: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$",
+            # A recipe without blocks keeps the digest that it had before there were any, and so its run.
+            exclude_if=lambda block: block is None,
+            description="of growing data: the block of units that are seen for the first time; none: no blocks",
+        ),
+    ] = None
     exact_report: Annotated[
         bool,
         Field(

@@ -523,7 +523,10 @@ def _ingest_inputs(run: Run) -> dict[str, str]:
 
 
 def _ingest(run: Run) -> tuple[list[Path], dict[str, Any]]:
-    """Copies the input into the workspace in the schema's types, so that nothing can change under the run."""
+    """Copies the input into the workspace in the schema's types, so that nothing can change under the run.
+
+    Under privacy rows have their name only when all that may be used are there, and no others.
+    """
     from synth.rows import HELD_OUT
 
     schema = run.schema
@@ -545,11 +548,13 @@ def _ingest(run: Run) -> tuple[list[Path], dict[str, Any]]:
                 writer.write_batch(marked.cast(arrow), row_group_size=65_536)
                 rows += batch.num_rows
             counts.append(rows)
+    if run.recipe.privacy is not None:
+        private.identify(run, _units(run, part))
+        if run.recipe.privacy.block is not None:
+            counts = _keep_paid(run, part)
     part.replace(target)
     kept_aside = run.workspace.path / ASIDE
     write_atomic(kept_aside, "".join(f"{json.dumps(b.to_dict())}\n" for b in aside.rows).encode())
-    if run.recipe.privacy is not None:
-        private.identify(run, _units(run))
     run.watch.wrote("ingest", target)
     drift: list[str] = []
     if run.recipe.allow_drift:
@@ -574,14 +579,14 @@ def _read(run: Run, source: reading.Table, aside: Aside) -> Iterator[pa.RecordBa
         )
 
 
-def _units(run: Run) -> Iterator["NDArray[np.uint64]"]:
-    """A digest of each unit, or of each row's content where rows are units."""
+def _units(run: Run, path: Path) -> Iterator["NDArray[np.uint64]"]:
+    """A digest of each row's unit, or of each row's content where rows are units."""
     import pandas as pd
 
     if run.schema.unit is not None:
-        yield from (b.unit for b in raw_rows(run).batches(()))
+        yield from (b.unit for b in raw_rows(run, path).batches(()))
         return
-    with pq.ParquetFile(run.workspace.path / ROWS) as file:
+    with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=65_536, columns=list(run.schema.names), use_threads=False):
             # Of a column of images its files are hashed: a struct cannot be.
             columns = [
@@ -590,6 +595,34 @@ def _units(run: Run) -> Iterator["NDArray[np.uint64]"]:
             plain = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
             frame = plain.to_pandas(types_mapper=pd.ArrowDtype)
             yield pd.util.hash_pandas_object(frame, index=False).to_numpy().astype(np.uint64)
+
+
+def _keep_paid(run: Run, path: Path) -> list[int]:
+    """Leaves of a file's rows those whose blocks the run pays for; returns how many, and how many held-out ones."""
+    from synth.rows import HELD_OUT
+
+    with pq.ParquetFile(path) as file:
+        missing = sum(b.column(0).null_count for b in file.iter_batches(columns=[str(run.schema.unit)]))
+    if missing:
+        raise RowError(
+            f"with blocks each row must name its unit, or it would be new each time, however: {run.schema.unit!r} is",
+            f" {missing:,} times",
+            " missing; name the unit, or leave such rows out of the input",
+        )
+    paid = private.assign(run, _units(run, path))
+    kept, start, counts = path.with_name(f"{path.name}.paid"), 0, [0, 0]
+    with (
+        pq.ParquetFile(path) as file,
+        pq.ParquetWriter(kept, file.schema_arrow, compression="zstd", compression_level=1) as writer,
+    ):
+        for whole in reading.file_batches(file, images=bool(run.schema.images)):
+            batch = whole.filter(pa.array(paid[start : start + len(whole)]))
+            start += len(whole)
+            writer.write_batch(batch, row_group_size=65_536)
+            held = batch.column(HELD_OUT).true_count if HELD_OUT in batch.schema.names else 0
+            counts = [counts[0] + len(batch) - held, counts[1] + held]
+    kept.replace(path)
+    return counts
 
 
 def _needed(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
@@ -606,11 +639,11 @@ def _needed(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
 
 
-def raw_rows(run: Run) -> "RawRows":
-    """The ingested rows, for a curator."""
+def raw_rows(run: Run, path: Path | None = None) -> "RawRows":
+    """The ingested rows, or those of a file that becomes them, for a curator."""
     from synth.rows import RawRows
 
-    return RawRows(run.schema, _stored(run), marked=isinstance(run.recipe.holdout, str))
+    return RawRows(run.schema, _stored(run, path), marked=isinstance(run.recipe.holdout, str))
 
 
 def coded_rows(run: Run) -> "RawRows":
@@ -622,8 +655,8 @@ def coded_rows(run: Run) -> "RawRows":
     return RawRows(constraints.coded, source, marked=isinstance(run.recipe.holdout, str))
 
 
-def _stored(run: Run) -> "RowSource":
-    path = run.workspace.path / ROWS
+def _stored(run: Run, path: Path | None = None) -> "RowSource":
+    path = path or run.workspace.path / ROWS
     schema = run.schema
     strings = [c.name for c in schema if is_text(c.arrow_type) and c.learned]
 

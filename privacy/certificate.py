@@ -103,7 +103,7 @@ def formal(
         unit_rows: rows of a unit that were kept at most.
         mechanisms: every answer with its noise and cost.
         declared: columns whose facts were taken as public, and the source that was named.
-        lifetime: the dataset's budget, and the head of its ledger.
+        lifetime: the dataset's budget, what its blocks have spent, where it has some, and the head of its ledger.
         audit: the last lower bound on epsilon for this configuration, on made-up rows; None where there was none.
         versions: of the packages that account and draw.
         exact_report: whether an exact report was made inside, which nothing here covers.
@@ -114,7 +114,8 @@ def formal(
         "epsilon": epsilon,
         "delta": delta,
         "spent_epsilon": spent_epsilon,
-        "neighbours": "one privacy unit added or removed",
+        "neighbours": "one privacy unit added or removed"
+        + (", with its place in its block" if lifetime.get("blocks") else ""),
         "unit": "a row" if unit is None else f"all rows of one {unit}, at most {unit_rows} of them kept",
         "renyi_curve": dict(curve),
         "failure_delta": failure_delta,
@@ -151,15 +152,23 @@ _EXACT = (
 
 def with_guarantee(guarantee: Mapping[str, Any]) -> str:
     """The promise of a release under differential privacy, in plain words."""
+    read, left = ([b["block"] for b in _blocks(guarantee) if b["read"] is which] for which in (True, False))
     return (
         f"Differential privacy with epsilon {guarantee['epsilon']:g} and delta {guarantee['delta']:g}, for "
         f"{guarantee['unit']}: whatever somebody could learn about one unit from this release, he could have learned "
         f"nearly as well if that unit had never been in the table; no probability is changed by more than a factor "
         f"of {math.exp(guarantee['epsilon']):.3g}, but for one chance in {1 / guarantee['delta']:,.0f}. Everything in "
         "it is public by declaration, synthetic, or computed from noised answers that were charged."
+        + (f" It was learned from blocks {', '.join(read)}, by when a unit was first seen." if read else "")
+        + (f" Units of blocks that are spent were left out: {', '.join(left)}." if left else "")
         + (
             " An exact report of the private rows was made inside, and is not covered: see `not_covered`."
             if guarantee.get("exact_report")
             else ""
         )
     )
+
+
+def _blocks(guarantee: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    lifetime = guarantee.get("lifetime") or {}
+    return lifetime.get("blocks") or ()

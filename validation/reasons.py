@@ -437,9 +437,10 @@ def _guaranteed(guarantee: Mapping[str, Any], said: _Said) -> Html:
     lifetime = guarantee.get("lifetime")
     whole = lifetime.get("epsilon") if isinstance(lifetime, Mapping) else None
     spent = lifetime.get("spent_epsilon") if isinstance(lifetime, Mapping) else None
+    own = ", which each block has for itself," if lifetime and lifetime.get("blocks") else ""
     known = isinstance(whole, int | float) and isinstance(spent, int | float) and whole > 0
     remark = (
-        f"With this release ε {spent:.3g} of the dataset’s lifetime of {whole:g} is spent (the bar)."
+        f"With this release ε {spent:.3g} of the dataset’s lifetime of {whole:g}{own} is spent (the bar)."
         if known
         else "How much of the dataset’s lifetime is spent is not said."
     )
