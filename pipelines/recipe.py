@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 from collections.abc import Mapping
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -37,6 +38,11 @@ Whole = Annotated[int, Field(strict=True)]
 """A whole number; `yes` and "7" are none."""
 
 Share = Annotated[float, Field(strict=True, gt=0, lt=1)]
+
+
+def today() -> date:
+    """The day in UTC, so that a team's machines agree."""
+    return datetime.now(UTC).date()
 
 
 def _or_say(rule: str) -> WrapValidator:
@@ -117,14 +123,18 @@ class Privacy(Target):
             description="budget of the dataset, or of each of its blocks, for ever; none: that of its first release"
         ),
     ] = None
-    edition: Annotated[str, Field(description="a new word fits anew, at a new charge")] = ""
+    edition: Annotated[
+        str,
+        Field(description="a new word fits anew, at a new charge; `%Y-%m` is a new one each month, in UTC"),
+    ] = ""
     block: Annotated[
         str | None,
         Field(
-            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$",
+            pattern=r"^[A-Za-z0-9%][A-Za-z0-9%._-]{0,39}$",
             # A recipe without blocks keeps the digest that it had before there were any, and so its run.
             exclude_if=lambda block: block is None,
-            description="of growing data: the block of units that are seen for the first time; none: no blocks",
+            description="of growing data: the block of units that are seen for the first time, as 2026-03, or `%Y-%m` "
+            "for that of the month; none: no blocks",
         ),
     ] = None
     exact_report: Annotated[
@@ -134,6 +144,19 @@ class Privacy(Target):
             description="make the exact report as well, for the workspace alone; the certificate says so",
         ),
     ] = False
+
+    @field_validator("edition", "block", mode="after")
+    @classmethod
+    def _dated(cls, name: str | None) -> str | None:
+        """A recipe that a schedule runs says when to fit anew by the day on which it is read."""
+        if name is None or "%" not in name:
+            return name
+        if unknown := re.sub(r"%[YmdGV]", "", name).count("%"):
+            raise ValueError(
+                f"a name may hold %Y, %m, %d, %G and %V (year, month, day, year and number of the week), however: "
+                f"{unknown} % stand before something else"
+            )
+        return today().strftime(name)
 
 
 class Watermark(BaseModel):

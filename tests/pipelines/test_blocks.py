@@ -1,6 +1,7 @@
 """Monthly releases of a table that grows: who is learned from, who pays, and what is told of it."""
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from pipelines.init import initialize
 from pipelines.plan import estimate
 from pipelines.private import ledger_at
 from pipelines.recipe import load
-from pipelines.steps import Run, check, open_run, perform, release
+from pipelines.steps import Run, check, open_run, perform, release, reopen_run
 from privacy.book import Event
 from privacy.chain import BESIDE
 from privacy.errors import BudgetRefused, InputError, LedgerError, RecipeError, UsageError
@@ -214,3 +215,20 @@ def test_a_recipe_without_a_block_keeps_its_digest(folder: Path) -> None:
     text = opened(folder, None).recipe.to_json()
     assert "block" not in json.loads(text)["privacy"]
     assert opened(folder, "2026-01").recipe.digest() != opened(folder, None).recipe.digest()
+
+
+def test_a_schedule_names_its_blocks_by_the_day(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    days = iter([date(2026, 1, 31), date(2026, 1, 31), date(2026, 2, 1), date(2026, 12, 31)])
+    monkeypatch.setattr("pipelines.recipe.today", lambda: next(days))
+    runs = [opened(folder, "%Y-%m") for _ in range(3)]
+    said = [run.recipe.privacy.block for run in runs if run.recipe.privacy is not None]
+    assert said == ["2026-01", "2026-01", "2026-02"]
+    assert runs[0].workspace.path == runs[1].workspace.path != runs[2].workspace.path
+    weekly = opened(folder, None, edition="week-%G-%V")
+    assert weekly.recipe.privacy is not None
+    assert weekly.recipe.privacy.edition == "week-2026-53"
+    # What a run was made from stays as it was read.
+    perform(runs[2], "ingest")
+    assert reopen_run(runs[2].workspace.path).recipe == runs[2].recipe
+    with pytest.raises(RecipeError, match="may hold %Y, %m, %d, %G and %V"):
+        opened(folder, "%Y-%B")
