@@ -7,6 +7,7 @@ column's own distribution has it there.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -60,6 +61,15 @@ class Bins:
             scores[spread] = ndtri(np.clip(u, _EDGE, 1 - _EDGE))
         return states, scores
 
+    @cached_property
+    def moments(self) -> tuple[Floats, Floats]:
+        """Mean of the scores in each bin, and of their squares: float64 (bins,) both."""
+        ends = np.concatenate([[-np.inf], self.cuts, [np.inf]])
+        height = np.exp(-0.5 * ends**2) / math.sqrt(2 * math.pi)
+        width = np.maximum(np.diff(self.places), 1e-300)
+        edges = np.where(np.isfinite(ends), ends, 0.0) * height
+        return -np.diff(height) / width, 1 - np.diff(edges) / width
+
     def log_density(self, values: NDArray[np.int64], scores: NDArray[np.float32]) -> Floats:
         """Log-density of the scores inside their bins: float64 (n,), 0 for other values."""
         out = np.zeros(len(values))
@@ -108,6 +118,14 @@ class Axis:
         states, score = np.asarray(batch.columns["states"], np.int32), self.bins.field.score
         scores = None if score is None else np.asarray(batch.columns["scores"], np.float32)[:, score]
         return np.asarray(self._of_value[self.bins.of(states[:, self.column], scores)], np.int64)
+
+    def spread(self, cells: Floats) -> Floats:
+        """Probability of each value, (values, …), by that of each cell, (cells, …), and the column's own rates."""
+        held = np.bincount(self._cells, self.bins.rates, minlength=self.values)
+        even = 1 / np.bincount(self._cells, minlength=self.values)
+        own = np.where(held > 0, 1 / np.maximum(held, 1e-300), 0.0)[self._cells] * self.bins.rates
+        own = np.where(held[self._cells] > 0, own, even[self._cells])
+        return np.asarray(cells[self._cells] * own.reshape(-1, *[1] * (cells.ndim - 1)))
 
     def draw(self, cells: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
         """A value in each cell, by the column's own rates: int64 (n,)."""

@@ -16,9 +16,10 @@ from the price of an answer. All of the curator's budget is spent on counts: to 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,7 @@ class Marginals:
     exact = True
     private = True
     options = Options
+    shares: Mapping[str, float] = MappingProxyType({"counts of pairs of columns": 1.0})
 
     def __init__(self, circuit: Circuit) -> None:
         self._circuit = circuit
@@ -119,16 +121,7 @@ class Marginals:
             options: fields of `Options`.
             seed: of all that is drawn after the answers.
         """
-        chosen = Options.model_validate(dict(options))
-        groups = {f.group for f in layout.fields}
-        columns = [c for c in range(len(layout.fields)) if c not in groups]
-        pairs = _pairs(len(columns), seed)
-        generator = torch.Generator().manual_seed(seed)
-        axes = _axes(curator, layout, columns, chosen.bins, share=1 / max(1, len(pairs)))
-        measured = _asked(curator, layout, axes, pairs, chosen, generator)
-        mixture = _fitted(layout, axes, measured, chosen, generator)
-        new = _chained(layout, axes, mixture, measured, chosen, np.random.default_rng(seed))
-        return cls(_tree_of(new, layout, axes, chosen, seed))
+        return cls(learned(curator, layout, Options.model_validate(dict(options)), seed=seed))
 
     def draw(
         self, rows: int, rng: np.random.Generator, *, given: Encoded | None = None, present: bool = False
@@ -154,6 +147,23 @@ class Marginals:
         return cls(Circuit.restore(layout, tensors))
 
 
+def learned(curator: Curator, layout: Layout, options: Options, *, seed: int, part: float = 1.0) -> Circuit:
+    """The hidden tree that counts of pairs of columns lead to.
+
+    Args:
+        curator: over encoded rows.
+        layout: the encoded columns.
+        options: of all steps.
+        seed: of all that is drawn after the answers.
+        part: of the budget that all of it may use.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    axes, measured = asked(curator, layout, options, generator, seed=seed, part=part)
+    mixture = _fitted(layout, axes, measured, options, generator)
+    new = _chained(layout, axes, mixture, measured, options, np.random.default_rng(seed))
+    return _tree_of(new, layout, axes, options, seed)
+
+
 # --- the question
 
 
@@ -166,7 +176,7 @@ def _pairs(columns: int, seed: int) -> list[tuple[int, int]]:
     return [pairs[i] for i in np.sort(chosen)]
 
 
-def _believed(noise: float, rows: float) -> float:
+def believed(noise: float, rows: float) -> float:
     """Standard deviation that a count is taken to have, in rows."""
     return max(noise, math.sqrt(rows / SAMPLING_ROWS))
 
@@ -176,7 +186,7 @@ def _axes(curator: Curator, layout: Layout, columns: Sequence[int], most: int, *
     rows = max(layout.rows, 1.0)
 
     def axes(most: int, least: float, noise: float) -> list[Axis]:
-        return [_axis(layout, c, rows / _believed(noise, rows), most, least) for c in columns]
+        return [_axis(layout, c, rows / believed(noise, rows), most, least) for c in columns]
 
     noise = curator.price(Crossed(axes=tuple(axes(2, 0.0, 0.0)[:1])), share=share)
     least = RARE * noise / rows
@@ -222,22 +232,22 @@ def _measured(
     """Asks about pairs at once. A column of one value says nothing."""
     sizes = [a.size for a in axes]
     ends = np.cumsum(sizes)
-    asked = [(a, b) for a, b in pairs if min(sizes[a], sizes[b]) > 1]
+    known = [(a, b) for a, b in pairs if min(sizes[a], sizes[b]) > 1]
     shares = [torch.zeros(size, int(ends[-1] - end)) for size, end in zip(sizes, ends, strict=True)]
     precision = [torch.zeros_like(s) for s in shares]
-    crossed = [Crossed(axes=(axes[a], axes[b])) for a, b in asked]
+    crossed = [Crossed(axes=(axes[a], axes[b])) for a, b in known]
     noise = 0.0
-    for (a, b), answer in zip(asked, curator.histogram(crossed, share=share) if crossed else (), strict=True):
+    for (a, b), answer in zip(known, curator.histogram(crossed, share=share) if crossed else (), strict=True):
         noise = answer.noise_std
         part = slice(int(ends[b] - sizes[b] - ends[a]), int(ends[b] - ends[a]))
         shares[a][:, part] = torch.from_numpy(answer.value / rows).float()
-        precision[a][:, part] = (rows / _believed(noise, rows)) ** 2
+        precision[a][:, part] = (rows / believed(noise, rows)) ** 2
     single = curator.price(Crossed(axes=(axes[0],)), share=PROFILE_SHARE / len(axes))
     return _Measured(
         shares=tuple(shares),
         precision=tuple(precision),
         noise=noise / rows,
-        single=_believed(single, rows) / rows,
+        single=believed(single, rows) / rows,
     )
 
 
@@ -252,34 +262,47 @@ def _together(first: _Measured, again: _Measured) -> _Measured:
     return replace(first, shares=shares, precision=tuple(both))
 
 
-def _asked(
+def asked(
     curator: Curator,
     layout: Layout,
-    axes: Sequence[Axis],
-    pairs: Sequence[tuple[int, int]],
     options: Options,
     generator: torch.Generator,
-) -> _Measured:
+    *,
+    seed: int,
+    part: float = 1.0,
+) -> tuple[list[Axis], _Measured]:
     """All pairs at once, and on a table where that is mostly noise, the strongest again.
 
     Which are strongest follows from the first answer alone, so it costs nothing.
+
+    Args:
+        curator: over encoded rows.
+        layout: the encoded columns.
+        options: of the cells, and of the mixture that says which are strongest.
+        generator: of its start.
+        seed: of the choice of pairs where there are very many.
+        part: of the budget that all of it may use.
     """
-    rows = max(layout.rows, 1.0)
-    noise = curator.price(Crossed(axes=tuple(axes[:1])), share=1 / max(1, len(pairs)))
+    groups = {f.group for f in layout.fields}
+    columns = [c for c in range(len(layout.fields)) if c not in groups]
+    pairs, rows = _pairs(len(columns), seed), max(layout.rows, 1.0)
+    share = part / max(1, len(pairs))
+    axes = _axes(curator, layout, columns, options.bins, share=share)
+    noise = curator.price(Crossed(axes=tuple(axes[:1])), share=share)
     if len(pairs) <= len(axes) or rows >= CLEAR * noise:
-        return _measured(curator, axes, pairs, rows, share=1.0)
-    first = _measured(curator, axes, pairs, rows, share=FIRST)
+        return axes, _measured(curator, axes, pairs, rows, share=part)
+    first = _measured(curator, axes, pairs, rows, share=part * FIRST)
     mixture = _fitted(layout, axes, first, options.model_copy(update={"mixtures": 1}), generator)
     with torch.no_grad():
         joints = _joints(*mixture, first)
     strong = sorted(pairs, key=lambda pair: -information(joints[pair]))[: len(axes)]
-    return _together(first, _measured(curator, axes, strong, rows, share=1 - FIRST))
+    return axes, _together(first, _measured(curator, axes, strong, rows, share=part * (1 - FIRST)))
 
 
 # --- the mixture that takes the noise out
 
 
-class _Mixture:
+class Mixture:
     """K products over the cells of all columns.
 
     Whether a group of columns is there is no matter of probability in a component: it is there or it is not. So the
@@ -288,13 +311,14 @@ class _Mixture:
     Args:
         layout: the encoded columns.
         axes: their cells.
-        components: K.
+        components: K, two at least, and fewer where there are very many cells.
         generator: of the start.
     """
 
     def __init__(
         self, layout: Layout, axes: Sequence[Axis], components: int, generator: torch.Generator
     ) -> None:
+        components = max(2, min(components, MIXTURE_CELLS // sum(a.size for a in axes)))
         self._axes = axes
         self._groups = _groups(axes)
         self._base = [torch.from_numpy(a.rates[: a.values]).float().log() for a in axes]
@@ -324,13 +348,24 @@ class _Mixture:
         tables += [torch.stack([1 - self._there[g], self._there[g]], 1) for g in self._groups]
         return self._weights.softmax(0), tables
 
-    def fit(self, measured: _Measured, steps: int, entropy: float) -> None:
+    def fit(
+        self, measured: _Measured, steps: int, entropy: float, counted: Callable[..., Tensor] | None = None
+    ) -> None:
         """Adam (Kingma & Ba 2015) on half the squared errors over their variances, less the weighted entropy.
 
         The entropy is that of a row given its component. It stops after `steps`, before noise is followed.
+
+        Args:
+            measured: what was answered.
+            steps: of the search, which goes on from where it stands.
+            entropy: its weight.
+            counted: (weights, tables) → what else is to be as small as possible.
         """
         rates = [torch.from_numpy(a.rates).float() for a in self._axes]
         optimizer = torch.optim.Adam([self._weights, *self._logits], lr=LEARNING_RATE, betas=(0.9, 0.99))
+        threads = torch.get_num_threads()
+        # Its matrices are small: two threads take longer than one, many times so beside other work.
+        torch.set_num_threads(1)
         for _ in range(steps):
             weights, tables = self.tables()
             tables = tables[: len(self._axes)]
@@ -342,9 +377,12 @@ class _Mixture:
             for table, rate in zip(tables, rates, strict=True):
                 loss = loss + 0.5 * ((weights @ table - rate) ** 2).sum() / measured.single**2
                 loss = loss + entropy * (weights[:, None] * table * (table + 1e-9).log()).sum()
+            if counted is not None:
+                loss = loss + counted(weights, tables)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+        torch.set_num_threads(threads)
 
 
 def _groups(axes: Sequence[Axis]) -> list[int]:
@@ -361,16 +399,11 @@ def _fitted(
 ) -> tuple[Tensor, list[Tensor]]:
     """Several mixtures, side by side as one: where noise leaves it open, their mean is nearer than each of them."""
     parts = []
-    threads = torch.get_num_threads()
-    # Its matrices are small: two threads take longer than one, many times so beside other work.
-    torch.set_num_threads(1)
-    components = max(2, min(options.components, MIXTURE_CELLS // sum(a.size for a in axes)))
     for _ in range(options.mixtures):
-        mixture = _Mixture(layout, axes, components, generator)
+        mixture = Mixture(layout, axes, options.components, generator)
         mixture.fit(measured, options.steps, options.entropy)
         with torch.no_grad():
             parts.append(mixture.tables())
-    torch.set_num_threads(threads)
     tables = [torch.cat(same) for same in zip(*(t for _, t in parts), strict=True)]
     return torch.cat([w for w, _ in parts]) / len(parts), tables
 
@@ -393,13 +426,35 @@ def blocks(weights: Tensor, tables: Sequence[Tensor]) -> list[Tensor]:
 # --- rows that have these marginals, and the model of them
 
 
+def kept(found: Tensor, told: Tensor, noise: float) -> Tensor:
+    """How far each answered probability counts beside the one that a model has: float32 of their shape, in [0, 1].
+
+    A probability's error is taken for normal with standard deviation τ × probability, so the answer counts for
+    (τ p)² / ((τ p)² + noise²) of the difference. τ is the one that Stein's unbiased estimate of the squared error
+    (Stein 1981) finds best for the whole table.
+
+    Args:
+        found: by the model, float32.
+        told: answered, float32 of the same shape.
+        noise: standard deviation of an answered probability; 0 if it is exact.
+    """
+
+    def weight(error: float) -> Tensor:
+        prior = (error * found) ** 2
+        return prior / (prior + noise**2 + 1e-30)
+
+    def risk(error: float) -> float:
+        part = weight(error)
+        return float((((1 - part) * (told - found)) ** 2 + (2 * part - 1) * noise**2).sum())
+
+    return weight(min(ERRORS, key=risk))
+
+
 def corrected(found: Tensor, told: Tensor, noise: float) -> Tensor:
     """Joint probabilities of two columns by the mixture, corrected by what was answered where that is clear.
 
-    A cell's error is taken for normal with standard deviation τ × probability, so the answer counts for
-    (τ p)² / ((τ p)² + noise²) of the difference. τ is the one that Stein's unbiased estimate of the squared error
-    (Stein 1981) finds best for these two columns: mostly 0, and large where one column follows from the other, which
-    no mixture of few components says well. The rates of both columns stay.
+    Mostly nothing is kept of an answer (`kept`), and much where one column follows from the other, which no mixture
+    of few components says well. The rates of both columns stay.
 
     Args:
         found: by the mixture, float32 (A, B).
@@ -412,16 +467,7 @@ def corrected(found: Tensor, told: Tensor, noise: float) -> Tensor:
         across, down = rest.sum(1, keepdim=True), rest.sum(0, keepdim=True)
         return rest - across * columns - rows * down + rest.sum() * rows * columns
 
-    def weight(error: float) -> Tensor:
-        prior = (error * found) ** 2
-        return prior / (prior + noise**2 + 1e-30)
-
-    def risk(error: float) -> float:
-        kept = weight(error)
-        return float((((1 - kept) * (told - found)) ** 2 + (2 * kept - 1) * noise**2).sum())
-
-    best = weight(min(ERRORS, key=risk))
-    rest = without_rates(told - found) * best
+    rest = without_rates(told - found) * kept(found, told, noise)
     return (found + without_rates(rest)).clamp_min(0)
 
 

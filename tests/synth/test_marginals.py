@@ -11,10 +11,10 @@ from synth.bins import Axis, Bins, Crossed, bins_of
 from synth.codec import UNKNOWN, Field, Layout
 from synth.marginals import (
     Marginals,
+    Mixture,
     _axes,
     _Measured,
     _measured,
-    _Mixture,
     _together,
     blocks,
     corrected,
@@ -129,7 +129,7 @@ def test_blocks_are_the_joint_probabilities_that_a_loop_over_components_finds() 
     codes = hidden(300, 3, 3, seed=0)
     layout = layout_of(codes)
     axes = [Axis(c, Bins(f, np.empty(0)), absent=None, least=0.0) for c, f in enumerate(layout.fields)]
-    weights, tables = _Mixture(layout, axes, 5, torch.Generator().manual_seed(0)).tables()
+    weights, tables = Mixture(layout, axes, 5, torch.Generator().manual_seed(0)).tables()
     slow = torch.zeros(4, 8)
     for k in range(5):
         for v, u in itertools.product(range(4), range(8)):
@@ -146,7 +146,7 @@ def test_columns_of_one_group_are_absent_in_the_same_rows_of_a_mixture() -> None
     )
     layout = Layout(fields=fields, rows=100.0)
     axes = [Axis(c, Bins(fields[c], np.empty(0)), absent=0.2, least=0.0) for c in (0, 1)]
-    mixture = _Mixture(layout, axes, 40, torch.Generator().manual_seed(0))
+    mixture = Mixture(layout, axes, 40, torch.Generator().manual_seed(0))
     with torch.no_grad():
         joint = blocks(*mixture.tables())[0][:, :4]
     assert float(joint[3, :3].sum() + joint[:3, 3].sum()) == 0.0
@@ -185,7 +185,7 @@ def test_a_mixture_is_nearer_to_the_truth_than_the_answers_that_it_was_fitted_to
     axes = [Axis(c, Bins(f, np.empty(0)), absent=None, least=0.0) for c, f in enumerate(layout.fields)]
     told = _measured(noisy, axes, pairs, layout.rows, share=1.0)  # type: ignore[arg-type]
     truth = _measured(curator_of(codes + 1), axes, pairs, layout.rows, share=1.0)
-    mixture = _Mixture(layout, axes, 60, torch.Generator().manual_seed(0))
+    mixture = Mixture(layout, axes, 60, torch.Generator().manual_seed(0))
     mixture.fit(told, 200, 300.0)
     with torch.no_grad():
         found = blocks(*mixture.tables())
