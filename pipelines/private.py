@@ -214,7 +214,7 @@ def describe(run: "Run") -> str:
         )
     gradients = gradients_of(run)
     if gradients is None:
-        lines.append(f"model {privacy.shares.model:.0%}, and what the profile leaves")
+        lines.append(f"model {privacy.shares.model:.0%}, and what the profile leaves{_divided(run)}")
     else:
         descent, share = gradients
         lines.append(f"model {privacy.shares.model:.0%}, and what the profile will not ask for")
@@ -235,6 +235,15 @@ def describe(run: "Run") -> str:
     elif privacy.block is None:
         lines.append(_lifetime_line(run, spent.loss, spent.epsilon, spent.lifetime))
     return "\n".join([*lines, *notes_of(schema, run.stated.kept)])
+
+
+def _divided(run: "Run") -> str:
+    """What the model's part is for, where the synthesizer says it."""
+    from synth.registry import resolve, shares_of
+
+    name = resolve(run.recipe.synthesizer, private=True, images=bool(run.schema.images))
+    parts = [f"{part:.0%} of it for {what}" for what, part in shares_of(name).items()]
+    return f": {', '.join(parts)}" if parts else ""
 
 
 def _report_line(run: "Run", rho: float) -> str:

@@ -6,7 +6,8 @@ Broeck 2021, arXiv 2106.02264; as a generator of tables: TabPC, arXiv 2603.23016
 its states, with "spread" cut into bins of its score; inside a bin a score is drawn as the column's own
 distribution has it there. One upward pass gives the exact likelihood of a batch whatever is unknown in it, a
 downward pass the expected counts of expectation maximization, which the curator sums. It starts from a fitted
-flat mixture (`synth.gmm`), which is a tree whose links copy the hidden state.
+flat mixture (`synth.gmm`), which is a tree whose links copy the hidden state. Where answers carry noise it starts from
+counts of pairs, and one pass is asked for (`synth.circuit_noised`).
 
 A tree of many columns loses the dependence of pairs that lie far apart in it. Where the counts that the tree was made
 from show such pairs, rows are weighed so that they come out as counted (`synth.tilt`); elsewhere all is exact.
@@ -16,6 +17,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,7 @@ from torch import Tensor
 
 from privacy.curator import Batch, Curator, Floats, Split
 from synth import tilt
-from synth.bins import Bins, bins_from, bins_of, cuts_of, log_densities, values_of
+from synth.bins import Bins, Crossed, bins_from, bins_of, cuts_of, log_densities, values_of
 from synth.codec import UNKNOWN, Encoded, Layout
 from synth.draws import Tables, from_tables, rowwise
 from synth.em import best_size, encoded_of, grouped, maximize_likelihood, simplex, slices, visits_of
@@ -69,6 +71,9 @@ class Options(BaseModel):
         description="pairs of columns at most that are put right where the tree loses them",
     )
 
+
+PAIRS = 0.9
+"""Under privacy: share of the budget for counts of pairs; one pass over the rows has the rest."""
 
 GROUPS = 32
 """Groups of a column's values between which dependence is measured for the tree."""
@@ -123,8 +128,14 @@ class Circuit:
 
     name = "circuit"
     exact = True
-    private = False
+    private = True
     options = Options
+    noised: Mapping[str, tuple[object, ...]] = MappingProxyType(
+        {"passes": (), "smoothing": (), "pairs": (0,)}
+    )
+    shares: Mapping[str, float] = MappingProxyType(
+        {"counts of pairs of columns": PAIRS, "one pass of expectation maximization": 1 - PAIRS}
+    )
 
     def __init__(
         self, layout: Layout, bins: Sequence[Bins], parameters: Parameters, tilted: Tilt | None = None
@@ -134,6 +145,21 @@ class Circuit:
         self._parameters = parameters
         self._tilt = tilted
         self._order = _from_root(parameters.parents.numpy())
+
+    @property
+    def parameters(self) -> Parameters:
+        """The tree."""
+        return self._parameters
+
+    @property
+    def bins(self) -> Sequence[Bins]:
+        """The columns' values."""
+        return self._bins
+
+    @property
+    def order(self) -> Sequence[int]:
+        """Columns, parents before children."""
+        return self._order
 
     @classmethod
     def fit(cls, curator: Curator, layout: Layout, options: Mapping[str, Any], *, seed: int) -> "Circuit":
@@ -146,6 +172,10 @@ class Circuit:
             seed: of the start.
         """
         chosen = Options.model_validate(dict(options))
+        if curator.price(Crossed(axes=()), share=1.0) > 0:
+            from synth.circuit_noised import fit_with_pairs
+
+            return fit_with_pairs(curator, layout, chosen, seed=seed)
         bins = bins_of(layout, chosen.bins)
         joint = _joint(curator, layout, bins)
         learner = _Learner(curator, layout, bins, _tree(joint), chosen, seed)
@@ -420,7 +450,7 @@ def _upward(p: Parameters, order: Sequence[int], values: Tensor, *, present: boo
     return _Upward(beliefs, messages, (scale + likelihood).numpy())
 
 
-class _Counts:
+class Counts:
     """The sums of the E step: expected counts of the root's state, of each transition and of each emission.
 
     A row's counts of each kind add up to one at most, so its vector's norm is at most √(2 C) for C columns.
@@ -430,6 +460,13 @@ class _Counts:
         self._bins, self._order, self._p = bins, order, p
         self.size = p.states + p.transitions.numel() + sum(b.size for b in bins) * p.states
         self.bound = math.sqrt(2 * len(layout.fields))
+
+    def tables(self, sums: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The sums of the links, (C, K, K), and those of each column's values, (B_c, K)."""
+        p = self._p
+        sizes = [p.states, p.transitions.numel(), *(b.size * p.states for b in self._bins)]
+        _, links, *values = torch.split(sums, sizes)
+        return links.reshape(p.transitions.shape), tuple(v.reshape(-1, p.states) for v in values)
 
     def of(self, batch: Batch) -> "_CountsOfBatch":
         """What these rows add."""
@@ -505,7 +542,7 @@ class _Learner:
         return maximize_likelihood(
             self._curator,
             self._start(number, split, effort),
-            lambda p: _Counts(self._layout, self._bins, self._order, p),
+            lambda p: Counts(self._layout, self._bins, self._order, p),
             lambda counts: self._maximize(counts, number),
             rows=rows,
             entries=sum(b.size for b in self._bins),

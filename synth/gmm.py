@@ -5,13 +5,15 @@ or "spread") is categorical, and where it is spread its score is Gaussian. What 
 of its likelihood, so missing cells, conditions and marginals are exact.
 
 Fitted by expectation maximization on sums that it asks of the curator (`synth.em`). The start is drawn from
-the profile, never from rows.
+the profile, never from rows. Where answers carry noise few passes can be paid, and `synth.gmm_noised` tells how they
+are begun.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,13 +32,18 @@ _LOG_2PI = math.log(2 * math.pi)
 CLEAR_ROWS = 10.0
 """Rows of a component at least, in standard deviations of the noise on their number."""
 
+PAIRS, PASSES = 0.8, 3
+"""Under privacy: share of the budget for counts of pairs, and passes that have the rest, each as much."""
+
 
 class Options(BaseModel):
     """What a recipe may say about a mixture."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    components: int | None = Field(None, ge=1, le=4096, description="number; none: by held-out likelihood")
+    components: int | None = Field(
+        None, ge=1, le=4096, description="number; none: by held-out likelihood, under privacy by the noise"
+    )
     max_components: int = Field(512, ge=1, le=4096, description="where the search for the number ends")
     passes: int = Field(30, ge=1, le=1000, description="passes over the rows, fewer for many rows")
     smoothing: float = Field(0.5, gt=0, le=1000, description="rows that the prior of a component is worth")
@@ -70,8 +77,12 @@ class Gmm:
 
     name = "gmm"
     exact = True
-    private = False
+    private = True
     options = Options
+    noised: Mapping[str, tuple[object, ...]] = MappingProxyType({"passes": (), "smoothing": ()})
+    shares: Mapping[str, float] = MappingProxyType(
+        {"counts of pairs of columns": PAIRS, f"{PASSES} passes of expectation maximization": 1 - PAIRS}
+    )
 
     def __init__(self, layout: Layout, parameters: Parameters) -> None:
         self._layout = layout
@@ -94,6 +105,10 @@ class Gmm:
             seed: of the start.
         """
         chosen = Options.model_validate(dict(options))
+        if noise_of(curator, layout, share=1.0) > 0:
+            from synth.gmm_noised import fit_with_pairs
+
+            return cls(layout, fit_with_pairs(curator, layout, chosen, seed=seed))
         components = chosen.components or _best_number(curator, layout, chosen, seed)
         return cls(
             layout, fit_components(curator, layout, chosen, components, split="train", seed=seed, effort=1.0)

@@ -128,6 +128,16 @@ class Restrained(Protocol):
 
 
 @runtime_checkable
+class Dividing(Protocol):
+    """The class of a model that says what its budget is for."""
+
+    @property
+    def shares(self) -> Mapping[str, float]:
+        """What it asks for → the part of its budget; they make 1."""
+        ...
+
+
+@runtime_checkable
 class Descending(Restrained, Protocol):
     """The class of a model that is trained by gradients, and knows beforehand what it will ask for."""
 
@@ -304,6 +314,12 @@ def descent_of(name: str, options: Mapping[str, Any], units: float | None) -> tu
             "`units_about` in the schema is not set; declare about how many there are"
         )
     return chosen.descent(options, units), chosen.share
+
+
+def shares_of(name: str) -> Mapping[str, float]:
+    """What a synthesizer's budget is for, by parts that make 1; empty for one that does not say it."""
+    chosen = synthesizer(name)
+    return chosen.shares if isinstance(chosen, Dividing) else {}
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:

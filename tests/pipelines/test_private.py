@@ -31,6 +31,9 @@ QUICK = {"components": 8, "steps": 5, "bins": 4, "rows": 1_000, "states": 4, "pa
 UNJUDGED = {"warn_only": ["shape", "association"]}
 """What a quick model of few rows loses is the noise's doing: it decides no test of what was spent or promised."""
 
+SMALL: dict[str, dict[str, Any]] = {"gmm": {"max_components": 20}, "circuit": {"states": 8}}
+"""Options with which models of sums are fitted fast."""
+
 RARE = "zzz-only-one-has-this"
 
 
@@ -201,6 +204,27 @@ def test_a_plan_of_a_private_recipe_needs_no_run_and_begins_none(source: Path, t
     fresh = open_run(begun.recipe, tmp_path / "fresh", begin=False)
     assert estimate(fresh).privacy == estimate(begun).privacy
     assert not fresh.workspace.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("gmm", "80% of it for counts of pairs of columns, 20% of it for 3 passes"),
+        ("circuit", "90% of it for counts of pairs of columns, 10% of it for one pass"),
+    ],
+)
+def test_models_that_learn_by_sums_say_their_shares_and_release_what_they_promise(
+    source: Path, tmp_path: Path, name: str, said: str
+) -> None:
+    run = opened(source, tmp_path, synthesizer=name, gate=UNJUDGED)
+    run = open_run(run.recipe.with_fields({"options": SMALL[name]}), tmp_path)
+    assert said in estimate(run).privacy
+    out = release(run)
+    formal = certificate_of(out.release)["formal_guarantee"]
+    assert 0.99 * 3 <= formal["spent_epsilon"] <= 3
+    assert {m["for"] for m in formal["mechanisms"]} == {"profile", "model", "report"}
+    assert any("sum" in m["question"] for m in formal["mechanisms"] if m["for"] == "model")
+    assert 1_800 < out.rows < 2_200
 
 
 def test_the_plan_warns_of_tables_that_are_too_small_for_their_epsilon(source: Path, tmp_path: Path) -> None:
