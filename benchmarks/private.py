@@ -3,12 +3,13 @@
 usage: python benchmarks/private.py DATA [NAME ...] [--tables adult,nist_acs_ma2019] [--epsilons 1] [--seeds 3]
        [--minutes 60] [--interpreter dpmm=PYTHON] [--interpreter smartnoise=PYTHON] [--work FOLDER]
 
-DATA is a folder with tabular/NAME/*.parquet. NAME is one of ours (`marginals`, `vae`, `ctgan`), dpmm-aim, dpmm-mst,
-dpmm-priv-bayes (dpmm 0.1.9) or smartnoise-dpctgan (smartnoise-synth 1.0.8, with its defaults). All are given the same
-public facts: the categories of every column and the bounds of every number, as the training rows have them, about how
-many rows there are, and delta 1e-6. Ours spends the epsilon on everything, the bins included; dpmm has 32 equal bins
-for nothing; smartnoise draws categories by their exact counts for nothing. Ours is a release (`understudy release`),
-so its seconds include everything but the evidence; every line says how long the fit alone took. One line of JSON each.
+DATA is a folder with tabular/NAME/*.parquet. NAME is one of ours (`marginals`, `gmm`, `circuit`, `vae`, `ctgan`),
+dpmm-aim, dpmm-mst, dpmm-priv-bayes (dpmm 0.1.9) or smartnoise-dpctgan (smartnoise-synth 1.0.8, with its defaults). All
+are given the same public facts: the categories of every column and the bounds of every number, as the training rows
+have them, about how many rows there are, and delta 1e-6. Ours spends the epsilon on everything, the bins included;
+dpmm has 32 equal bins for nothing; smartnoise draws categories by their exact counts for nothing. Ours is a release
+(`understudy release`), so its seconds include everything but the evidence; every line says how long the fit alone
+took. One line of JSON each.
 """
 
 import argparse
