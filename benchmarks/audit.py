@@ -2,6 +2,7 @@
 
 usage: python benchmarks/audit.py gaussian [--epsilons 1,4,8] [--canaries 20000] [--runs 20]
        python benchmarks/audit.py DATA SYNTHESIZER [--table adult | digits] [--epsilons 1] [--runs 20]
+           [--rows 10000] [--canaries 1000] [--options '{"steps": 20}']
 
 `gaussian` audits a bare histogram with discrete Gaussian noise, each canary alone in its cell, at delta 1e-6. The
 other audits a whole recipe (`understudy audit`): profile and model on made-up rows that follow the table's schema. One
@@ -47,7 +48,16 @@ def gaussian(epsilon: float, canaries: int) -> "Audit":
     return audit(np.resize(scores, canaries), included, delta=DELTA)
 
 
-def recipe(data: Path, synthesizer: str, table: str, epsilon: float, folder: Path) -> "Audit":
+def recipe(
+    data: Path,
+    synthesizer: str,
+    table: str,
+    epsilon: float,
+    folder: Path,
+    rows: int,
+    canaries: int,
+    options: dict[str, Any],
+) -> "Audit":
     """The bounds of one audit of a recipe."""
     import yaml
     from private import TABLES
@@ -60,20 +70,22 @@ def recipe(data: Path, synthesizer: str, table: str, epsilon: float, folder: Pat
     if table == "digits":
         source = next((data / "imaging" / "sklearn_digits").glob("*.parquet"))
     else:
-        source = data / "tabular" / table / TABLES[table].get("file", f"{table}.parquet")
+        source = data / "tabular" / table / TABLES.get(table, {}).get("file", f"{table}.parquet")
     if not (folder / "recipe.yaml").exists():
         initialize(source, folder, blind=False, force=True)
         schema = yaml.safe_load((folder / "schema.yaml").read_text("utf-8"))
         for column in schema["columns"]:
             column["facts"] = "declared: the benchmark"
+        schema["units_about"] = rows + canaries // 2
         (folder / "schema.yaml").write_text(yaml.safe_dump(schema), "utf-8")
     changes = {
         "dataset": "benchmark",
         "synthesizer": synthesizer,
+        "options": options,
         "privacy": {"epsilon": epsilon, "delta": DELTA},
     }
     run = open_run(load(folder / "recipe.yaml").with_fields(changes), folder, roots=[source.parent])
-    return examine(run).found
+    return examine(run, rows=rows, canaries=canaries).found
 
 
 def main() -> None:
@@ -85,20 +97,35 @@ def main() -> None:
     parser.add_argument("synthesizer", nargs="?")
     parser.add_argument("--table", default="adult")
     parser.add_argument("--epsilons", default="1")
-    parser.add_argument("--canaries", type=int, default=20_000)
+    parser.add_argument("--rows", type=int, default=10_000)
+    parser.add_argument("--canaries", type=int, help="20,000 of a bare mechanism, 1,000 of a recipe")
+    parser.add_argument("--options", type=json.loads, default={}, help="of the synthesizer, as JSON")
     parser.add_argument("--runs", type=int, default=20)
     given = parser.parse_args()
     for epsilon in map(float, given.epsilons.split(",")):
         began = time.perf_counter()
         with tempfile.TemporaryDirectory() as name:
             if given.what == "gaussian":
-                bounds = [gaussian(epsilon, given.canaries) for _ in range(given.runs)]
+                bounds = [gaussian(epsilon, given.canaries or 20_000) for _ in range(given.runs)]
             else:
-                args: Any = (Path(given.what), given.synthesizer, given.table, epsilon, Path(name))
-                bounds = [recipe(*args) for _ in range(given.runs)]
+                args: Any = (
+                    Path(given.what),
+                    given.synthesizer,
+                    given.table,
+                    epsilon,
+                    Path(name),
+                    given.rows,
+                )
+                bounds = [recipe(*args, given.canaries or 1_000, given.options) for _ in range(given.runs)]
         line = {
             "audited": given.synthesizer or given.what,
             "epsilon": epsilon,
+            **(
+                {}
+                if given.what == "gaussian"
+                else {"table": given.table, "rows": given.rows, "options": given.options}
+            ),
+            "canaries": bounds[0].canaries,
             "runs": given.runs,
             "above": sum(b.epsilon > epsilon for b in bounds),
             "above_gaussian": sum(b.gaussian > epsilon for b in bounds),
