@@ -21,7 +21,7 @@ from pipelines.workspace import digest_of, write_atomic
 from privacy.audit import Audit
 from privacy.audit import audit as bound_of
 from privacy.curator import Floats
-from privacy.errors import RecipeError
+from privacy.errors import RecipeError, ReleaseError
 from privacy.private import PrivateCurator
 from synth.codec import Codec, Encoded
 from synth.constraints import Constraints
@@ -59,6 +59,17 @@ class Audited:
         """Whether the promise is broken."""
         return self.found.epsilon > self.epsilon
 
+    def raise_if_broken(self) -> None:
+        """Raises what stops a release.
+
+        Raises:
+            ReleaseError: the promise is broken.
+        """
+        if self.broken:
+            raise ReleaseError(
+                "an audit must not contradict what is promised, however: it does; publish nothing"
+            )
+
     def describe(self) -> str:
         """For a person."""
         verdict = (
@@ -83,7 +94,10 @@ def examine(run: Run, *, rows: int = ROWS, canaries: int = CANARIES) -> Audited:
     """
     recipe, schema = run.recipe, Constraints(run.schema).coded
     if recipe.privacy is None:
-        raise RecipeError("an audit needs a promise, however: the recipe has no `privacy` section; add one")
+        raise RecipeError(
+            "an audit needs a promise, however: the recipe has no `privacy` section; add one, or attack it by shadow "
+            "models with --thorough"
+        )
     check(run)
     rng = np.random.default_rng()
     odd = surrogate(schema, canaries, rng, odd=True)
@@ -169,11 +183,12 @@ def surrogate(schema: Schema, rows: int, rng: np.random.Generator, *, odd: bool)
     if schema.unit is not None:
         units = pa.array([f"{'canary' if odd else 'row'} {i}" for i in range(rows)])
         at = schema.names.index(schema.unit)
-        table = table.set_column(at, schema.unit, _as_unit(units, schema[schema.unit].arrow_type))
+        table = table.set_column(at, schema.unit, as_unit(units, schema[schema.unit].arrow_type))
     return table.cast(schema.arrow)
 
 
-def _as_unit(units: pa.Array, kind: pa.DataType) -> pa.Array:
+def as_unit(units: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Names of units, strings, in the type of a column."""
     if is_text(kind):
         return units.cast(kind)
     digests = [

@@ -38,7 +38,7 @@ COMMANDS = {
     "sign": "Sign a release; any minisign checks it.",
     "watermark": "Look for a key's mark in images, and say how surely.",
     "budget": "Show, set or check the privacy budgets of datasets.",
-    "audit": "Try to catch a private recipe breaking its promise.",
+    "audit": "Attack a recipe: its promise, or its rows by shadow models.",
     "metadata": "Write a schema as SDV metadata JSON, to stdout.",
     "expectations": "Write a suite for Great Expectations, JSON to stdout.",
     "doctor": "Check this installation: versions, licences, telemetry, disk.",

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from cyclopts import Parameter
@@ -13,6 +13,9 @@ from pipelines.recipe import load as load_recipe
 from pipelines.scans import Scans
 from privacy.errors import RecipeError, ReleaseError, UnderstudyError, UsageError
 from synth.schema import Schema
+
+if TYPE_CHECKING:
+    from pipelines.steps import Run
 
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 Roots = Annotated[tuple[Path, ...], Parameter(name="--root", negative="", show_default=False)]
@@ -695,31 +698,65 @@ def budget(
 
 
 def audit(
-    recipe: Path, /, *, canaries: int = 1_000, rows: int = 10_000, root: Roots = (), json: Flag = False
+    recipe: Path,
+    /,
+    *,
+    canaries: int = 1_000,
+    rows: int = 10_000,
+    thorough: Flag = False,
+    shadows: int = 32,
+    targets: int = 200,
+    root: Roots = (),
+    json: Flag = False,
 ) -> None:
-    """Bound a private recipe's epsilon from below, on rows that are made up from the schema; nothing is charged.
+    """Bound a private recipe's epsilon from below, on made-up rows; or attack others by shadow models, with --thorough.
+
+    The first reads no private row. The second, for a recipe without a `privacy` section, reads those of its own run,
+    and fits many models; exit code 3 if it wins more than the gate allows. Nothing is charged.
 
     Args:
         recipe: the recipe.
-        canaries: rows that are put in or left out by a coin.
-        rows: rows beside them.
+        canaries: made-up rows that are put in or left out by a coin.
+        rows: made-up rows beside them; with --thorough, real rows at most, of which each shadow model learns half.
+        thorough: attack by shadow models.
+        shadows: how many of them are fitted.
+        targets: rows that they are attacked with: so many of the most exposed, and as many at random.
         root: a folder that inputs may lie in, besides the recipe's own.
         json: print one JSON object.
     """
-    from pipelines.audit import examine
     from pipelines.steps import open_run
+
+    run = open_run(load_recipe(recipe), recipe.parent, roots=root, watch=console.watch())
+    if thorough:
+        _shadowed(run, shadows=shadows, targets=targets, rows=rows, json=json)
+        return
+    from pipelines.audit import examine
 
     if canaries < 10 or rows < 100:
         raise UsageError(
             f"an audit needs 10 canaries and 100 rows at least, however: {canaries} and {rows}; give more"
         )
-    found = examine(open_run(load_recipe(recipe), recipe.parent, roots=root), rows=rows, canaries=canaries)
+    found = examine(run, rows=rows, canaries=canaries)
     if json:
         console.say_json({**found.found.to_dict(), "promised": found.epsilon, "broken": found.broken})
     else:
         console.say(found.describe())
-    if found.broken:
-        raise ReleaseError("an audit must not contradict what is promised, however: it does; publish nothing")
+    found.raise_if_broken()
+
+
+def _shadowed(run: "Run", *, shadows: int, targets: int, rows: int, json: bool) -> None:
+    from pipelines.shadows import Asked, attack, judge
+
+    found = attack(run, Asked(models=shadows, targets=targets, rows=rows))
+    if json:
+        console.say_json(found.to_dict())
+    else:
+        console.say(found.describe())
+    try:
+        judge(run, found)
+    except UnderstudyError as e:
+        e.told = True
+        raise
 
 
 def metadata(schema: Path, /, *, constraints: Flag = False) -> None:

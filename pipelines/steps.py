@@ -86,6 +86,7 @@ EXACT = "exact-evidence.json"
 EXACT_PAGE = "exact-report.html"
 CHECKS = "checks.json"
 VERDICT = "verdict.json"
+SHADOWS = "shadows.json"
 SCHEMA = "schema.json"
 RELEASE = "release.json"
 REPORT = "report.html"
@@ -1252,8 +1253,15 @@ def _head(run: Run, rows: int, draw: int = 1) -> pa.Table:
 
 
 def _gate_inputs(run: Run) -> dict[str, str]:
+    from pipelines import shadows
+
     outputs = run.workspace.records()["validate"].outputs
-    return {"evidence": digest_of(dict(outputs)), "rules": digest_of(run.recipe.gate.model_dump())}
+    found = shadows.last(run)
+    return {
+        "evidence": digest_of(dict(outputs)),
+        "rules": digest_of(run.recipe.gate.model_dump()),
+        "shadows": "" if found is None else digest_of(found.to_dict()),
+    }
 
 
 def _gate(run: Run) -> tuple[list[Path], dict[str, Any]]:
@@ -1267,6 +1275,7 @@ def _gate(run: Run) -> tuple[list[Path], dict[str, Any]]:
 
     if run.recipe.privacy is not None:
         private.settle(run)
+    attacked = _shadowed(run)
     checks = [Check(**{**c, "columns": tuple(c["columns"])}) for c in _read_json(run, CHECKS)]
     evidence = evidence_of(run)
     found = verdict_on(evidence, checks, run.recipe.gate)
@@ -1278,7 +1287,19 @@ def _gate(run: Run) -> tuple[list[Path], dict[str, Any]]:
     run.watch.wrote("gate", path)
     if not found.passed:
         raise GateRefused(_refusal(run, found))
-    return [path], {"summary": found.summary, "warnings": len(found.findings)}
+    return [path, *attacked], {"summary": found.summary, "warnings": len(found.findings)}
+
+
+def _shadowed(run: Run) -> list[Path]:
+    """Takes over the last attack by shadow models on such a configuration, so that what is judged is published."""
+    from pipelines import shadows
+
+    found, path = shadows.last(run), run.workspace.path / SHADOWS
+    path.unlink(missing_ok=True)
+    if found is None:
+        return []
+    write_atomic(path, found.to_json().encode())
+    return [path]
 
 
 def _not_compared(run: Run, evidence: "Evidence") -> Iterator["Finding"]:
@@ -1376,10 +1397,18 @@ def _released_schema(run: Run) -> Schema:
 
 
 def evidence_of(run: Run) -> "Evidence":
-    """The evidence of a validated run. Without a formal guarantee it is exact and belongs to the inside."""
+    """The evidence of a validated run, with the attack by shadow models that the gate saw, if there was one.
+
+    Without a formal guarantee it is exact and belongs to the inside.
+    """
+    from pipelines import shadows
     from validation.evidence import Evidence
 
-    return Evidence.from_dict(_read_json(run, EVIDENCE))
+    found, path = Evidence.from_dict(_read_json(run, EVIDENCE)), run.workspace.path / SHADOWS
+    if found.attacks is None or not path.exists():
+        return found
+    done = (*found.attacks.done, *shadows.Shadowed.read(path).attacks)
+    return replace(found, attacks=replace(found.attacks, done=done))
 
 
 def verdict_of(run: Run) -> "Verdict":
@@ -1405,6 +1434,7 @@ def _publish_inputs(run: Run) -> dict[str, str]:
         "data": digest_of(dict(records["sample"].outputs)),
         "verdict": digest_of(dict(records["gate"].outputs)),
         "evidence": digest_of(dict(records["validate"].outputs)),
+        "shadows": records["gate"].outputs.get(SHADOWS, ""),
         "root": str(run.release_root),
         # A release that somebody took away, or that is not the latest any more, is published again.
         "there": str(there or "publish" not in records),
@@ -1504,12 +1534,12 @@ def published_evidence(run: Run) -> "Evidence":
 
 def certificate(run: Run, *, warnings: int) -> Certificate:
     """What may be promised about this run's release."""
+    from pipelines import audit, shadows
+
     facts = run.workspace.records()
     statement, control = without_guarantee(run.recipe.at_least)
-    guarantee = None
+    guarantee, attacked = None, run.workspace.path / SHADOWS
     if run.recipe.privacy is not None:
-        from pipelines import audit
-
         guarantee = private.guarantee_of(run, audit=audit.last(run))
         statement, control = with_guarantee(guarantee), None
     return Certificate(
@@ -1530,6 +1560,7 @@ def certificate(run: Run, *, warnings: int) -> Certificate:
         versions=versions(),
         drift=tuple(facts["ingest"].facts.get("drift", ())),
         watermark=watermark.certified(run.recipe.watermark, facts["sample"].facts.get("watermark")),
+        shadow_models=shadows.Shadowed.read(attacked).cited() if attacked.exists() else None,
     )
 
 

@@ -12,8 +12,8 @@ linkability and attribute inference in it, follow the description of Giomi, Boen
 arXiv 2211.10459); the code is our own. Held-out rows must be drawn like the training rows: beside rows of a later
 month every honest model looks as if it leaked.
 
-`attack` tries all that need no fit. An attack by shadow models needs one for each shadow, and is made on demand:
-it would be one more function here, which takes the fit as an argument and returns an `Attack`.
+`attack` tries all that need no fit. An attack by shadow models needs one for each shadow, and is made on demand
+(`privacy.shadows`).
 
 Results hold rates and counts, and name no row and no value.
 """
@@ -91,7 +91,7 @@ class Attack:
     """What one attack achieved.
 
     Attributes:
-        name: one of `NAMES`.
+        name: one of `NAMES`, or of the two of `privacy.shadows`.
         guesses: about training rows; of copies and distances, synthetic rows that were taken for one.
         success: share of the guesses that were right.
         control: what the same guesser achieves on held-out rows, or what chance gives.
@@ -99,6 +99,7 @@ class Attack:
         naive: what is achieved on training rows without looking at a synthetic row as a whole; None where the
             control says it. Where `success` is not above, the attack was too weak for its risk to be a comfort.
         auc: of membership: the chance that a member looks more like one than a non-member does.
+        note: what else must be known of it, as how many models were fitted for it.
     """
 
     name: str
@@ -108,6 +109,13 @@ class Attack:
     risk: Estimate
     naive: float | None = None
     auc: Estimate | None = None
+    note: str | None = None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Attack":
+        """The inverse of `asdict`."""
+        area = Estimate(**data["auc"]) if data["auc"] else None
+        return cls(**{**data, "risk": Estimate(**data["risk"]), "auc": area})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,11 +137,7 @@ class Attacks:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Attacks":
         """The inverse of `to_dict`."""
-        done = (
-            Attack(**{**a, "risk": Estimate(**a["risk"]), "auc": Estimate(**a["auc"]) if a["auc"] else None})
-            for a in data["done"]
-        )
-        return cls(done=tuple(done), skipped=dict(data["skipped"]))
+        return cls(done=tuple(map(Attack.from_dict, data["done"])), skipped=dict(data["skipped"]))
 
 
 def attack(sides: Sides, rng: np.random.Generator) -> Attacks:

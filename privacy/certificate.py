@@ -10,7 +10,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """What is promised about one release, and how it was made. Nothing in it says when or where.
+    """What is promised about one release, and how it was made. Nothing in it says when or where that was.
 
     Attributes:
         statement: the promise in plain words.
@@ -30,6 +30,8 @@ class Certificate:
         parity: what was asked to be alike in groups, so not as learned, in words; None for nothing.
         watermark: the number of the key that images are marked with, and how strongly; None: they are not.
         drift: how the columns of the input differed from the schema, where the recipe allowed that.
+        shadow_models: what the last attack by shadow models on this configuration found, and on which day; None where
+            there was none.
     """
 
     statement: str
@@ -49,6 +51,7 @@ class Certificate:
     parity: Mapping[str, Any] | None = None
     drift: Sequence[str] = ()
     watermark: Mapping[str, Any] | None = None
+    shadow_models: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As the release carries it."""

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from privacy.attacks import Attacks, attack
+from privacy import shadows as shadowing
+from privacy.attacks import EXPOSED, FEWEST_GUESSES, Attack, Attacks, attack
 from privacy.curator import MISSING, Batch, ExactCurator, Split
+from privacy.errors import InputError
 from privacy.inside import Exact, Inside
 from synth.rows import PIXELS, RawRows
 from synth.schema import Column, Schema
@@ -165,6 +167,71 @@ def gather(
         )
 
     return Inside(curator).look(evidence)
+
+
+def gather_shadows(
+    curator: ExactCurator, rows: RawRows, schema: Schema,
+    release: Callable[[pa.Table, np.ndarray[Any, np.dtype[np.uint64]], int], pa.Table], *,
+    shadows: int, targets: int, seed: int,
+) -> Exact[tuple[Attack, ...]]:  # fmt: skip
+    """Attacks by shadow models, each of which learns from about half of all units, held out or not.
+
+    Args:
+        curator: who reads `rows`; all of them are held in memory.
+        rows: the raw rows.
+        schema: what the columns are.
+        release: takes rows, the unit of each, and the number of a shadow; fits as a release does, and gives as many
+            synthetic rows.
+        shadows: how many.
+        targets: units that are attacked, one row of each: so many of the most exposed, and as many at random.
+        seed: of what is drawn.
+
+    Raises:
+        InputError: there are too few units.
+    """
+
+    def evidence(split: Callable[[Split], Iterator[Batch]]) -> tuple[Attack, ...]:
+        batches = [*split("train"), *split("holdout")]
+        every = np.concatenate([np.empty(0, np.uint64), *(b.unit for b in batches)])
+        units, unit = np.unique(every, return_inverse=True)
+        if len(units) < shadowing.FEWEST:
+            raise InputError(
+                f"shadow models need {shadowing.FEWEST} units, however: there are {len(units):,}; bring more rows"
+            )
+        whole, rng = rows.table(batches), np.random.default_rng(seed)
+        member = rng.random((shadows, len(units))) < 0.5
+        halves = (np.flatnonzero(learned[unit]) for learned in member)
+        made = [release(whole.take(half), every[half], s) for s, half in enumerate(halves)]
+        drawn = one_of_each(every, seed=seed)
+        return _shadowed(whole.take(drawn), made, member[:, unit[drawn]], schema, targets, rng)
+
+    return Inside(curator).look(evidence)
+
+
+def _shadowed(
+    people: pa.Table,
+    made: Sequence[pa.Table],
+    member: np.ndarray[Any, np.dtype[np.bool_]],
+    schema: Schema,
+    targets: int,
+    rng: np.random.Generator,
+) -> tuple[Attack, ...]:
+    """The attacks, where each shadow (first axis of `member`) learned from some of the people, one row of each."""
+    sides = sides_of(people, people.slice(0, 0), pa.concat_tables(made), schema)
+    ends = np.cumsum([len(m) for m in made])
+    synthetic = [sides.synthetic.take(np.arange(e - len(m), e)) for m, e in zip(made, ends, strict=True)]
+    most = min(targets, max(FEWEST_GUESSES, int(EXPOSED * len(people))))
+    attacked = {
+        shadowing.AT_RANDOM: rng.permutation(len(people))[:targets],
+        shadowing.EXPOSED: shadowing.most_exposed(sides.train, rng)[:most],
+    }
+    features = (
+        shadowing.around(sides.train.take(some), sides.train, synthetic, rng) for some in attacked.values()
+    )
+    return tuple(
+        shadowing.guess(name, seen, member[:, some], rng)
+        for (name, some), seen in zip(attacked.items(), features, strict=True)
+    )
 
 
 def gather_images(

@@ -12,6 +12,8 @@ import pyarrow as pa
 from privacy.attacks import Attack, Attacks, Sides
 from privacy.estimate import Estimate
 from privacy.metric import Records
+from privacy.shadows import AT_RANDOM
+from privacy.shadows import EXPOSED as SHADOWED_EXPOSED
 from synth.schema import Schema
 from validation.cells import SIDES, Cells, cells_of
 from validation.gauges import whiskers
@@ -59,6 +61,16 @@ TOLD: Mapping[str, Told] = {
     ),
     "inference": Told(
         title="Inference", does="Knows all of a person's row but one value, and guesses that value."
+    ),
+    AT_RANDOM: Told(
+        title="Membership by shadow models",
+        does="Knows a person's whole row, the other rows, and how the model is made: makes models like it from halves "
+        "of the rows, sees what synthetic rows look like around somebody who was learned from, and says of one "
+        "more such model who was. Counted as membership is. It is about models like this one, not about this table.",
+    ),
+    SHADOWED_EXPOSED: Told(
+        title="Membership of the most exposed by shadow models",
+        does="The same for those rows that are least like any other.",
     ),
 }
 
@@ -152,6 +164,8 @@ def _row(attack: Attack) -> Html:
 
 def _notes(attack: Attack) -> Iterator[str]:
     yield TOLD[attack.name].does
+    if attack.note is not None:
+        yield attack.note
     tried = counted(attack.guesses, "guess", "guesses")
     if attack.auc is not None:
         chance = f"{attack.auc.value:.2f} ({attack.auc.low:.2f} to {attack.auc.high:.2f})"

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from scipy import stats
 
 from privacy.estimate import Z_SURE, wilson
+from privacy.shadows import AT_RANDOM, EXPOSED
 from validation.markup import one_line
 
 if TYPE_CHECKING:
@@ -37,12 +38,17 @@ ATTACKS = {
     "near copies": "near_copies",
     "membership": "membership",
     "membership, most exposed": "membership",
+    AT_RANDOM: "membership",
+    EXPOSED: "membership",
     "singling out by one value": "singling_out",
     "singling out by several values": "singling_out",
     "linkability": "linkability",
     "inference": "inference",
 }
 """The rule that an attack is held to. Copies have a rule of their own; the distance is a smoke test."""
+
+_OF_ALL = ("membership", AT_RANDOM)
+"""Attacks on the membership of anybody, and not of the few who are most exposed."""
 
 CRITICAL = (
     "schema", "copies", "images", *dict.fromkeys(ATTACKS.values()), "category", "group", "missing", "association",
@@ -464,13 +470,13 @@ def _attack(attack: "Attack", rules: GateRules) -> Iterator[Measure]:
         ATTACKS[attack.name],
         "raise `at_least`, or fit fewer steps or components, or a smaller model",
     )
-    ceiling = rules.leaked_share if attack.name in ("near copies", "membership") else rules.attack_risk
+    ceiling = rules.leaked_share if attack.name in ("near copies", *_OF_ALL) else rules.attack_risk
     yield Measure(
         rule=rule, level="critical", columns=(), value=attack.risk.proven(0.0), limit=ceiling,
         message=f"an attack may win {_percent(ceiling)} of what chance leaves, however: {attack.name} wins "
         f"{_percent(attack.risk.value)}, at least {_percent(attack.risk.low)} by its 95 % interval; {remedy}",
     )  # fmt: skip
-    if attack.auc is not None and attack.name == "membership":
+    if attack.auc is not None and attack.name in _OF_ALL:
         yield Measure(
             rule=rule, level="critical", columns=(), value=attack.auc.proven(0.5), limit=rules.membership_auc,
             message=f"members may be told from others with an area under the curve of {rules.membership_auc:g}, "
