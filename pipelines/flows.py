@@ -1,4 +1,4 @@
-"""The flow: the same steps as Prefect tasks, with schedules, retries, progress, and links to the release.
+"""The flows: the same steps as Prefect tasks, with schedules, retries, progress, and links to the release; and audits.
 
 A task takes the path of a workspace and gives back paths, digests and small facts, never rows. The workspace
 knows which steps are finished, so Prefect caches nothing, and a flow run that was killed is gone on with by
@@ -36,8 +36,10 @@ from prefect.states import Failed
 from pydantic import Field
 
 from pipelines import watermark
+from pipelines.audit import ROWS, examine
 from pipelines.console import DOING
 from pipelines.recipe import Recipe, load
+from pipelines.shadows import FEWEST_MODELS, FEWEST_TARGETS, MODELS, TARGETS, Asked, attack, judge
 from pipelines.steps import (
     STEPS,
     VERDICT,
@@ -112,6 +114,42 @@ def release_flow(
         return Failed(message=str(e), data=_bare(e))
 
 
+@flow(name="audit", persist_result=True, result_serializer="json", validate_parameters=True)
+def audit_flow(
+    recipe: str,
+    root: list[str] | None = None,
+    rows: Annotated[int, Field(ge=200)] = ROWS,
+    shadows: Annotated[int, Field(ge=FEWEST_MODELS)] = MODELS,
+    targets: Annotated[int, Field(ge=FEWEST_TARGETS)] = TARGETS,
+) -> dict[str, Any] | State[Any]:
+    """Audits a recipe: a private one on made-up rows, any other by shadow models. The next release cites it.
+
+    Args:
+        recipe: path of the recipe on the worker's machine.
+        root: folders that inputs may lie in, besides the recipe's own.
+        rows: made-up rows, or real ones at most, of which each shadow model learns half.
+        shadows: shadow models that are fitted.
+        targets: rows that they are attacked with: so many of the most exposed, and as many at random.
+
+    Returns:
+        What a certificate cites; or the state of a run that failed, with the reason.
+    """
+    command = "audit"
+    try:
+        run = _open(Path(recipe), [Path(r) for r in root or ()], {})
+        if run.recipe.privacy is not None:
+            audited = examine(run, rows=rows)
+            audited.raise_if_broken()
+            return audited.found.to_dict()
+        command = "audit --thorough"
+        found = attack(run, Asked(models=shadows, targets=targets, rows=rows))
+        judge(run, found)
+        return found.cited()
+    except Exception as e:  # noqa: BLE001 - the last frame of ours: a traceback or a text may quote a row
+        reason = _reason(e, recipe, command=command)
+        return Failed(message=str(reason), data=reason)
+
+
 def _open(path: Path, roots: list[Path], changes: dict[str, Any]) -> Run:
     recipe: Recipe = load(path)
     given = {field: value for field, value in changes.items() if value is not None}
@@ -167,15 +205,15 @@ def perform_step(workspace: str, step: str, progress: UUID) -> dict[str, Any] | 
         return Failed(message=f"{step}: {reason}", data=reason)
 
 
-def _reason(e: Exception, workspace: str) -> Exception:
-    """What may be said of an error outside the workspace."""
+def _reason(e: Exception, about: str, *, command: str = "resume") -> Exception:
+    """What may be said of an error outside the workspace; a command about a workspace or a recipe shows the rest."""
     if isinstance(e, UnderstudyError):
         return _bare(e)
     if isinstance(e, OSError) and e.strerror:
         return OSError(f"the system refused: {e.strerror}{f': {e.filename}' if e.filename else ''}")
     kind = OSError if isinstance(e, OSError) else UnderstudyError
     return kind(
-        f"an error that nobody foresaw: {type(e).__name__}; `understudy resume {workspace} --debug` shows it"
+        f"an error that nobody foresaw: {type(e).__name__}; `understudy {command} {about} --debug` shows it"
     )
 
 

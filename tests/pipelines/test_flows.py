@@ -171,7 +171,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def deployment(server: Server, folder: Path) -> Iterator[dict[str, Any]]:
     """The repository's `prefect.yaml`, but for recipe and schedule, deployed, and a worker for it."""
     plan = yaml.safe_load((ROOT / "prefect.yaml").read_text("utf-8"))
-    (nightly,) = plan["deployments"]
+    nightly, weekly = plan["deployments"]
+    weekly["parameters"]["recipe"] = str(folder / "recipe.yaml")
     pool = nightly["work_pool"]["name"]
     worker = [*PREFECT, "worker", "start", "--pool", pool, "--type", "process"]
     with process(*worker, environment=server.environment, log=server.home / "worker.log"):
@@ -223,8 +224,17 @@ def test_the_repository_deploys_a_nightly_release_that_runs_one_at_a_time(
     assert [list(step) for step in deployment["pull_steps"]] == [
         ["prefect.deployments.steps.set_working_directory"]
     ]
-    kept = yaml.safe_load((ROOT / "prefect.yaml").read_text("utf-8"))["deployments"][0]
-    assert kept["schedules"][0]["cron"]
+    kept = yaml.safe_load((ROOT / "prefect.yaml").read_text("utf-8"))["deployments"]
+    assert all(k["schedules"][0]["cron"] for k in kept)
+
+
+def test_audits_have_a_deployment_and_a_schedule_of_their_own(
+    server: Server, deployment: dict[str, Any]
+) -> None:
+    found = server.api.get("/deployments/name/audit/weekly").raise_for_status().json()
+    assert found["entrypoint"] == "pipelines/flows.py:audit_flow"
+    assert found["schedules"][0]["schedule"]["cron"]
+    assert all(field["description"] for field in found["parameter_openapi_schema"]["properties"].values())
 
 
 def test_the_form_of_parameters_is_typed_and_described(deployment: dict[str, Any]) -> None:

@@ -8,14 +8,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as csv
 import pytest
+from prefect.states import Failed
 
 from pipelines.audit import examine
 from pipelines.cli import run as command
+from pipelines.flows import audit_flow
 from pipelines.init import initialize
 from pipelines.recipe import load
 from pipelines.shadows import Asked, attack, last
 from pipelines.steps import Run, open_run, release
-from privacy.errors import InputError, RecipeError, UsageError
+from privacy.errors import GateRefused, InputError, RecipeError, UsageError
 from privacy.shadows import AT_RANDOM, EXPOSED
 from tests.pipelines.tables import write_visits
 
@@ -137,3 +139,9 @@ def test_too_few_rows_or_models_are_refused(tmp_path: Path) -> None:
     run = open_run(load(tmp_path / "recipe.yaml").with_fields(HONEST), tmp_path)
     with pytest.raises(InputError, match="200 units"):
         attack(run, SMALL)
+
+
+def test_the_flow_audits_and_fails_where_rows_leak(tmp_path: Path) -> None:
+    state = audit_flow.fn(recipe=str(written(tmp_path, LEAKY)), shadows=10, targets=40)
+    assert isinstance(state, Failed().__class__)
+    assert isinstance(state.data, GateRefused)
