@@ -346,8 +346,8 @@ class Reader(Player, Protocol):
 class Follower(Player, Protocol):
     """A player that reads no rows."""
 
-    def loss(self, rows: int) -> "Tensor":
-        """Its loss: a scalar; `rows` is how many the step before was about, for a figure of like size."""
+    def loss(self, rows: int) -> "Tensor | None":
+        """Its loss: a scalar, or none to stay; `rows` is how many the step before was about, for one of like size."""
         ...
 
 
@@ -693,8 +693,10 @@ class ExactCurator:
         return self._counts[split]
 
 
-def move(player: Player, loss: "Tensor") -> None:
-    """A step down the gradient of a loss."""
+def move(player: Player, loss: "Tensor | None") -> None:
+    """A step down the gradient of a loss; none where there is no loss."""
+    if loss is None:
+        return
     player.optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     player.optimizer.step()

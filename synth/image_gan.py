@@ -11,12 +11,17 @@ slope at real images (R1 of Mescheder, Geiger & Nowozin 2018, arXiv 1801.04406).
 moved, cut and brightened, real and drawn ones alike, and the generator learns through that (Zhao et al. 2020, arXiv
 2006.10738): only a share of them, so that it does not become a habit to draw them like this (Karras et al. 2020, arXiv
 2006.06676). Weights are a moving average. No layer looks across a batch.
+
+The critic alone reads rows, and a row's loss is of the row and its own luck: the image beside it is of a row that the
+mixture drew beforehand. So it learns from noised gradients as well, without the penalty, whose slope has no gradient of
+a row alone, and in several steps for each of the generator (Bie, Kamath & Zhang 2023, arXiv 2302.02936).
 """
 
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,8 +31,8 @@ from pydantic import Field as Option
 from torch import Tensor, nn
 from torch.nn import functional
 
-from privacy.curator import Batch, Curator, Floats, Luck
-from synth.codec import UNKNOWN, Encoded, Layout
+from privacy.curator import Batch, Curator, Descent, Floats, Luck
+from synth.codec import Encoded, Layout
 from synth.em import encoded_of, slices
 from synth.image_diffusion import (
     Network,
@@ -38,10 +43,10 @@ from synth.image_diffusion import (
     restored_network,
     told_of,
 )
-from synth.image_mixture import ImageMixture
+from synth.image_mixture import UNSEARCHED, ImageMixture
 from synth.image_vae import images_of, pixels_of
 from synth.layers import CellsIn, channels_on, over, seeded, training_device, under
-from synth.train import Trained, train
+from synth.train import Trained, planned, settled, train
 
 INNER_SIDE = 4
 """Pixels of a side at most where the critic is narrowest."""
@@ -57,6 +62,17 @@ FEW = 2000
 
 MOVED, CUT = 1 / 8, 1 / 2
 """How far images are moved at most, and the sides of what is cut out of them, in sides of an image."""
+
+DRAWN_ROWS = 20_000
+"""Rows that the mixture draws, whose images stand beside those of real ones."""
+
+STEPS_SHARE = 0.5
+"""Of the budget, what the critic's steps have where they carry noise; the mixture has the rest."""
+
+NOISED: Mapping[str, object] = MappingProxyType(
+    {"channels": 16, "epochs": 3, "batch_rows": 1024, "penalty": 0.0, "critic_steps": 2}
+)
+"""Defaults where steps carry noise: few, large ones of small networks, as a processor has time for."""
 
 JUDGED_ROWS = 1000
 """Images that are drawn to judge the generator."""
@@ -93,6 +109,7 @@ class Options(UponMixture):
         le=1,
         description="share of the images that the critic sees moved, cut and brightened, each; none: by their number",
     )
+    critic_steps: int = Option(1, ge=1, le=1000, description="of the critic for each of the generator")
     noise: float = Option(
         0.3,
         ge=0,
@@ -177,17 +194,50 @@ def augmented(images: Tensor, luck: Tensor, share: float) -> Tensor:
     return torch.where(cut & of_y & of_x, 0.0, images)
 
 
+class _Drawn:
+    """Rows of a mixture, of which each takes one by its own luck.
+
+    Args:
+        mixture: it draws them.
+        seed: of the draw.
+    """
+
+    def __init__(self, mixture: ImageMixture, seed: int) -> None:
+        self._space = mixture.space
+        rows = mixture.draw(DRAWN_ROWS, np.random.default_rng([seed, 3]))
+        there = self._space.shown(rows.states)
+        rows = rows.take(np.flatnonzero(there | ~there.any()))
+        strata = self._space.strata_of(rows.states)
+        self._rows = rows.take(np.argsort(strata, kind="stable"))
+        self._starts = np.searchsorted(np.sort(strata), np.arange(self._space.strata + 1))
+
+    def beside(self, rows: Encoded, luck: NDArray[np.float32]) -> Encoded:
+        """For each row one of its stratum, or any one where none is of it.
+
+        Args:
+            rows: n of them.
+            luck: uniform in [0, 1), (n,).
+        """
+        strata = self._space.strata_of(rows.states)
+        first, last = self._starts[strata], self._starts[strata + 1]
+        none = (strata < 0) | (first == last)
+        first, last = np.where(none, 0, first), np.where(none, len(self._rows), last)
+        return self._rows.take(first + (luck.astype(np.float64) * (last - first)).astype(np.int64))
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Game:
     """What both players have.
 
     Attributes:
+        drawn_rows: of the mixture, all with an image.
         augment: share of the images that the critic sees brightened, moved and cut.
     """
 
     generator: Network
     critic: Critic
     mixture: ImageMixture
+    drawn_rows: _Drawn
     options: Options
     augment: float
 
@@ -265,14 +315,10 @@ class _CriticPlayer:
         """The hinges of each row's image and of one that is drawn for it, and the penalty of the former: (n,)."""
         game, rows = self._game, encoded_of(batch)
         assert rows.pixels is not None
-        n = len(rows)
-        states = rows.states.copy()
-        states[:, game.image] = UNKNOWN
-        given = replace(rows, states=states)
-        fakes = game.mixture.draw(n, luck.normal, given=given, present=True)
+        even = luck.uniform.random((len(rows), 22), np.float32)
+        fakes = game.drawn_rows.beside(rows, even[:, 21])
         with torch.no_grad():
             fake = game.drawn(fakes, luck.normal)
-        even = luck.uniform.random((n, 21), np.float32)
         of_fake = game.likes(fake, fakes, even[:, :10])
         real = images_of(rows.pixels, game.generator.shape).to(game.device)
         of_real = game.likes(real, rows, even[:, 10:20])
@@ -313,10 +359,14 @@ class _GeneratorPlayer:
             game.generator.parameters(), lr=game.options.learning_rate, betas=BETAS
         )
         self._rng = np.random.default_rng([seed, 2])
+        self._asked = 0
 
-    def loss(self, rows: int) -> Tensor:
-        """What the critic thinks of so many drawn images, with the sign turned."""
+    def loss(self, rows: int) -> Tensor | None:
+        """What the critic thinks of so many drawn images, with the sign turned; none but every few steps."""
         game, rng = self._game, self._rng
+        self._asked += 1
+        if self._asked % game.options.critic_steps:
+            return None
         fakes = game.mixture.draw(rows, rng)
         images = game.drawn(fakes, rng)
         # Only passed through: its own gradient would be thrown away.
@@ -369,19 +419,35 @@ class _Judge:
 
 
 class ImageGan:
-    """A fitted generator of images, and the mixture that it starts from."""
+    """A fitted generator of images, and the mixture that it starts from; `dp-merf` teaches one otherwise."""
 
     name = "image-gan"
     exact = False
-    private = False
+    private = True
     options = Options
+    share = STEPS_SHARE
+    noised: Mapping[str, tuple[object, ...]] = MappingProxyType({**UNSEARCHED, "penalty": (0, 0.0)})
 
-    def __init__(self, layout: Layout, network: Network, mixture: ImageMixture, noise: float) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        network: Network,
+        mixture: ImageMixture,
+        noise: float,
+        *,
+        name: str = "image-gan",
+    ) -> None:
+        self.name = name
         self._layout = layout
         self._network = network.to(training_device())
         self._mixture = mixture
         self._noise = noise
         self.trained: Trained | None = None
+
+    @staticmethod
+    def descent(options: Mapping[str, Any], rows: float) -> Descent:
+        """See `synth.registry.Descending`."""
+        return planned(Options, NOISED, options, rows)
 
     @classmethod
     def fit(cls, curator: Curator, layout: Layout, options: Mapping[str, Any], *, seed: int) -> "ImageGan":
@@ -396,8 +462,8 @@ class ImageGan:
         Raises:
             RecipeError: there are several columns of images, or `by` names no column of few values.
         """
-        chosen = Options.model_validate(dict(options))
-        mixture = chosen.mixture(curator, layout, seed=seed)
+        chosen, _ = settled(curator, Options, NOISED, options, share=cls.share)
+        mixture = chosen.mixture(curator, layout, seed=seed, part=1 - cls.share)
         device = training_device()
         channels = channels_on(device, chosen.channels)
         with seeded(seed):
@@ -408,6 +474,7 @@ class ImageGan:
             generator=generator.to(device),
             critic=critic.to(device),
             mixture=mixture,
+            drawn_rows=_Drawn(mixture, seed),
             options=chosen,
             augment=share_of(curator.about()) if chosen.augment is None else chosen.augment,
         )
@@ -421,6 +488,7 @@ class ImageGan:
             batch_rows=chosen.batch_rows,
             patience=PATIENCE,
             looks=LOOKS,
+            share=cls.share,
         )
         model = cls(layout, generator, mixture, chosen.noise)
         model.trained = trained
@@ -454,7 +522,7 @@ class ImageGan:
         }
 
     @classmethod
-    def restore(cls, layout: Layout, tensors: Mapping[str, Tensor]) -> "ImageGan":
+    def restore(cls, layout: Layout, tensors: Mapping[str, Tensor], *, name: str = "image-gan") -> "ImageGan":
         """A generator from its tensors.
 
         Raises:
@@ -462,4 +530,4 @@ class ImageGan:
         """
         mixture = ImageMixture.restore(layout, under("mixture.", tensors))
         network = restored_network(layout, under("network.", tensors))
-        return cls(layout, network, mixture, float(tensors["noise"]))
+        return cls(layout, network, mixture, float(tensors["noise"]), name=name)

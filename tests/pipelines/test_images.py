@@ -318,7 +318,12 @@ def test_images_are_released_under_a_promise_that_is_kept(private_release: tuple
 
 
 @pytest.mark.parametrize(
-    ("name", "more"), [("image-diffusion", {"multiplicity": 2}), ("image-vae", {"code": 8})]
+    ("name", "more"),
+    [
+        ("image-diffusion", {"multiplicity": 2}),
+        ("image-vae", {"code": 8}),
+        ("image-gan", {"critic_steps": 2}),
+    ],
 )
 def test_networks_of_images_learn_within_the_same_promise(
     name: str, more: dict[str, object], tmp_path: Path

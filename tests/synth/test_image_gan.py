@@ -9,8 +9,9 @@ from torch import Tensor
 
 import synth
 from privacy.curator import Batch, Luck, move
-from privacy.errors import RecipeError
-from synth.codec import Encoded
+from privacy.dpsgd import Layers
+from privacy.errors import RecipeError, UsageError
+from synth.codec import UNKNOWN, Encoded
 from synth.image_diffusion import Network
 from synth.image_gan import (
     CUT,
@@ -20,6 +21,7 @@ from synth.image_gan import (
     ImageGan,
     Options,
     _CriticPlayer,
+    _Drawn,
     _Game,
     _GeneratorPlayer,
     _Judge,
@@ -28,7 +30,7 @@ from synth.image_gan import (
     share_of,
 )
 from synth.image_vae import images_of
-from synth.registry import check_private
+from synth.registry import check_private, descent_of
 from synth.table import TableModel
 from tests.contracts.test_contract import people
 from tests.contracts.test_images import OPTIONS
@@ -62,6 +64,7 @@ def game(**options: float) -> _Game:
         generator=networks[0],
         critic=networks[1],
         mixture=model()._mixture,
+        drawn_rows=_Drawn(model()._mixture, 0),
         options=chosen,
         augment=chosen.augment or 0.0,
     )
@@ -214,6 +217,49 @@ def test_each_player_moves_its_own_network_alone() -> None:
     assert not torch.equal(after[1], last[1])
 
 
+def test_a_rows_gradient_is_of_the_row_and_its_own_luck_alone() -> None:
+    one, rows = game(penalty=0.0, augment=0.5), some(6)
+    rows = replace(rows, states=rows.states.copy())
+    rows.states[2, one.image] = 0
+    player = _CriticPlayer(one)
+    Layers(player).check(player, batch(rows))
+    for n in range(1, 6):
+        alone = player.losses(batch(rows.take(np.arange(n))), Luck.of([4]))
+        torch.testing.assert_close(alone, player.losses(batch(rows), Luck.of([4]))[:n])
+    assert player.losses(batch(rows), Luck.of([4]))[2] == 0
+    # The penalty looks at some of the rows alone, and at slopes of slopes.
+    punished = _CriticPlayer(game(augment=0.0))
+    with pytest.raises(UsageError, match="must read rows along its first axis, alone"):
+        Layers(punished).check(punished, batch(some(40)))
+
+
+def test_beside_a_row_stands_one_of_its_stratum_that_its_luck_chooses() -> None:
+    mixture = model()._mixture
+    drawn, rows = _Drawn(mixture, 0), some(200)
+    found = drawn.beside(rows, np.random.default_rng(0).random(200, np.float32))
+    strata = mixture.space.strata_of(rows.states)
+    assert mixture.space.strata > 2
+    np.testing.assert_array_equal(mixture.space.strata_of(found.states), strata)
+    assert mixture.space.shown(found.states).all()
+    for i in (0, 7):
+        one = drawn.beside(rows.take(np.array([i])), np.array([0.3], np.float32))
+        np.testing.assert_array_equal(
+            one.pixels[0], drawn.beside(rows, np.full(200, 0.3, np.float32)).pixels[i]
+        )
+    # Nothing is known of the stratum: any of all rows.
+    rows.states[:, mixture.space.by] = UNKNOWN
+    for luck in (0.0, 1 - 2.0**-24):
+        assert len(drawn.beside(rows, np.full(200, luck, np.float32))) == 200
+
+
+def test_the_generator_moves_once_for_several_steps_of_the_critic() -> None:
+    player = _GeneratorPlayer(game(critic_steps=3), 0)
+    assert [player.loss(8) is not None for _ in range(7)] == [False, False, True] * 2 + [False]
+    before = [p.clone() for p in player._game.generator.parameters()]
+    move(player, player.loss(8))
+    assert all(torch.equal(p, q) for p, q in zip(before, player._game.generator.parameters(), strict=True))
+
+
 def test_the_judge_prefers_images_that_vary_as_unseen_ones_do() -> None:
     rng = np.random.default_rng(0)
     unseen = np.clip(128 + rng.normal(0, 20, (500, 36)), 0, 255).astype(np.uint8)
@@ -248,8 +294,10 @@ def test_rows_without_an_image_stay_without_and_a_condition_is_met() -> None:
 
 
 def test_privacy_and_options_out_of_range_are_refused_in_words() -> None:
-    with pytest.raises(RecipeError, match="must learn from noised answers"):
-        check_private("image-gan")
+    check_private("image-gan")
+    for option, value in {"penalty": 0.05, "components": 5}.items():
+        with pytest.raises(RecipeError, match=f"image-gan say {option}: .*; leave {option} out"):
+            descent_of("image-gan", {option: value}, 1_000.0)
     table = with_pictures(people(60, seed=1), seed=1)
     for option, value in {"augment": 1.5, "noise": -0.1, "penalty": -1, "channels": 12}.items():
         with pytest.raises(RecipeError, match=f"options of image-gan must be in range, however: {option}"):
