@@ -503,6 +503,12 @@ class Products:
         return (self.left.T @ right).double().flatten().numpy()
 
 
+def held(vectors: Tensor, most: float = 1.0) -> Tensor:
+    """Vectors that are shortened to a length: (n, d)."""
+    shortened: Tensor = vectors * (most / vectors.norm(dim=1, keepdim=True).clamp_min(most))
+    return shortened
+
+
 def shown(batch: Batch, layout: Layout) -> tuple[Tensor, Tensor]:
     """Whether each row of a batch has an image, float32 (n, 1) in {0, 1}, and which: float32 (n, P) in [0, 1]."""
     return has_image(batch, layout), _units(np.array(batch.columns["pixels"], np.uint8))

@@ -48,6 +48,7 @@ from synth.image_mixture import (
     common,
     cut,
     has_image,
+    held,
     one_each,
     shown,
     tied,
@@ -156,13 +157,7 @@ class _Measure:
     def of(self, batch: Batch, layout: Layout) -> Tensor:
         """Divided codes of the images of a batch, none longer than 1, 0 where there is none: float32 (n, d)."""
         codes = self.coder.of(np.array(batch.columns["pixels"])) / torch.from_numpy(self.unit).float()
-        return _held(codes) * has_image(batch, layout)
-
-
-def _held(vectors: Tensor, most: float = 1.0) -> Tensor:
-    """Vectors that are shortened to a length."""
-    shortened: Tensor = vectors * (most / vectors.norm(dim=1, keepdim=True).clamp_min(most))
-    return shortened
+        return held(codes) * has_image(batch, layout)
 
 
 def _measured(curator: Curator, layout: Layout, size: int, part: float) -> _Measure:
@@ -279,7 +274,7 @@ class _Squares:
     def of(self, batch: Batch) -> Products:
         """What these rows add."""
         there, images = shown(batch, self._layout)
-        waves = _held((images - self._mean) @ self._cosines, self._length) * there
+        waves = held((images - self._mean) @ self._cosines, self._length) * there
         return Products(waves, waves)
 
 
@@ -398,7 +393,7 @@ class _Told:
         """What these rows add."""
         inner = self._inner.of(batch)
         sizes = tuple(math.prod(s) for s in self.shapes)
-        return _Weighed(replace(inner, codes=_held(inner.codes / self._unit)), sizes, self.weights)
+        return _Weighed(replace(inner, codes=held(inner.codes / self._unit)), sizes, self.weights)
 
     def noise(self, answer: Answer) -> tuple[float, float, float]:
         """Standard deviation of each number of the three parts."""

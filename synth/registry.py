@@ -195,6 +195,7 @@ IMAGES: dict[str, str] = {
     "autoencoder": "synth.image_vae:AUTOENCODER",
     "image-diffusion": "synth.image_diffusion:ImageDiffusion",
     "image-gan": "synth.image_gan:ImageGan",
+    "dp-merf": "synth.dp_merf:DpMerf",
 }
 """Synthesizers of tables with a column of images."""
 

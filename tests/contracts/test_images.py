@@ -41,6 +41,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         **{"steps": 4, "start": 0.5},
     },
     "image-gan": {"code": 8, "channels": 16, "max_steps": 200, "learning_rate": 0.002},
+    "dp-merf": {"code": 8, "channels": 16, "max_steps": 100, "batch_rows": 200},
 }
 CLOSE = 0.12
 """Total variation that the other columns may be away: a mixture of images has them beside, with fewer components."""
