@@ -1091,7 +1091,8 @@ def _noised_images(run: Run) -> "NoisedImages | None":
     if SEEN not in run.workspace.records()["fit"].outputs:
         return None
     found = NoisedImages.from_dict(_read_json(run, SEEN))
-    classes = None if found.label is None else run.schema[found.label]
+    # Columns that a constraint ties together are learned as one, which no released column is.
+    classes = next((c for c in run.schema if c.name == found.label), None)
     made = images_made(released_batches(run), IMAGES_SHOWN)(run.schema.images[0], classes)
     return replace(found, sheet=sheet_of(made.pixels, None if made.classes is None else words(made.classes)))
 

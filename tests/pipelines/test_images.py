@@ -372,6 +372,31 @@ def test_private_images_carry_the_mark_of_a_key_of_which_only_its_number_is_writ
     assert not [p for p in files if MARK.encode() in p.read_bytes()]
 
 
+def test_classes_that_are_columns_tied_together_by_a_constraint_are_counted_and_released(
+    tmp_path: Path,
+) -> None:
+    private_run(tmp_path)
+    digits, schema = tmp_path / "digits.parquet", tmp_path / "schema.yaml"
+    source = pq.read_table(digits)
+    halves = pa.array(["low" if d < 5 else "high" for d in source.column("label").to_pylist()])
+    pq.write_table(source.append_column("half", halves), digits)
+    known = yaml.safe_load(schema.read_text("utf-8"))
+    half = {"name": "half", "kind": "categorical", "type": "string", "categories": ["low", "high"]}
+    known["columns"].append({**half, "nullable": False, "facts": "declared: the page"})
+    pairs = [[d, "low" if d < 5 else "high"] for d in range(10)]
+    tied = {"rule": "combinations", "columns": ["label", "half"], "values": pairs}
+    known["constraints"] = [{**tied, "facts": "declared: the page"}]
+    schema.write_text(yaml.safe_dump(known), "utf-8")
+    fields = {"dataset": "digits", "threads": 1, "options": {"code": 5}, "gate": {"warn_only": ["shape"]}}
+    promise = {"epsilon": 20.0, "delta": 1e-4, "unit": "patient", "max_rows_per_unit": 2}
+    run = open_run(load(tmp_path / "recipe.yaml").with_fields({**fields, "privacy": promise}), tmp_path)
+    found = release(run)
+    counted = evidence_of(run).noised_images
+    assert counted is not None
+    assert counted.label == "label, half"
+    assert "Right about each class" in (found.release / "report.html").read_text("utf-8")
+
+
 def test_of_private_images_nothing_exact_leaves(private_release: tuple[Run, Outcome]) -> None:
     run, found = private_release
     evidence = json.loads((run.workspace.path / "evidence.json").read_text("utf-8"))
