@@ -70,10 +70,11 @@ class NoisedImages:
         held_out: whether the model has not learned from these.
         taught: drawn images that the network learned from.
         label: the column of the classes; None without one.
-        right: share of the real images whose class it says; None without classes.
+        right: share of the real images of a known class whose class it says; never of a class that the model did not
+            draw. None without classes.
         right_drawn: the same share of drawn images that it did not learn from.
         chance: share of the commonest class of real images.
-        classes: each class.
+        classes: each class that was drawn.
         far: share of the real images that lie far from drawn ones.
         far_drawn: the same share of drawn images.
         regions: how alike real and drawn images spread over the regions.
@@ -124,7 +125,8 @@ class Looked:
     """A marginal of encoded rows by what is seen of their image; a row without one is in no cell.
 
     Attributes:
-        what: `guess`: class, then whether the network says it; `place`: region, then whether it is far out.
+        what: `guess`: class, then whether the network says it, and last the classes that it was never shown, where
+            there are any; `place`: region, then whether it is far out.
         shape: number of cells along each.
     """
 
@@ -181,6 +183,9 @@ class Lens:
         self.names = [names[int(s)] for s in self._states]
         self.classes = None if label is None else layout.fields[label].name
         self.label = label if len(self.names) > 1 else None
+        # Missing is a state, and no class.
+        all_of = 0 if label is None else layout.fields[label].states - 1
+        self._told = len(self.names) + (all_of > len(self.names))
         with reproducible(seed):
             rng = np.random.default_rng(seed)
             self._network = (
@@ -207,7 +212,7 @@ class Lens:
             )
         self.asked = (
             Looked(lens=self, what="place", shape=(number, 2)),
-            *(() if self.label is None else (Looked(lens=self, what="guess", shape=(len(self.names), 2)),)),
+            *(() if self.label is None else (Looked(lens=self, what="guess", shape=(self._told, 2)),)),
         )
         self.looked = rest
 
@@ -248,9 +253,11 @@ class Lens:
             region, apart = self._nearest(seen)
             return np.where(there, 2 * region + (apart > self._reach[region]), -1)
         states = states[:, self.label or 0]
-        own = np.searchsorted(self._states, states)
+        own = np.where(
+            np.isin(states, self._states), np.searchsorted(self._states, states), len(self._states)
+        )
         # Not by what it says instead: the noise of so many more cells would hide how often it is right.
-        return np.where(there & np.isin(states, self._states), 2 * own + (self._guess(seen) == own), -1)
+        return np.where(there & (states > 0), 2 * own + (self._guess(seen) == own), -1)
 
 
 def _codes(rows: Encoded, label: int | None) -> tuple[Codes, NDArray[np.int64]]:
@@ -310,12 +317,12 @@ def figures_of(lens: Lens, asked: Asked) -> NoisedImages | None:
         return figures
     counts = asked.counts[1]
     right = ratio.of(counts[:, 1], counts)
-    if right is None:
-        return figures
     cells = drawn[1][drawn[1] >= 0]
+    if right is None or not len(cells):
+        return figures
     made = np.bincount(cells, minlength=counts.size).reshape(counts.shape)
     # All classes hold together.
-    each = replace(ratio, z=float(stats.norm.isf(MISSED / 2 / len(counts))))
+    each = replace(ratio, z=float(stats.norm.isf(MISSED / 2 / len(lens.names))))
     known = tuple(
         Known(
             name=name,

@@ -185,6 +185,24 @@ def test_a_class_that_is_never_drawn_lies_far_from_all_that_is() -> None:
     assert found.far.low > honest.far.high
     assert found.regions.high < found.regions.ceiling
     assert len(found.classes) == 2
+    # Nor is it known: of its images no network of drawn ones can be right.
+    rows = encoded(REAL)
+    shown = rows.states[:, 2] > 0
+    lost = (rows.states[shown, 0] == rows.states[:, 0].max()).mean()
+    assert lost > 0.1
+    assert found.right is not None
+    assert found.right.low <= 1 - lost <= found.right.high < 0.95
+
+
+def test_where_no_drawn_image_has_a_class_that_is_left_to_look_at_nothing_is_said_of_classes() -> None:
+    rows = encoded(pictures(4 * ROWS, seed=2))
+    glass = lens_of(Drawing(rows), codec_of(), targets=(), seed=4)  # type: ignore[arg-type]
+    assert glass is not None
+    glass.looked.states[:, 0] = 0
+    found = figures_of(glass, asked(glass, encoded(REAL), noise=NOISE, seed=0))
+    assert found is not None
+    assert found.right is None
+    assert found.right_drawn is None
 
 
 def test_a_classifier_that_fails_on_real_images_is_judged_and_warns() -> None:
