@@ -819,7 +819,10 @@ def _recounted(run: Run, model: "Model", codec: "Codec", encoded: "EncodedRows")
     learned = [i for i, column in enumerate(codec.schema) if column.learned]
     split: Split = "holdout" if isinstance(run.recipe.holdout, str) else "train"
     rows = privacy.max_rows_per_unit if run.schema.unit is not None else 1
-    lens = lens_of(model, codec, targets=run.recipe.targets, seed=seed) if codec.layout.images else None
+    lens = None
+    if codec.layout.images:
+        most = images_compared(run.schema)
+        lens = lens_of(model, codec, targets=run.recipe.targets, seed=seed, most=most)
     more = () if lens is None else lens.asked
     recount, seen = ask(curator, codec.layout, learned, split=split, unit_rows=rows, seed=seed, more=more)
     path = run.workspace.path / RECOUNT

@@ -224,10 +224,11 @@ class Lens:
         """Features of the images of rows, float32 (n, F), which both marginals ask for one after the other."""
         if self._kept is None or self._kept[0] is not pixels:
             # A copy: what a store maps into memory cannot be written, which torch warns of.
-            images = np.array(pixels[:, self._picture.part]).reshape(-1, *self._picture.shape)
+            shape = (1, *self._picture.shape)
             with reproducible(self.seed):
                 # Each by itself, so that no row comes to lie in another cell because of the rows beside it.
-                self._kept = pixels, np.concatenate([self._features(i[None]) for i in images])
+                seen = [self._features(np.array(row[self._picture.part]).reshape(shape)) for row in pixels]
+            self._kept = pixels, np.concatenate(seen)
         return self._kept[1]
 
     def _nearest(self, seen: NDArray[np.float32]) -> tuple[Codes, Floats]:
@@ -267,7 +268,9 @@ def _codes(rows: Encoded, label: int | None) -> tuple[Codes, NDArray[np.int64]]:
     return np.where(states > 0, np.searchsorted(names, states), -1), names
 
 
-def lens_of(model: Model, codec: Codec, *, targets: Sequence[str], seed: int) -> Lens | None:
+def lens_of(
+    model: Model, codec: Codec, *, targets: Sequence[str], seed: int, most: int = TAUGHT + LOOKED
+) -> Lens | None:
     """Draws images and learns from them; None where too few rows have one.
 
     Args:
@@ -275,9 +278,11 @@ def lens_of(model: Model, codec: Codec, *, targets: Sequence[str], seed: int) ->
         codec: of the encoded rows.
         targets: columns that may be the classes, before others.
         seed: of the draw and of the network.
+        most: images that fit into memory.
     """
     layout = codec.layout
-    drawn = model.draw(int(min(TAUGHT + LOOKED, max(layout.rows, 1.0))), np.random.default_rng([seed, 3]))
+    rows = int(min(TAUGHT + LOOKED, most, max(layout.rows, 1.0)))
+    drawn = model.draw(rows, np.random.default_rng([seed, 3]))
     drawn = drawn.take(np.flatnonzero(drawn.states[:, layout.images[0].field] > 0))
     if len(drawn) < 8 * FEWEST:
         return None

@@ -262,6 +262,14 @@ def test_without_classes_regions_are_of_random_filters() -> None:
     assert other.far.low > 0.5
 
 
+def test_no_more_images_are_drawn_than_fit_into_memory() -> None:
+    rows = encoded(pictures(2 * ROWS, seed=2))
+    glass = lens_of(Drawing(rows), codec_of(), targets=(), seed=4, most=800)  # type: ignore[arg-type]
+    assert glass is not None
+    assert glass.taught == 600
+    assert lens_of(Drawing(rows), codec_of(), targets=(), seed=4, most=300) is None  # type: ignore[arg-type]
+
+
 def test_too_few_images_teach_nothing() -> None:
     rows = encoded(pictures(300, seed=2))
     rows.states[30:, 2] = 0
