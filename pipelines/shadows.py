@@ -17,7 +17,7 @@ from pipelines.audit import as_unit
 from pipelines.steps import Run, check, check_room, curator_of, perform, raw_rows, synthesizer_of
 from pipelines.workspace import digest_of, write_atomic
 from privacy.attacks import Attack, Attacks
-from privacy.errors import GateRefused, RecipeError, UsageError
+from privacy.errors import GateRefused, RecipeError, ReleaseError, UsageError
 from validation.exposure import TOLD, ends, share
 from validation.markup import counted
 
@@ -53,9 +53,19 @@ class Shadowed:
 
     @classmethod
     def read(cls, path: Path) -> "Shadowed":
-        """What was kept at a path."""
-        data = json.loads(path.read_text("utf-8"))
-        return cls(**{**data, "attacks": tuple(map(Attack.from_dict, data["attacks"]))})
+        """What was kept at a path.
+
+        Raises:
+            ReleaseError: it is no such attack.
+        """
+        try:
+            data = json.loads(path.read_text("utf-8"))
+            return cls(**{**data, "attacks": tuple(map(Attack.from_dict, data["attacks"]))})
+        except (OSError, ValueError, TypeError, KeyError):
+            raise ReleaseError(
+                f"an attack that is cited must be as this version wrote it, however: {path} is not; remove it, or "
+                "attack anew with `understudy audit --thorough`"
+            ) from None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values that JSON can hold, without loss."""
@@ -149,7 +159,7 @@ def attack(run: Run, asked: Asked) -> Shadowed:
         perform(run, "ingest")
         rows = raw_rows(run)
         sealed = gather_shadows(
-            curator_of(run, rows, at_most=asked.rows), rows, run.schema, _Release(run),
+            curator_of(run, rows, at_most=_shared(run, asked.rows)), rows, run.schema, _Release(run),
             shadows=asked.models, targets=asked.targets, seed=run.recipe.seed,
         )  # fmt: skip
     on = date.today().isoformat()
@@ -204,6 +214,15 @@ class _Release:
         return drawn.cast(pa.schema([field.with_nullable(True) for field in schema.arrow]))
 
 
+def _shared(run: Run, most: int) -> int:
+    """Rows of which each shadow learns from half: no more than the release learns from, which remembers them better."""
+    facts, holdout = run.workspace.records()["ingest"].facts, run.recipe.holdout
+    beside = facts.get("holdout_rows", 0)
+    every = max(1, facts["rows"] + beside)
+    held = holdout if isinstance(holdout, float) else beside / every
+    return int(min(most, 2 * (1 - held) * min(every, run.most_rows)))
+
+
 def judge(run: Run, found: Shadowed) -> None:
     """Holds an attack against the gate.
 
@@ -228,13 +247,25 @@ def kept_at(run: Run) -> Path:
         recipe.at_least,
         parity,
         run.schema.to_json(),
+        # Unlike an audit on made-up rows it says nothing of other rows, nor of a fit to fewer.
+        [recipe.input, recipe.query, recipe.holdout, recipe.fit_rows],
     ]
     return run.folder / ".understudy" / "audits" / f"shadows-{digest_of(about)[:16]}.json"
 
 
 def last(run: Run) -> Shadowed | None:
-    """The last attack on a run's configuration, or None; under privacy there is none."""
+    """The last attack on a run's configuration, or None; under privacy there is none.
+
+    Raises:
+        ReleaseError: what is kept is no attack, or one on another configuration.
+    """
     if run.recipe.privacy is not None:
         return None
     path = kept_at(run)
-    return Shadowed.read(path) if path.exists() else None
+    found = Shadowed.read(path) if path.exists() else None
+    if found is not None and found.configuration != path.stem:
+        raise ReleaseError(
+            f"an attack may be cited by its own configuration alone, however: {path} is of another; remove it, "
+            "or attack anew with `understudy audit --thorough`"
+        )
+    return found

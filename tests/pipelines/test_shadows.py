@@ -15,9 +15,9 @@ from pipelines.cli import run as command
 from pipelines.flows import audit_flow
 from pipelines.init import initialize
 from pipelines.recipe import load
-from pipelines.shadows import Asked, attack, last
-from pipelines.steps import Run, open_run, release
-from privacy.errors import GateRefused, InputError, RecipeError, UsageError
+from pipelines.shadows import Asked, _shared, attack, kept_at, last
+from pipelines.steps import Run, open_run, perform, release
+from privacy.errors import GateRefused, InputError, RecipeError, ReleaseError, UsageError
 from privacy.shadows import AT_RANDOM, EXPOSED
 from tests.pipelines.tables import write_visits
 
@@ -97,6 +97,38 @@ def test_a_model_that_knows_two_clusters_is_not_accused_and_its_next_release_cit
     assert release(run).again
     # Another configuration is not covered by it, nor judged.
     assert last(opened(tmp_path, {**HONEST, "at_least": 20})) is None
+
+
+@pytest.mark.parametrize("change", [{"input": "others.csv"}, {"holdout": 0.5}, {"fit_rows": 150}])
+def test_an_attack_on_other_rows_or_more_of_them_is_not_cited(tmp_path: Path, change: dict[str, Any]) -> None:
+    run = opened(tmp_path, HONEST)
+    assert kept_at(run) != kept_at(opened(tmp_path, {**HONEST, **change}))
+
+
+@pytest.mark.parametrize("fields", [{"holdout": 0.9}, {"fit_rows": 100, "holdout": 0.1}])
+def test_no_shadow_learns_from_more_rows_than_the_release(tmp_path: Path, fields: dict[str, Any]) -> None:
+    """A release that learns from few rows remembers them, and shadows of many would not show it."""
+    initialize(write(tmp_path, rows=2_500), tmp_path, blind=False, force=True)
+    recipe = load(tmp_path / "recipe.yaml").with_fields({**HONEST, **fields})
+    run = open_run(recipe, tmp_path)
+    perform(run, "ingest")
+    assert isinstance(recipe.holdout, float)
+    assert _shared(run, 10_000) / 2 <= (1 - recipe.holdout) * min(2_500, recipe.fit_rows)
+    plain = open_run(recipe.with_fields({"holdout": 0.2, "fit_rows": 10_000}), tmp_path)
+    perform(plain, "ingest")
+    assert _shared(plain, 2_000) == 2_000
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", "no JSON", '{"on": "", "models": 1, "configuration": "", "attacks": []}']
+)
+def test_a_file_that_is_no_attack_on_this_configuration_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    run = opened(tmp_path, HONEST)
+    path = kept_at(run)
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    with pytest.raises(ReleaseError, match=path.name):
+        last(run)
 
 
 def test_what_is_kept_names_no_row(tmp_path: Path) -> None:
