@@ -163,7 +163,11 @@ def with_guarantee(guarantee: Mapping[str, Any]) -> str:
         f"of {math.exp(guarantee['epsilon']):.3g}, but for one chance in {1 / guarantee['delta']:,.0f}. Everything in "
         "it is public by declaration, synthetic, or computed from noised answers that were charged."
         + (f" It was learned from blocks {', '.join(read)}, by when a unit was first seen." if read else "")
-        + (f" Units of blocks that are spent were left out: {', '.join(left)}." if left else "")
+        + (
+            f" Units of other blocks, which were spent or came later, were left out: {', '.join(left)}."
+            if left
+            else ""
+        )
         + (
             " An exact report of the private rows was made inside, and is not covered: see `not_covered`."
             if guarantee.get("exact_report")
