@@ -261,7 +261,8 @@ def _report_line(run: "Run", rho: float) -> str:
             "tell follows from the number of rows: set `units_about` to be told"
         )
     rows = run.schema.units_about * keep_of(run)
-    found = resolution(rows=rows, columns=columns, noise_of_one=one)
+    # Of images two marginals more, or one where no column is their class.
+    found = resolution(rows=rows, columns=columns, noise_of_one=one, more=2 * bool(run.schema.images))
     shape, pair, together = (100 * d for d in found.distance)
     rules = run.recipe.gate
     told += (

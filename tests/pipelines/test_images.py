@@ -397,6 +397,16 @@ def test_classes_that_are_columns_tied_together_by_a_constraint_are_counted_and_
     assert "Right about each class" in (found.release / "report.html").read_text("utf-8")
 
 
+def test_a_plan_tells_the_noise_that_figures_of_images_have(
+    private_release: tuple[Run, Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = private_release
+    monkeypatch.setenv("UNDERSTUDY_TEST_MARK", MARK)
+    counted = evidence_of(run).noised_images
+    assert counted is not None
+    assert f"each count ± {counted.noise_std:.0f} rows" in str(estimate(run).privacy)
+
+
 def test_of_private_images_nothing_exact_leaves(private_release: tuple[Run, Outcome]) -> None:
     run, found = private_release
     evidence = json.loads((run.workspace.path / "evidence.json").read_text("utf-8"))
