@@ -10,6 +10,7 @@ import pytest
 
 from privacy.attacks import NAMES, Attack, Attacks, attack
 from privacy.estimate import Estimate
+from privacy.shadows import AT_RANDOM, EXPOSED
 from synth.schema import Schema
 from tests.validation.test_fidelity import HALF, HOLDOUT, SCHEMA, TRAIN, changed, people
 from validation.exposure import TOLD, ends, render, share, sides_of
@@ -180,7 +181,7 @@ def text_of(attacks: Attacks) -> str:
 
 
 def test_every_attack_is_told_in_plain_words() -> None:
-    assert set(TOLD) == set(NAMES)
+    assert set(TOLD) == {*NAMES, AT_RANDOM, EXPOSED}
 
 
 def test_the_section_has_each_figure_with_its_interval() -> None:
