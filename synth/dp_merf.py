@@ -37,7 +37,7 @@ from privacy.curator import Answer, Batch, Curator, ExactCurator, Floats, Luck
 from synth.codec import Encoded, Layout
 from synth.em import encoded_of, slices
 from synth.image_diffusion import Network, UponMixture, network_upon
-from synth.image_gan import BETAS, ImageGan, generated
+from synth.image_gan import BETAS, ImageGan, Noise, generated
 from synth.image_mixture import UNSEARCHED, ImageMixture, Products, Space, held
 from synth.image_vae import images_of
 from synth.layers import seeded, training_device
@@ -94,12 +94,7 @@ class Options(UponMixture):
     )
     batch_rows: int = Option(400, ge=2, le=1_000_000, description="images of a step")
     learning_rate: float = Option(2e-3, gt=0, le=1, description="of Adam")
-    noise: float = Option(
-        0.3,
-        ge=0,
-        le=100,
-        description="noise on the mixture's image as the generator sees it, in standard deviations of a pixel",
-    )
+    noise: Noise = 0.3
 
 
 class Teller(nn.Module):

@@ -22,7 +22,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -84,6 +84,17 @@ LOOKS, PATIENCE = 12, 6
 """Looks at rows that were not learned from, and those without a better one after which training stops."""
 
 
+Noise = Annotated[
+    float,
+    Option(
+        ge=0,
+        le=100,
+        description="noise on the mixture's image as the generator sees it, in standard deviations of a pixel",
+    ),
+]
+"""Of a generator that starts from a mixture, in a recipe."""
+
+
 class Options(UponMixture):
     """What a recipe may say about an adversarial network of images."""
 
@@ -110,12 +121,7 @@ class Options(UponMixture):
         description="share of the images that the critic sees moved, cut and brightened, each; none: by their number",
     )
     critic_steps: int = Option(1, ge=1, le=1000, description="of the critic for each of the generator")
-    noise: float = Option(
-        0.3,
-        ge=0,
-        le=100,
-        description="noise on the mixture's image as the generator sees it, in standard deviations of a pixel",
-    )
+    noise: Noise = 0.3
 
 
 class Critic(nn.Module):

@@ -3,7 +3,9 @@
 import itertools
 import multiprocessing
 import os
+import random
 import sqlite3
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,3 +84,18 @@ def elsewhere(work: Callable[[], object]) -> None:
     process.start()
     process.join()
     assert process.exitcode == 0
+
+
+def kill_at_random(spend: Callable[[Place, Path], None], place: Place, folder: Path) -> None:
+    """Twelve of several processes that spend at once are killed, at random moments."""
+    chance, kills, started, running = random.Random(5), 0, 0, list[Any]()
+    while kills < 12 or running:
+        while len(running) < 4 and kills < 12:
+            running.append(FORK.Process(target=spend, args=(place, folder / f"log{started}")))
+            running[-1].start()
+            started += 1
+        time.sleep(chance.uniform(0.01, 0.08))
+        if kills < 12:
+            chance.choice(running).kill()  # one that has just ended is let be
+            kills += 1
+        running = [p for p in running if p.is_alive()]

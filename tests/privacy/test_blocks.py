@@ -4,7 +4,6 @@ import itertools
 import os
 import random
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from privacy.chain import BESIDE, Link
 from privacy.errors import BudgetRefused, LedgerError, UsageError
 from privacy.fingerprint import siphash, sketch, unseal
 from privacy.ledger import Ledger
-from tests.privacy.ledgers import FORK, ONE, SLICE, Place, sqlite_place
+from tests.privacy.ledgers import FORK, ONE, SLICE, Place, kill_at_random, sqlite_place
 
 HALF = Loss.zcdp(0.0025)
 UNIT = "'patient' as string"
@@ -449,17 +448,7 @@ def test_processes_killed_at_random_never_exceed_a_block_nor_put_a_unit_into_two
 ) -> None:
     place.open().set_budget("visits", Budget(epsilon=0.5, delta=1e-6), by="steward")
     place.open().key()
-    chance, kills, started, running = random.Random(5), 0, 0, list[Any]()
-    while kills < 12 or running:
-        while len(running) < 4 and kills < 12:
-            running.append(FORK.Process(target=spend, args=(place, tmp_path / f"log{started}")))
-            running[-1].start()
-            started += 1
-        time.sleep(chance.uniform(0.01, 0.08))
-        if kills < 12:
-            chance.choice(running).kill()  # one that has just ended is let be
-            kills += 1
-        running = [p for p in running if p.is_alive()]
+    kill_at_random(spend, place, tmp_path)
     check_survivors(place, tmp_path)
 
 

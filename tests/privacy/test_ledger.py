@@ -24,7 +24,16 @@ from privacy.chain import GENESIS, NAME, Link, _digest
 from privacy.errors import BudgetRefused, Busy, LedgerError, UnderstudyError, UsageError
 from privacy.fingerprint import sketch
 from privacy.ledger import CLOCK_SECONDS, Ledger
-from tests.privacy.ledgers import FORK, ONE, SLICE, Place, elsewhere, postgres_place, sqlite_place
+from tests.privacy.ledgers import (
+    FORK,
+    ONE,
+    SLICE,
+    Place,
+    elsewhere,
+    kill_at_random,
+    postgres_place,
+    sqlite_place,
+)
 
 HALF = Loss.zcdp(0.0025)
 
@@ -822,17 +831,7 @@ def test_processes_killed_at_random_lose_nothing_and_never_exceed_the_budget(
     place: Place, tmp_path: Path
 ) -> None:
     place.open().set_budget("adult", Budget(epsilon=0.5, delta=1e-6), by="steward")
-    chance, kills, started, running = random.Random(5), 0, 0, list[Any]()
-    while kills < 12 or running:
-        while len(running) < 4 and kills < 12:
-            running.append(FORK.Process(target=spend, args=(place, tmp_path / f"log{started}")))
-            running[-1].start()
-            started += 1
-        time.sleep(chance.uniform(0.01, 0.08))
-        if kills < 12:
-            chance.choice(running).kill()  # one that has just ended is let be
-            kills += 1
-        running = [p for p in running if p.is_alive()]
+    kill_at_random(spend, place, tmp_path)
     check_survivors(place, tmp_path)
 
 
