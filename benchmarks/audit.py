@@ -65,7 +65,7 @@ def recipe(
     from pipelines.audit import examine
     from pipelines.init import initialize
     from pipelines.recipe import load
-    from pipelines.steps import open_run
+    from pipelines.run import open_run
 
     if table == "digits":
         source = next((data / "imaging" / "sklearn_digits").glob("*.parquet"))

@@ -76,7 +76,9 @@ def table_of(shown: np.ndarray, labels: np.ndarray) -> tuple[pa.Table, Schema]:
 def privately(table: pa.Table, schema: Schema, arguments: argparse.Namespace) -> Callable[[int], pa.Table]:
     """A model of the whole pipeline under one epsilon, which everything that touches a row has a share of."""
     from pipelines.recipe import Recipe
-    from pipelines.steps import MODEL, open_run, perform
+    from pipelines.run import open_run
+    from pipelines.steps import perform
+    from pipelines.workspace import MODEL
     from synth.table import load as load_model
 
     folder = Path(tempfile.mkdtemp(prefix="understudy-bench-"))

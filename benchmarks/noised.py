@@ -50,8 +50,10 @@ def fitted(data: Path, table: str, epsilon: float, work: Path) -> Case:
     import pyarrow as pa
 
     from pipelines import private
+    from pipelines.drawing import released_batches
     from pipelines.recipe import load
-    from pipelines.steps import ENCODED, PROFILE, open_run, perform, released_batches
+    from pipelines.run import ENCODED, PROFILE, open_run
+    from pipelines.steps import perform
     from synth.codec import Codec, Encoded
     from synth.constraints import Constraints
     from synth.profile import Profile

@@ -67,8 +67,10 @@ def ours(name: str, train: Path, held: Path, out: Path, epsilon: float, seed: in
     """A release with all facts declared, in a folder of its own."""
     import pyarrow.parquet as pq
 
+    from pipelines.drawing import released_batches
     from pipelines.recipe import load
-    from pipelines.steps import open_run, perform, released_batches
+    from pipelines.run import open_run
+    from pipelines.steps import perform
 
     folder = Path(tempfile.mkdtemp(dir=out.parent))
     declared(train, folder)

@@ -16,7 +16,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipelines import private
-from pipelines.steps import Run, check, synthesizer_of
+from pipelines.run import Run, synthesizer_of
+from pipelines.steps import check
 from pipelines.workspace import digest_of, write_atomic
 from privacy.audit import Audit
 from privacy.audit import audit as bound_of

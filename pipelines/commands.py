@@ -15,7 +15,7 @@ from privacy.errors import RecipeError, ReleaseError, UnderstudyError, UsageErro
 from synth.schema import Schema
 
 if TYPE_CHECKING:
-    from pipelines.steps import Run
+    from pipelines.run import Run
 
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 Roots = Annotated[tuple[Path, ...], Parameter(name="--root", negative="", show_default=False)]
@@ -190,7 +190,7 @@ def plan(recipe: Path, /, *, changes: Changes = Changes(), root: Roots = (), jso
         json: print one JSON object.
     """
     from pipelines.plan import estimate
-    from pipelines.steps import open_run
+    from pipelines.run import open_run
 
     found = estimate(open_run(changes.apply(load_recipe(recipe)), recipe.parent, roots=root, begin=False))
     if json:
@@ -208,7 +208,7 @@ def release(recipe: Path, /, *, changes: Changes = Changes(), root: Roots = (), 
         root: a folder that inputs may lie in; may be given several times.
         json: print one JSON object on stdout; logs go to stderr.
     """
-    from pipelines.steps import open_run
+    from pipelines.run import open_run
     from pipelines.steps import release as walk
 
     chosen = changes.apply(load_recipe(recipe))
@@ -254,8 +254,8 @@ def resume(run: Path, /, *, json: Flag = False) -> None:
         run: the folder of the run, as `release` printed it.
         json: print one JSON object on stdout; logs go to stderr.
     """
+    from pipelines.run import reopen_run
     from pipelines.steps import release as walk
-    from pipelines.steps import reopen_run
 
     _report(walk(reopen_run(run, watch=console.watch())), json=json)
 
@@ -724,7 +724,7 @@ def audit(
         root: a folder that inputs may lie in, besides the recipe's own.
         json: print one JSON object.
     """
-    from pipelines.steps import open_run
+    from pipelines.run import open_run
 
     run = open_run(load_recipe(recipe), recipe.parent, roots=root, watch=console.watch())
     if thorough:

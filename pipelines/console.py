@@ -11,7 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from pipelines.steps import STEPS, Watch
+from pipelines.run import Watch
+from pipelines.steps import STEPS
 from pipelines.workspace import Record
 from privacy.errors import UnderstudyError
 

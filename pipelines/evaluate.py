@@ -10,9 +10,12 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines import ingest as reading
+from pipelines.ingesting import images_at_once, images_compared
 from pipelines.plan import rows_of
+from pipelines.run import versions
 from pipelines.source import Source
-from pipelines.steps import check_learned, images_at_once, images_compared, images_made, versions
+from pipelines.steps import check_learned
+from pipelines.validating import images_made
 from privacy.curator import ExactCurator
 from privacy.errors import GateRefused, InputError, SchemaError, UsageError
 from synth.images import unseen

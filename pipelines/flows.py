@@ -38,20 +38,11 @@ from pydantic import Field
 from pipelines import watermark
 from pipelines.audit import ROWS, examine
 from pipelines.console import DOING
+from pipelines.drawing import all_shards
 from pipelines.recipe import Recipe, load
+from pipelines.run import VERDICT, Run, open_run, reopen_run
 from pipelines.shadows import FEWEST_MODELS, FEWEST_TARGETS, MODELS, TARGETS, Asked, attack, judge
-from pipelines.steps import (
-    STEPS,
-    VERDICT,
-    Run,
-    all_shards,
-    check,
-    open_run,
-    outcome,
-    perform,
-    reopen_run,
-    told,
-)
+from pipelines.steps import STEPS, check, outcome, perform, told
 from pipelines.workspace import Record
 from privacy.errors import Busy, InputError, NoRoom, RecipeError, UnderstudyError
 from validation.gates import Verdict

@@ -11,8 +11,9 @@ from pipelines import ingest as reading
 from pipelines import private
 from pipelines.gallery import image_rows
 from pipelines.query import Query
+from pipelines.run import Run, synthesizer_of
 from pipelines.source import compressed, opened
-from pipelines.steps import STEPS, Run, check, inputs_of, memory_of, synthesizer_of
+from pipelines.steps import STEPS, check, inputs_of, memory_of
 from privacy.certificate import without_guarantee
 from synth.em import FEWEST_STEPS, STEP_ROWS, visits_of
 from synth.registry import synthesizer

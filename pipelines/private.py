@@ -32,7 +32,7 @@ from synth.noised import FIRST_SHARE, share_asked
 from synth.schema import Column, Schema
 
 if TYPE_CHECKING:
-    from pipelines.steps import Run
+    from pipelines.run import Run
     from privacy.book import Budget as Lifetime
     from privacy.curator import Descent, Rows
     from privacy.ledger import Ledger

@@ -4,8 +4,9 @@ import webbrowser
 from pathlib import Path
 
 from pipelines.console import note
+from pipelines.judging import write_report
 from pipelines.publish import SUMS
-from pipelines.steps import REPORT, reopen_run, write_report
+from pipelines.run import REPORT, reopen_run
 from privacy.errors import ReleaseError
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import ingest as reading
-from pipelines.steps import images_at_once
+from pipelines.ingesting import images_at_once
 from pipelines.workspace import check_out, model_in
 from privacy.errors import InputError, UsageError
 from synth.table import TableModel, load

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from pipelines.audit import as_unit
-from pipelines.steps import Run, check, check_room, curator_of, perform, raw_rows, synthesizer_of
+from pipelines.ingesting import curator_of, raw_rows
+from pipelines.run import Run, synthesizer_of
+from pipelines.steps import check, check_room, perform
 from pipelines.workspace import digest_of, write_atomic
 from privacy.attacks import Attack, Attacks
 from privacy.errors import GateRefused, RecipeError, ReleaseError, UsageError

@@ -5,19 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.drawing import learned_rows
+from pipelines.judging import evidence_of, verdict_of
 from pipelines.recipe import Recipe
-from pipelines.steps import (
-    Run,
-    Watch,
-    check,
-    evidence_of,
-    learned_rows,
-    open_run,
-    perform,
-    schema_of,
-    synthesizer_of,
-    verdict_of,
-)
+from pipelines.run import Run, Watch, open_run, schema_of, synthesizer_of
+from pipelines.steps import check, perform
 from pipelines.workspace import write_atomic
 from privacy.errors import GateRefused, RecipeError, UnderstudyError
 from synth.registry import IMAGES, SYNTHESIZERS, resolve, synthesizer

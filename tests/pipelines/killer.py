@@ -15,7 +15,8 @@ from typing import Any
 
 from pipelines.catalog import CATALOG
 from pipelines.publish import SUMS, check_sums
-from pipelines.steps import STEPS, Run, open_run, release, reopen_run
+from pipelines.run import Run, open_run, reopen_run
+from pipelines.steps import STEPS, release
 from pipelines.workspace import Record
 from privacy.errors import ReleaseError
 from tests.pipelines.tables import prepare, write_visits

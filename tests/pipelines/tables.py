@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipelines.init import initialize
 from pipelines.recipe import Recipe, load
-from pipelines.steps import Run, Watch, open_run
+from pipelines.run import Run, Watch, open_run
 from pipelines.workspace import Record
 
 HOSTILE = ("<script>alert(1)</script>", "sm😀ile", 'say "hi"', "$x", "two\nlines", "a, b")

@@ -13,7 +13,8 @@ from pipelines.init import initialize
 from pipelines.plan import estimate
 from pipelines.private import ledger_at
 from pipelines.recipe import load
-from pipelines.steps import Run, check, open_run, perform, release, reopen_run
+from pipelines.run import Run, open_run, reopen_run
+from pipelines.steps import check, perform, release
 from privacy.book import Event
 from privacy.chain import BESIDE
 from privacy.errors import BudgetRefused, InputError, LedgerError, RecipeError, UsageError

@@ -17,7 +17,8 @@ import pytest
 from pipelines.cli import COMMANDS, QUIET, run
 from pipelines.publish import SUMS, check_sums
 from pipelines.recipe import load
-from pipelines.steps import RUNS, STEPS, Outcome
+from pipelines.run import RUNS
+from pipelines.steps import STEPS, Outcome
 from pipelines.workspace import sha256
 from tests.pipelines.conftest import Understudy
 from tests.pipelines.tables import HOSTILE, bytes_of, prepare, write_table, write_visits

@@ -14,7 +14,8 @@ from pipelines.audit import examine
 from pipelines.plan import estimate
 from pipelines.private import ledger_at
 from pipelines.recipe import load
-from pipelines.steps import Run, check, open_run, perform, release
+from pipelines.run import Run, open_run
+from pipelines.steps import check, perform, release
 from privacy.errors import RecipeError, ReleaseError
 from tests.pipelines.tables import bytes_of
 

@@ -26,11 +26,13 @@ from hypothesis import strategies as st
 from pipelines import machine
 from pipelines.aside import Aside
 from pipelines.ingest import rows_at_once
+from pipelines.ingesting import _read
 from pipelines.init import initialize
 from pipelines.machine import available_memory, check_disk, check_memory, room
 from pipelines.publish import check_sums, publish
 from pipelines.recipe import Recipe
-from pipelines.steps import Run, _read, open_run, perform, release, reopen_run
+from pipelines.run import Run, open_run, reopen_run
+from pipelines.steps import perform, release
 from pipelines.verify import verify
 from privacy.errors import InputError, NoRoom, UsageError
 from synth.schema import Schema

@@ -26,7 +26,8 @@ from pipelines.flows import RETRIED, TASKS, artifact_key, release_flow, verdict_
 from pipelines.init import initialize
 from pipelines.publish import check_sums
 from pipelines.recipe import load
-from pipelines.steps import STEPS, open_run
+from pipelines.run import open_run
+from pipelines.steps import STEPS
 from privacy.errors import (
     BudgetRefused,
     Busy,

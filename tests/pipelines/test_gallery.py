@@ -13,10 +13,11 @@ from PIL import Image
 from pipelines import gallery
 from pipelines.aside import Aside
 from pipelines.ingest import batches, digest, infer_types, sniff
+from pipelines.ingesting import ingest
 from pipelines.init import initialize
 from pipelines.plan import rows_of
 from pipelines.recipe import load
-from pipelines.steps import _ingest, open_run
+from pipelines.run import open_run
 from privacy.errors import InputError, RowError
 from synth.schema import IMAGE, Schema
 
@@ -206,7 +207,7 @@ def test_init_counts_broken_images_and_a_release_names_them(tmp_path: Path) -> N
     assert recipe.broken_rows == 2
     run = open_run(recipe, tmp_path)
     with run.workspace.locked():
-        (rows, aside), facts = _ingest(run)
+        (rows, aside), facts = ingest(run)
     assert (facts["rows"], facts["set_aside"]) == (102, 2)
     assert [json.loads(line)["file"] for line in aside.read_text().splitlines()] == ["a/2.png", "b/3.jpg"]
     assert pq.read_metadata(rows).num_rows == 102

@@ -19,25 +19,18 @@ import yaml
 from PIL import Image
 
 from pipelines.audit import examine
+from pipelines.drawing import released_batches
 from pipelines.examples import write_example
 from pipelines.export import export
 from pipelines.ingest import IMAGE_BYTES_AT_ONCE, IMAGES_AT_ONCE, image_batches
 from pipelines.init import initialize
+from pipelines.judging import evidence_of, write_report
 from pipelines.plan import estimate
 from pipelines.publish import SUMS
 from pipelines.recipe import load
-from pipelines.steps import (
-    Outcome,
-    Run,
-    evidence_of,
-    inputs_of,
-    memory_of,
-    open_run,
-    published_evidence,
-    release,
-    released_batches,
-    write_report,
-)
+from pipelines.releasing import published_evidence
+from pipelines.run import Run, open_run
+from pipelines.steps import Outcome, inputs_of, memory_of, release
 from pipelines.verify import verify
 from pipelines.watermark import search
 from pipelines.workspace import sha256

@@ -12,7 +12,8 @@ import pytest
 from pipelines.cli import run as command
 from pipelines.infer import Formula, infer
 from pipelines.released import draws_of, read
-from pipelines.steps import open_run, release
+from pipelines.run import open_run
+from pipelines.steps import release
 from pipelines.verify import verify
 from privacy.errors import ReleaseError, UsageError
 from tests.pipelines.tables import prepare

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 
 from pipelines.infer import infer
-from pipelines.steps import evidence_of, open_run, release, verdict_of
+from pipelines.judging import evidence_of, verdict_of
+from pipelines.run import open_run
+from pipelines.steps import release
 from pipelines.verify import verify
 from privacy.errors import UnderstudyError
 from tests.pipelines.tables import prepare

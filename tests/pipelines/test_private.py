@@ -14,11 +14,14 @@ import pytest
 from pipelines import private
 from pipelines.audit import examine, last, surrogate
 from pipelines.cli import run as command
+from pipelines.drawing import learned_rows
 from pipelines.init import initialize
+from pipelines.judging import evidence_of, verdict_of
 from pipelines.plan import estimate
 from pipelines.private import ledger_at
 from pipelines.recipe import load
-from pipelines.steps import Run, check, evidence_of, learned_rows, open_run, perform, release, verdict_of
+from pipelines.run import Run, open_run
+from pipelines.steps import check, perform, release
 from pipelines.workspace import Record
 from privacy.book import Budget
 from privacy.errors import BudgetRefused, InputError, LedgerError, RecipeError, ReleaseError, SchemaError

@@ -22,7 +22,8 @@ from pipelines.plan import rows_of
 from pipelines.query import ROWS, Query
 from pipelines.recipe import load
 from pipelines.reference import check_input, hidden, label_of, resolve
-from pipelines.steps import open_run, release
+from pipelines.run import open_run
+from pipelines.steps import release
 from privacy.errors import InputError, RecipeError
 from tests.pipelines.tables import QUICK, bytes_of
 

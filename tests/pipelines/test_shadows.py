@@ -15,8 +15,9 @@ from pipelines.cli import run as command
 from pipelines.flows import audit_flow
 from pipelines.init import initialize
 from pipelines.recipe import load
+from pipelines.run import Run, open_run
 from pipelines.shadows import Asked, _shared, attack, kept_at, last
-from pipelines.steps import Run, open_run, perform, release
+from pipelines.steps import perform, release
 from privacy.errors import GateRefused, InputError, RecipeError, ReleaseError, UsageError
 from privacy.shadows import AT_RANDOM, EXPOSED
 from tests.pipelines.tables import write_visits

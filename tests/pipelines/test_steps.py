@@ -16,7 +16,8 @@ import pytest
 
 from pipelines.publish import check_sums
 from pipelines.recipe import load
-from pipelines.steps import STEPS, Outcome, open_run, release, reopen_run
+from pipelines.run import open_run, reopen_run
+from pipelines.steps import STEPS, Outcome, release
 from pipelines.verify import verify
 from privacy.errors import GateRefused, RecipeError, SchemaError
 from synth.constraints import breaks
@@ -29,7 +30,8 @@ ALONE = """
 import json, sys
 from pathlib import Path
 from pipelines.recipe import load
-from pipelines.steps import open_run, release
+from pipelines.run import open_run
+from pipelines.steps import release
 folder = Path(sys.argv[1])
 recipe = load(folder / "recipe.yaml")
 print(release(open_run(recipe, folder)).release)

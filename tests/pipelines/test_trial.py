@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.recipe import Recipe
-from pipelines.steps import open_run, release
+from pipelines.run import open_run
+from pipelines.steps import release
 from pipelines.trial import Tried, attempt
 from privacy.errors import RecipeError
 from tests.pipelines.tables import prepare, write_visits

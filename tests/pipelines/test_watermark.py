@@ -10,12 +10,14 @@ from PIL import Image
 
 from pipelines.album import export_images
 from pipelines.cli import run as command
+from pipelines.drawing import all_shards, shard_name
 from pipelines.examples import write_example
 from pipelines.init import initialize
 from pipelines.publish import publish
 from pipelines.recipe import Recipe, load
 from pipelines.recipe import Watermark as Asked
-from pipelines.steps import Run, all_shards, inputs_of, open_run, perform, release, shard_name
+from pipelines.run import Run, open_run
+from pipelines.steps import inputs_of, perform, release
 from pipelines.watermark import Marker, certified, search
 from privacy.errors import RecipeError, UsageError
 from synth.images import images, pixels

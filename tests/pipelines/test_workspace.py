@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.steps import open_run, reopen_run
+from pipelines.run import open_run, reopen_run
 from pipelines.workspace import Workspace, digest_of, exclusive, sha256, write_atomic
 from privacy.errors import Busy, ReleaseError
 from tests.pipelines.tables import prepare, write_visits
