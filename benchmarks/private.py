@@ -4,12 +4,12 @@ usage: python benchmarks/private.py DATA [NAME ...] [--tables adult,nist_acs_ma2
        [--minutes 60] [--interpreter dpmm=PYTHON] [--interpreter smartnoise=PYTHON] [--work FOLDER]
 
 DATA is a folder with tabular/NAME/*.parquet. NAME is one of ours (`marginals`, `gmm`, `circuit`, `vae`, `ctgan`),
-dpmm-aim, dpmm-mst, dpmm-priv-bayes (dpmm 0.1.9) or smartnoise-dpctgan (smartnoise-synth 1.0.8, with its defaults). All
-are given the same public facts: the categories of every column and the bounds of every number, as the training rows
-have them, about how many rows there are, and delta 1e-6. Ours spends the epsilon on everything, the bins included;
-dpmm has 32 equal bins for nothing; smartnoise draws categories by their exact counts for nothing. Ours is a release
-(`understudy release`), so its seconds include everything but the evidence; every line says how long the fit alone
-took. One line of JSON each.
+dpmm-aim, dpmm-mst, dpmm-priv-bayes (dpmm 0.1.9) or smartnoise-dpctgan, smartnoise-aim, smartnoise-mst
+(smartnoise-synth 1.0.8, with its defaults). All are given the same public facts: the categories of every column and the
+bounds of every number, as the training rows have them, about how many rows there are, and delta 1e-6. Ours spends the
+epsilon on everything, the bins included; dpmm and smartnoise's AIM and MST have 32 equal bins for nothing; smartnoise's
+DP-CTGAN draws categories by their exact counts for nothing. Ours is a release (`understudy release`), so its seconds
+include everything but the evidence; every line says how long the fit alone took. One line of JSON each.
 """
 
 import argparse
@@ -34,7 +34,7 @@ TABLES: dict[str, dict[str, Any]] = {**COMMON, "nist_acs_ma2019": {"target": "OW
 DPMM = {"dpmm-aim": "AIMPipeline", "dpmm-mst": "MSTPipeline", "dpmm-priv-bayes": "PrivBayesPipeline"}
 
 
-SMARTNOISE = {"smartnoise-dpctgan": "dpctgan"}
+SMARTNOISE = {"smartnoise-dpctgan": "dpctgan", "smartnoise-aim": "aim", "smartnoise-mst": "mst"}
 
 KEEPS_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**35), "MALLOC_TOP_PAD_": str(2**29)}
 """For smartnoise: gradients of rows are given back to the system after each step otherwise, at twice its seconds."""
@@ -126,6 +126,7 @@ def smartnoise(name: str, train: Path, out: Path, epsilon: float, seed: int) -> 
     import torch
     from snsynth import Synthesizer
     from snsynth.transform import (
+        BinTransformer,
         ChainTransformer,
         LabelTransformer,
         MinMaxTransformer,
@@ -138,15 +139,19 @@ def smartnoise(name: str, train: Path, out: Path, epsilon: float, seed: int) -> 
     np.random.seed(seed)
     frame = pd.read_parquet(train)
     columns, whole = [], [c for c in frame if pd.api.types.is_integer_dtype(frame[c])]
+    network = SMARTNOISE[name] == "dpctgan"
     for column, values in frame.items():
         missing = bool(values.isna().any())
         if pd.api.types.is_numeric_dtype(values) and values.nunique() > BINS:
             low, high = float(values.min()), float(values.max())
-            columns.append(MinMaxTransformer(lower=low, upper=high, nullable=missing))
+            number = {"lower": low, "upper": high, "nullable": missing}
+            columns.append(MinMaxTransformer(**number) if network else BinTransformer(bins=BINS, **number))
         else:
             frame[column] = values.astype(object).where(values.notna(), None)
-            columns.append(ChainTransformer([LabelTransformer(nullable=missing), OneHotEncoder()]))
-    fitter = Synthesizer.create(SMARTNOISE[name], epsilon=epsilon, delta=DELTA, verbose=False, cuda=False)
+            label = LabelTransformer(nullable=missing)
+            columns.append(ChainTransformer([label, OneHotEncoder()]) if network else label)
+    more = {"verbose": False, "cuda": False} if network else {}
+    fitter = Synthesizer.create(SMARTNOISE[name], epsilon=epsilon, delta=DELTA, **more)
     began = time.perf_counter()
     fitter.fit(frame, transformer=TableTransformer(columns), preprocessor_eps=0.0)
     fitted = time.perf_counter() - began
