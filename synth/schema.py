@@ -7,15 +7,25 @@ at every release. A person who knows them from elsewhere writes ``facts: "declar
 bind. What says the form of a column (type, step, digits, pattern) holds as it is written.
 """
 
+import datetime
 import difflib
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import pyarrow as pa
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from privacy.errors import InputError, SchemaError, UsageError
 from synth import rules
@@ -41,7 +51,19 @@ Dates = Literal[
 DATES = b"dates"
 """Key of an Arrow field's metadata: how a source writes the column's dates; `DAY_OR_MONTH` where that is open."""
 DAY_OR_MONTH = b"day or month"
-Scalar = bool | int | float | str
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime.date):
+        return value.isoformat()  # YAML reads dates that are not quoted.
+    if not isinstance(value, bool | int | float | str):
+        raise ValueError("must be a number, text, true or false")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("must be finite")
+    return value
+
+
+Scalar = Annotated[bool | int | float | str, BeforeValidator(_plain)]
 M = TypeVar("M", bound=BaseModel)
 Values = TypeVar("Values", pa.Array, pa.ChunkedArray)
 

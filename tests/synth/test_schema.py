@@ -134,6 +134,14 @@ def test_numbers_stay_numbers_and_words_that_look_like_them_stay_words(value: fl
         assert (type(back), back) == (type(value), value)
 
 
+def test_dates_need_no_quotes() -> None:
+    (column,) = Schema.parse(
+        "columns:\n- {name: day, kind: datetime, type: 'timestamp[s]', min: 2020-01-31, max: 2021-12-31T23:59:59}",
+        source="s",
+    ).columns
+    assert (column.min, column.max) == ("2020-01-31", "2021-12-31T23:59:59")
+
+
 @given(st.lists(scalars, min_size=1, max_size=6))
 def test_categories_keep_their_types(values: list[bool | int | float | str]) -> None:
     try:
@@ -186,6 +194,9 @@ def test_a_key_that_stands_twice_is_refused_with_its_line() -> None:
         (("type: int64", "type: int64, action: replace"), "leave it out"),
         (("type: int64", "type: int64, nullable: [1]"), "columns.0.nullable"),
         (("type: int64", "type: int64, digits: 16"), "digits=16"),
+        (("type: int64", "type: int64, max: 1e999"), "columns.0.max: must be finite, however: max=inf"),
+        (("type: int64", "type: int64, min: [1]"), "columns.0.min: must be a number, text, true or false"),
+        (("type: string", "type: string, categories: [a, .nan]"), "columns.1.categories.1: must be finite"),
         (("type: int64", "type: int64, step: 0"), "step=0"),
         (("type: int64", "type: int64, facts: guessed"), "facts='guessed'"),
         (("type: int64", "type: int64, facts: 'declared: '"), "columns.0.facts"),
