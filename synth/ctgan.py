@@ -44,9 +44,9 @@ PATIENCE = 25
 """Looks of `synth.train` without a better one; games go back and forth before they settle."""
 
 NOISED: Mapping[str, object] = MappingProxyType(
-    {"layers": (128, 128), "epochs": 40, "batch_rows": 1600, "balanced": False}
+    {"layers": (128, 128), "epochs": 60, "batch_rows": 800, "balanced": False}
 )
-"""Defaults where steps carry noise: fewer, larger ones, of fewer weights, and of rows that are drawn alike."""
+"""Defaults where steps carry noise: of fewer weights, and of rows that are drawn alike."""
 
 LONGEST = 1.0
 """How much longer a layer of the critic may make anything, where its weights are bounded."""
