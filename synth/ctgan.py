@@ -44,7 +44,7 @@ PATIENCE = 25
 """Looks of `synth.train` without a better one; games go back and forth before they settle."""
 
 NOISED: Mapping[str, object] = MappingProxyType(
-    {"layers": (128, 128), "epochs": 60, "batch_rows": 800, "balanced": False}
+    {"layers": (128, 128), "epochs": 60, "max_steps": 30_000, "batch_rows": 800, "balanced": False}
 )
 """Defaults where steps carry noise: of fewer weights, and of rows that are drawn alike."""
 

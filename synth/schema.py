@@ -7,7 +7,6 @@ at every release. A person who knows them from elsewhere writes ``facts: "declar
 bind. What says the form of a column (type, step, digits, pattern) holds as it is written.
 """
 
-import datetime
 import difflib
 import json
 import math
@@ -15,6 +14,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
+import numpy as np
 import pyarrow as pa
 import yaml
 from pydantic import (
@@ -53,9 +53,16 @@ DATES = b"dates"
 DAY_OR_MONTH = b"day or month"
 
 
+def _finite(text: str) -> bool:
+    """Whether a text stands for a number that is not infinite; what is no number at all is told elsewhere."""
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return True
+
+
 def _plain(value: object) -> object:
-    if isinstance(value, datetime.date):
-        return value.isoformat()  # YAML reads dates that are not quoted.
+    value = value.item() if isinstance(value, np.generic) else value
     if not isinstance(value, bool | int | float | str):
         raise ValueError("must be a number, text, true or false")
     if isinstance(value, float) and not math.isfinite(value):
@@ -193,6 +200,12 @@ class Column(BaseModel):
             )
         if self.categories is not None and len(set(self.categories)) != len(self.categories):
             raise ValueError("categories must differ from each other, however: one is listed twice")
+        if pa.types.is_floating(self.arrow_type) or pa.types.is_decimal(self.arrow_type):
+            for value in (self.min, self.max, *(self.categories or ())):
+                if isinstance(value, str) and not _finite(value):
+                    raise ValueError(
+                        f"bounds and categories of type={self.type} must be finite, however: {value!r}"
+                    )
         return self
 
     @property
@@ -507,7 +520,15 @@ _Dumper.add_representer(str, _Dumper.represent_str)
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML where a key that stands twice is an error, not a silent overwrite, and 1e-07 is a number, as in JSON."""
+    """YAML where a key that stands twice is an error, not a silent overwrite, and 1e-07 is a number, as in JSON.
+
+    A date without quotes is the text that was written: PyYAML would cut its nanoseconds, and write it differently.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - of PyYAML, which copies it before it adds to it
+        first: [(tag, form) for tag, form in known if tag != "tag:yaml.org,2002:timestamp"]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[object] = set()

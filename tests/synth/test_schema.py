@@ -1,6 +1,7 @@
 import json
 import re
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
@@ -134,12 +135,25 @@ def test_numbers_stay_numbers_and_words_that_look_like_them_stay_words(value: fl
         assert (type(back), back) == (type(value), value)
 
 
-def test_dates_need_no_quotes() -> None:
-    (column,) = Schema.parse(
-        "columns:\n- {name: day, kind: datetime, type: 'timestamp[s]', min: 2020-01-31, max: 2021-12-31T23:59:59}",
-        source="s",
-    ).columns
-    assert (column.min, column.max) == ("2020-01-31", "2021-12-31T23:59:59")
+def test_dates_without_quotes_are_the_text_that_was_written() -> None:
+    times = "2020-01-31", "2021-12-31T23:59:59.999999999"
+    words = "2021-12-31 23:59:59", "2021-13-31"
+    text = f"""
+    columns:
+    - {{name: day, kind: datetime, type: "timestamp[ns]", min: {times[0]}, max: {times[1]}}}
+    - {{name: word, kind: categorical, type: string, categories: [{", ".join(words)}]}}
+    constraints: [{{rule: missing, column: day, where: word, values: [{words[1]}]}}]
+    """
+    schema = Schema.parse(text, source="s")
+    assert (schema["day"].min, schema["day"].max) == times
+    assert schema["word"].categories == words
+    assert schema.constraints[0].values == words[1:]  # type: ignore[union-attr]
+    assert Schema.parse(schema.to_yaml(), source="s") == schema
+
+
+def test_bounds_may_be_numbers_of_numpy() -> None:
+    column = Column(name="x", kind="numerical", type="int64", min=np.int64(3), max=np.float32(4.5))
+    assert (type(column.min), column.min, column.max) == (int, 3, 4.5)
 
 
 @given(st.lists(scalars, min_size=1, max_size=6))
@@ -195,6 +209,9 @@ def test_a_key_that_stands_twice_is_refused_with_its_line() -> None:
         (("type: int64", "type: int64, nullable: [1]"), "columns.0.nullable"),
         (("type: int64", "type: int64, digits: 16"), "digits=16"),
         (("type: int64", "type: int64, max: 1e999"), "columns.0.max: must be finite, however: max=inf"),
+        (("type: int64", "type: double, max: nan"), "type=double must be finite, however: 'nan'"),
+        (("type: int64", "type: double, min: '-Infinity'"), "must be finite, however: '-Infinity'"),
+        (("type: int64", "type: double, categories: [inf, 1.0]"), "must be finite, however: 'inf'"),
         (("type: int64", "type: int64, min: [1]"), "columns.0.min: must be a number, text, true or false"),
         (("type: string", "type: string, categories: [a, .nan]"), "columns.1.categories.1: must be finite"),
         (("type: int64", "type: int64, step: 0"), "step=0"),
