@@ -19,77 +19,36 @@ if TYPE_CHECKING:
 
 
 ROWS = "rows.parquet"
-
-
 ASIDE = "set-aside.jsonl"
-
-
 REFUSED = "refused.txt"
-
-
 PROFILE = "profile.json"
-
-
 ENCODED = "encoded"
-
-
 RUNS = Path(".understudy", "runs")
 """Where the runs of a recipe lie, beside it."""
 
-
 RECOUNT = "recount.json"
-
-
 SEEN = "seen.json"
-
-
 CURVE = "curve.json"
-
-
 DATA = "data"
-
-
 DRAWS = "draws"
-
-
 EVIDENCE = "evidence.json"
-
-
 EXACT = "exact-evidence.json"
-
-
 EXACT_PAGE = "exact-report.html"
-
-
 CHECKS = "checks.json"
-
-
 VERDICT = "verdict.json"
-
-
 SHADOWS = "shadows.json"
-
-
 SCHEMA = "schema.json"
-
-
 RELEASE = "release.json"
-
-
 REPORT = "report.html"
-
 
 NOISED_ROWS = "noised_rows"
 """Under which name the profile's number of rows is told under privacy."""
 
-
 ENCODED_BYTES = 400_000_000
 """What the encoded rows may take at most; wider tables learn from fewer rows."""
 
-
 IMAGE_ROWS, IMAGE_BYTES = 60_000, 200_000_000
 """Images of each side, and bytes of their pixels, that evidence looks at at most."""
-
 
 IMAGES_SHOWN = 1_000
 """Synthetic images among which the ends of strips are sought."""

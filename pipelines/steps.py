@@ -40,7 +40,6 @@ from synth.schema import Schema
 INCEPTION_BYTES = 1_200_000_000
 """Memory of InceptionV3, of a batch of images in it, and of five covariances of its features."""
 
-
 BASE_BYTES = 700_000_000
 """Resident memory of the imports and of one batch."""
 

@@ -18,7 +18,8 @@ from privacy.curator import MISSING, Keys
 from privacy.errors import SchemaError
 from synth.absence import Absence
 from synth.keys import NOT_A_VALUE, is_text, one, to_keys
-from synth.schema import Column, Scalar
+from synth.rules import Scalar
+from synth.schema import Column
 
 Labels = Callable[[str, Keys], list[str]]
 """Column and codes → strings. Asked only for codes that may leave."""

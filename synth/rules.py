@@ -10,13 +10,25 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
+import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 if TYPE_CHECKING:
     from synth.schema import Column
 
-Value = bool | int | float | str | None
+
+def _plain(value: object) -> object:
+    value = value.item() if isinstance(value, np.generic) else value
+    if not isinstance(value, bool | int | float | str):
+        raise ValueError("must be a number, text, true or false")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("must be finite")
+    return value
+
+
+Scalar = Annotated[bool | int | float | str, BeforeValidator(_plain)]
+Value = Scalar | None
 Names = Annotated[tuple[str, ...], Field(min_length=2)]
 
 

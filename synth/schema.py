@@ -14,12 +14,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-import numpy as np
 import pyarrow as pa
 import yaml
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -31,7 +29,7 @@ from privacy.errors import InputError, SchemaError, UsageError
 from synth import rules
 from synth.keys import NOT_CONVERTED
 from synth.people import Personal
-from synth.rules import Combinations, Constraint
+from synth.rules import Combinations, Constraint, Scalar
 
 Kind = Literal[
     "numerical",
@@ -61,16 +59,6 @@ def _finite(text: str) -> bool:
         return True
 
 
-def _plain(value: object) -> object:
-    value = value.item() if isinstance(value, np.generic) else value
-    if not isinstance(value, bool | int | float | str):
-        raise ValueError("must be a number, text, true or false")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("must be finite")
-    return value
-
-
-Scalar = Annotated[bool | int | float | str, BeforeValidator(_plain)]
 M = TypeVar("M", bound=BaseModel)
 Values = TypeVar("Values", pa.Array, pa.ChunkedArray)
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from privacy.curator import Floats
 from synth.keys import is_text
-from synth.rules import Combinations, Missing, Order, Sum, acyclic, family
-from synth.schema import Column, Scalar
+from synth.rules import Combinations, Missing, Order, Scalar, Sum, acyclic, family
+from synth.schema import Column
 
 LABELS = 200
 """Distinct values of a column up to which it may be part of a combination; those that say where another is missing are

@@ -25,8 +25,8 @@ import pyarrow.compute as pc
 from privacy.errors import SchemaError
 from synth.constraints import breaks, unique_keys
 from synth.identifier import Pattern
-from synth.rules import Unique
-from synth.schema import OTHER, REPLACED, Column, Scalar, Schema
+from synth.rules import Scalar, Unique
+from synth.schema import OTHER, REPLACED, Column, Schema
 from validation.cells import CONTINUOUS
 from validation.fidelity import Fidelity
 from validation.gates import GateRules, Level, Measure, measures

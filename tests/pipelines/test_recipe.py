@@ -83,6 +83,14 @@ def test_a_wrong_value_is_refused_in_one_line_that_names_the_field(field: str, v
     assert "literal" not in said
 
 
+def test_a_date_is_no_option_and_is_text_where_nothing_says_that_it_is_one() -> None:
+    with pytest.raises(RecipeError, match=r"^recipe\.yaml: options\b"):
+        parse(yaml.safe_dump(MINIMAL) + "options: {since: !!timestamp 2020-01-01}\n")
+    assert parse(yaml.safe_dump(MINIMAL) + "options: {since: 2020-01-01}\n").options == {
+        "since": "2020-01-01"
+    }
+
+
 def test_every_broken_rule_is_said_at_once() -> None:
     said = refusal(seed=-1, threads=0, sed=3).splitlines()
     assert [line.split(":")[1].strip() for line in said] == ["seed", "threads", "sed"]

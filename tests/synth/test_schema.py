@@ -218,6 +218,13 @@ def test_a_key_that_stands_twice_is_refused_with_its_line() -> None:
         (("type: int64", "type: int64, facts: guessed"), "facts='guessed'"),
         (("type: int64", "type: int64, facts: 'declared: '"), "columns.0.facts"),
         (("type: string", "type: string, categories: [a, b, a]"), "one is listed twice"),
+        (
+            (
+                "columns:",
+                "constraints: [{rule: missing, column: age, where: city, values: [.inf]}]\ncolumns:",
+            ),
+            "must be finite",
+        ),
         (("name: city", "name: age"), "'age' stands twice"),
         (("columns:", "unit: patient\ncolumns:"), "no column 'patient'"),
         (("columns:", "unit: age\ncolumns:"), "write kind: identifier"),
