@@ -13,7 +13,7 @@ import math
 import os
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -666,7 +666,7 @@ def guarantee_of(run: "Run", *, audit: Mapping[str, Any] | None) -> dict[str, An
         unit=schema.unit,
         unit_rows=privacy.max_rows_per_unit,
         mechanisms=[
-            {"for": part, **asdict(c), "share": c.rho / budget.rho}
+            {"for": part, **c.published(), "share": c.rho / budget.rho}
             for part in PARTS
             for c in charges_of(run, part)
         ],

@@ -498,6 +498,10 @@ class Curator(Protocol):
         Nothing leaves: the rows go from one store of the inside to another. Splits stay as they are. A
         function that works row by row has stability 1, so whatever is promised about answers afterwards is
         promised about the rows before.
+
+        A code that needs luck draws it from the `unit` of the batch that it is given, which the curator's key has
+        scrambled: the number of a row says where it stands, and luck that anybody can work out from it would move
+        with every row before it.
         """
         ...
 
@@ -641,7 +645,8 @@ class ExactCurator:
     ) -> "ExactCurator":
         """The same rows behind another code; rows that `keep` leaves out are not written."""
         for batch in self._kept(None):
-            store.write(Batch(unit=batch.unit, columns=code(batch), holdout=self._held_out(batch)))
+            veiled = replace(batch, unit=scrambled(batch.unit, self._key, "luck"))
+            store.write(Batch(unit=batch.unit, columns=code(veiled), holdout=self._held_out(batch)))
         return ExactCurator(store.close(), key=self._key, holdout=self._holdout)
 
     def rows(
@@ -810,12 +815,16 @@ def draw(unit: NDArray[np.uint64], key: bytes, purpose: str) -> Floats:
     Returns:
         float64 (n,).
     """
+    return (scrambled(unit, key, purpose) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def scrambled(unit: NDArray[np.uint64], key: bytes, purpose: str) -> NDArray[np.uint64]:
+    """A number for each unit, another for another unit, that says nothing to who has not the key: uint64 (n,)."""
     first, second = struct.unpack(
         "<QQ", hashlib.blake2b(purpose.encode(), key=key[:64], digest_size=16).digest()
     )
     with np.errstate(over="ignore"):
-        x = _mix(_mix(unit ^ np.uint64(first)) + np.uint64(second))
-    return (x >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        return _mix(_mix(unit ^ np.uint64(first)) + np.uint64(second))
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -3,9 +3,12 @@
 Guarantee: all answers together are ρ-zCDP but for a probability delta, for neighbours that differ by one privacy unit
 added or removed, where at most `unit_rows` rows of a unit are kept. `spent` says what they cost so far. It rests on:
 
-- every row's split, and which rows of a unit are kept, being drawn by a key that nobody outside knows; given the
-  key, one unit moves only the answers about its own rows;
-- statistics, marginals and codes being public functions of one row at a time (the contract suite checks it);
+- every row's split, which rows of a unit are kept, and the luck that a code may use, being drawn by a key that nobody
+  outside knows, for each unit by itself. Where rows are units, a row more shifts the numbers of those after it; their
+  draws are alike and independent, so each key has a partner under which the others' are what they were, and the
+  bound that holds for such a pair of keys holds for answers, since nobody knows the key;
+- statistics and marginals being public functions of one row at a time, and codes of one row and its luck (the contract
+  suite checks it);
 - noise being drawn for whole numbers. A sum of floats is rounded to a grid first: what rounding and summation may
   add to a unit's influence is part of the sensitivity, but a statistic that itself computes in float32 may differ
   between neighbours by more than float64 summation does; the certificate says so.
@@ -53,6 +56,7 @@ from privacy.curator import (
     Strata,
     draw,
     joined,
+    scrambled,
 )
 from privacy.errors import BudgetRefused, ReleaseError, UsageError
 from privacy.mechanisms import LARGEST, Noise, SystemNoise
@@ -87,7 +91,8 @@ class Charge:
         delta: probability outside of it.
         noise_std: of each entry of the answer; for a choice the scale of the noise on its scores.
         sensitivity: how far one unit moves the answer: L2, for a choice L∞.
-        digest: of the public question itself, so that no answer is taken for that to another.
+        digest: of the question itself, under the run's key, so that no answer is taken for that to another. It is never
+            published: a marginal of learned values is held by codes that follow from the order of rows.
         steps: of gradients; 0 for all other questions.
         rate: probability with which a unit was drawn for each step.
     """
@@ -100,6 +105,10 @@ class Charge:
     digest: str = ""
     steps: int = 0
     rate: float = 1.0
+
+    def published(self) -> dict[str, Any]:
+        """What a certificate may say of it: all but the digest."""
+        return {name: value for name, value in asdict(self).items() if name != "digest"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -633,7 +642,7 @@ class PrivateCurator:
             rho=self._account.rho_of(share),
             noise_std=scale,
             sensitivity=sensitivity,
-            digest=_digest(
+            digest=self._digest(
                 [*map(_about, (c.marginal for c in candidates)), *(c.expected for c in candidates), split]
             ),
         )
@@ -673,7 +682,7 @@ class PrivateCurator:
         like = next(iter(self._exact.source.batches(size=1)), Batch(unit=np.empty(0, np.uint64), columns={}))
         check(reader, like)
         players = Players(reader, followers)
-        digest = _digest([*players.shapes, steps, rate, split, *sorted(like.columns)])
+        digest = self._digest([*players.shapes, steps, rate, split, *sorted(like.columns)])
         parts = self._account.parts(descent, share, digest=digest)
         return self._descended(players, parts, split, like, expected=rate * units)
 
@@ -730,6 +739,14 @@ class PrivateCurator:
             units_about=self._units_about,
         )
 
+    def _digest(self, about: Sequence[object]) -> str:
+        """A digest of a question, which says nothing to who has not the key."""
+        digest = hashlib.blake2b(key=self._key[:64], digest_size=8)
+        for part in about:
+            digest.update(part.tobytes() if isinstance(part, np.ndarray) else str(part).encode())
+            digest.update(b"\0")
+        return digest.hexdigest()
+
     def _unit_moves(self, of: Counted) -> float:
         return float(self._unit_rows) if of == "rows" else 1.0
 
@@ -778,7 +795,7 @@ class PrivateCurator:
             noise_std=scale,
             sensitivity=sensitivity,
             delta=delta,
-            digest=_digest(about),
+            digest=self._digest(about),
         )
         return self._account.answered(charge, checked, noised), charge.noise_std
 
@@ -788,15 +805,6 @@ def _about(marginal: Marginal) -> str:
     edges = getattr(marginal, "edges", None) or getattr(marginal, "keys", None)
     held = b"" if edges is None else b"".join(np.ascontiguousarray(e).tobytes() for e in edges)
     return f"{marginal.columns} {marginal.shape} {hashlib.blake2b(held, digest_size=8).hexdigest()}"
-
-
-def _digest(about: Sequence[object]) -> str:
-    """A digest of a public question."""
-    digest = hashlib.blake2b(digest_size=8)
-    for part in about:
-        digest.update(part.tobytes() if isinstance(part, np.ndarray) else str(part).encode())
-        digest.update(b"\0")
-    return digest.hexdigest()
 
 
 def _grid_of(statistic: Statistic) -> float:
@@ -817,6 +825,15 @@ def _clipped(part: Contribution, most: float) -> Floats:
     return total
 
 
+def _places(unit: NDArray[np.uint64], order: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """The place of each row among those of its unit, as `order` has them, which puts equal units side by side."""
+    every = np.arange(len(order))
+    first = np.append(True, np.diff(unit[order]) != 0)[: len(order)]
+    places = np.empty(len(order), np.uint64)
+    places[order] = every - np.maximum.accumulate(np.where(first, every, 0))
+    return places
+
+
 class _Bounded:
     """Rows of which each unit has at most so many; which ones is drawn by a key, whatever they say."""
 
@@ -824,12 +841,11 @@ class _Bounded:
         self._rows = rows
         units = [b.unit for b in rows.batches(())]
         unit = np.concatenate(units) if units else np.empty(0, np.uint64)
-        luck = draw(np.arange(len(unit), dtype=np.uint64), key, "rows of a unit")
-        order = np.lexsort((luck, unit))
-        first = np.append(True, np.diff(unit[order]) != 0)[: len(order)]
-        starts = np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))
-        self._kept = np.zeros(len(unit), np.bool_)
-        self._kept[order[np.arange(len(order)) - starts < most]] = True
+        # By the place among the unit's own rows: whatever other units have, the same ones are kept.
+        place = _places(unit, np.argsort(unit, kind="stable"))
+        with np.errstate(over="ignore"):
+            luck = draw(scrambled(unit, key, "unit") + place, key, "rows of a unit")
+        self._kept = _places(unit, np.lexsort((luck, unit))) < most
 
     @property
     def unit_is_row(self) -> bool:

@@ -454,7 +454,7 @@ class Family:
             rows = encoded_of(batch)
             assert rows.pixels is not None
             mean, log_std = code.proposed(rows.pixels)
-            # A function of the row's unit, so that no row depends on which others there are.
+            # By the luck that the curator's key has put in the place of the unit: see `Curator.recode`.
             noise = [ndtri(uniform_of(batch.unit, key, f"{i}") + 2.0**-54) for i in range(code.size)]
             codes = mean.numpy() + log_std.exp().numpy() * np.stack(noise, 1)
             # A row whose code is no number must not be told from the others by an error.

@@ -151,7 +151,7 @@ class Vae:
             rows = encoded_of(batch)
             with torch.no_grad():
                 mean, log_std = network.encode(values_of(bins, rows), torch.from_numpy(rows.scores))
-            # A function of the row's unit, so that no row depends on which others there are.
+            # By the luck that the curator's key has put in the place of the unit: see `Curator.recode`.
             noise = np.stack(
                 [ndtri(uniform_of(batch.unit, key, f"{i}") + 2.0**-54) for i in range(latent)], 1
             )

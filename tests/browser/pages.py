@@ -70,7 +70,7 @@ def wide(columns: int) -> str:
 def noised() -> str:
     """A report under differential privacy."""
     lifetime = {"dataset": "people", "epsilon": 4.0, "delta": 1e-6, "spent_epsilon": 1.3}
-    charges = [{"for": "profile", "question": f"{i} marginals of rows", "noise_std": 15.6 / i, "digest": "ab" * 8}
+    charges = [{"for": "profile", "question": f"{i} marginals of rows", "noise_std": 15.6 / i}
                for i in range(1, 9)]  # fmt: skip
     guarantee = {
         "epsilon": 1.0, "delta": 1e-6, "spent_epsilon": 0.97, "mechanisms": charges, "lifetime": lifetime,

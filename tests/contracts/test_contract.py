@@ -475,6 +475,7 @@ class OnlyTheProtocol:
         def recode(
             code: Callable[[Batch], Mapping[str, NDArray[np.generic]]], store: Store
         ) -> "OnlyTheProtocol":
+            self.codes.append(code)
             self.children.append(OnlyTheProtocol(curator.recode(code, store)))
             return self.children[-1]
 
@@ -483,6 +484,7 @@ class OnlyTheProtocol:
         self.sums: list[Statistic] = []
         self.counted: list[Marginal] = []
         self.readers: list[Reader] = []
+        self.codes: list[Callable[[Batch], Mapping[str, NDArray[np.generic]]]] = []
         self.children: list[OnlyTheProtocol] = []
         self.descend = descend
         self.total, self.values, self.histogram, self.sum = total, values, histogram, sum_of
@@ -544,6 +546,19 @@ def assert_sums(statistic: Statistic, batch: Batch) -> None:
     scale = np.abs(vectors).max()
     np.testing.assert_allclose(whole.weighted(None), vectors.sum(0), rtol=1e-3, atol=1e-4 * scale)
     np.testing.assert_allclose(whole.weighted(weights), weights @ vectors, rtol=1e-3, atol=1e-4 * scale)
+
+
+def test_a_code_is_of_one_row_and_its_luck_whatever_rows_stand_beside_it(name: str) -> None:
+    _, _, encoded, _ = by_protocol(name)
+    (first, *_) = encoded.inner.rows("train")
+    batch = first.where(np.arange(len(first)) < 6)
+    order = np.array([4, 2, 5, 0])
+    for code in encoded.codes:
+        together = code(batch)
+        for other in (code(batch), {n: a[np.argsort(order)] for n, a in code(batch.take(order)).items()}):
+            at = np.arange(6) if len(next(iter(other.values()))) == 6 else np.sort(order)
+            for column, array in other.items():
+                np.testing.assert_allclose(array, together[column][at], rtol=1e-5, atol=1e-6)
 
 
 def test_the_losses_of_a_batch_are_the_losses_of_its_rows(name: str) -> None:

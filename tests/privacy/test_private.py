@@ -15,7 +15,8 @@ from privacy.accounting import Loss
 from privacy.curator import MISSING, Batch, Cells, Counted, Curator, Floats, Held, Misfit
 from privacy.errors import BudgetRefused, ReleaseError, UsageError
 from privacy.private import Account, Charge, Journal, PrivateCurator
-from tests.privacy.arrays import KEY, ArrayRows, numbered
+from synth.noised import Listed
+from tests.privacy.arrays import KEY, ArrayRows, ListStore, numbered
 
 EDGES = np.array([0, 3, 6])
 
@@ -67,15 +68,16 @@ def cells(*names: str) -> list[Cells]:
 
 @st.composite
 def neighbours(draw: st.DrawFn) -> tuple[ArrayRows, ArrayRows, int]:
-    """A table, the same with one more unit of up to 6 rows at its end, and the rows of a unit that are kept."""
+    """A table, the same with one more unit of up to 6 rows anywhere, and the rows of a unit that are kept."""
     size, more = draw(st.integers(0, 20)), draw(st.integers(1, 6))
     units = draw(st.lists(st.integers(0, 5), min_size=size, max_size=size))
+    for place in draw(st.lists(st.integers(0, size), min_size=more, max_size=more)):
+        units.insert(place, 99)
     keys = draw(st.lists(st.integers(-2, 9), min_size=size + more, max_size=size + more))
-    larger = rows_of([*units, *[99] * more], keys)
-    smaller = ArrayRows(
-        larger.unit[:size], {n: c[:size] for n, c in larger.columns.items()}, unit_is_row=False
-    )
-    return smaller, larger, draw(st.integers(1, 4))
+    larger = rows_of(units, keys)
+    others = larger.unit != 99
+    columns = {n: c[others] for n, c in larger.columns.items()}
+    return ArrayRows(larger.unit[others], columns, unit_is_row=False), larger, draw(st.integers(1, 4))
 
 
 # ----------------------------------------------------------------------------------------------- sensitivity
@@ -163,6 +165,47 @@ def test_no_unit_keeps_more_rows_than_allowed_and_others_lose_none_by_it(
 
 
 # ----------------------------------------------------------------------------------------------- noise
+
+
+def test_a_certificate_says_nothing_that_follows_from_the_order_of_rows_or_names_that_were_not_learned() -> None:
+    # Of strings whose categories are learned, keys are numbers in the order in which rows first have them.
+    told = []
+    for listed in ([0, 1], [1, 0], [1, 2]):
+        account = Account(rho=1.0)
+        curator = PrivateCurator(rows_of([1, 2], [0, 1]), account, key=KEY, noise=Quiet())
+        curator.histogram([Listed(columns=("a",), keys=np.array(listed, np.int64))], share=1)
+        (charge,) = account.charges
+        assert charge.digest
+        told.append((charge.digest, charge.published()))
+    assert len({digest for digest, _ in told}) == 3
+    assert all(published == told[0][1] and "digest" not in published for _, published in told)
+
+
+def test_the_luck_of_a_code_is_not_known_to_who_knows_a_row_s_place() -> None:
+    # Luck from the place itself would move with every row before it, far more than any charge provides for.
+    seen: list[set[int]] = []
+
+    def code(batch: Batch) -> dict[str, NDArray[np.int64]]:
+        seen[-1].update(batch.unit.tolist())
+        return {"a": np.asarray(batch.columns["row"], np.int64)}
+
+    for key in (KEY, KEY, KEY[::-1]):
+        seen.append(set())
+        curator = PrivateCurator(numbered(500), Account(rho=1.0), key=key)
+        curator.recode(code, ListStore(unit_is_row=True))
+    assert all(len(units) == 500 for units in seen)
+    assert seen[0] == seen[1]
+    assert not seen[0] & seen[2]
+    assert not seen[0] & set(range(500))
+
+
+def test_what_stands_in_the_journal_of_a_question_says_nothing_without_the_key() -> None:
+    told = set()
+    for key in (KEY, KEY[::-1]):
+        account = Account(rho=1.0)
+        PrivateCurator(rows_of([1], [0]), account, key=key).histogram(cells("a"), share=1)
+        told.add(account.charges[0].digest)
+    assert len(told) == 2
 
 
 def test_noise_has_the_size_that_the_budget_allows_and_that_the_answer_states() -> None:
