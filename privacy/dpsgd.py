@@ -173,15 +173,25 @@ def check(reader: Reader, like: Batch) -> None:
     Raises:
         UsageError: names the layer, and what to do.
     """
-    layers = Layers(reader)
-    made = Batch(
+    Layers(reader).check(reader, _made(like))
+
+
+def _made(like: Batch) -> Batch:
+    """Rows that nobody has, of these shapes; the whole numbers are zeros, since how far they may go is not known."""
+    rng = np.random.default_rng(0)
+
+    def column(array: NDArray[np.generic]) -> NDArray[np.generic]:
+        shape = (CHECKED_ROWS, *np.shape(array)[1:])
+        if array.dtype.kind == "f":
+            return rng.normal(size=shape).astype(array.dtype)
+        return (
+            rng.integers(0, 256, shape, np.uint8) if array.dtype == np.uint8 else np.zeros(shape, array.dtype)
+        )
+
+    return Batch(
         unit=np.arange(CHECKED_ROWS, dtype=np.uint64),
-        columns={
-            n: np.zeros((CHECKED_ROWS, *np.shape(a)[1:]), np.asarray(a).dtype)
-            for n, a in like.columns.items()
-        },
+        columns={name: column(np.asarray(a)) for name, a in like.columns.items()},
     )
-    layers.check(reader, made)
 
 
 # --- layers
@@ -278,9 +288,12 @@ class Layers:
             parameter.grad = part.reshape(parameter.shape).to(parameter.device, parameter.dtype)
 
     def check(self, reader: Reader, batch: Batch) -> None:
-        """See `check`: on these rows, gradients are those of autograd, and those of some rows pass by all others."""
-        n = len(batch)
-        forms, losses = self._forms(reader, batch, np.arange(n), _luck(), retain=True)
+        """See `check`: on these rows, gradients are those of autograd, and what is of a row passes by all others."""
+        n, words = len(batch), _words()
+        before = {name: b.detach().clone() for name, b in reader.module.named_buffers()}
+        with self._told_apart(np.arange(n), n):
+            forms, losses = self._forms(reader, batch, np.arange(n), Luck.of(words), retain=True)
+        self._check_buffers(reader.module, before)
         found = torch.autograd.grad(losses.sum(), self._parameters, retain_graph=True, allow_unused=True)
         mine = self._flat(forms, torch.ones(len(forms), n, device=losses.device))
         parts = np.split(mine, np.cumsum([p.numel() for p in self._parameters])[:-1])
@@ -296,12 +309,60 @@ class Layers:
                         f"the weights of {_named(layer.name, layer.module)} otherwise, as "
                         "a penalty on its slope does; take it away, or bound the layer's weights after each step"
                     )
-            if form.couples(losses[: n // 2].sum(), n // 2):
+            if any(form.couples(losses[i], i) for i in range(n)):
                 raise UsageError(
                     f"a row's loss must be a function of the row alone, however: losses "
                     f"join rows in {_named(layer.name, layer.module)}; normalize layers rather than batches, and do "
                     "not pack rows"
                 )
+        luck, alone = Luck.of(words), []
+        for i in range(n):
+            with self._told_apart(np.array([i]), n), torch.no_grad():
+                alone.append(reader.losses(batch.take(np.array([i])), luck).double().cpu())
+        together = losses.detach().double().cpu()
+        near = 1e-4 * max(1e-6, float(together.abs().max()))
+        if not torch.allclose(torch.cat(alone), together, rtol=1e-3, atol=near, equal_nan=True):
+            raise UsageError(
+                "a row's loss must be a function of the row, its luck and the weights, however: it is another where "
+                "the row stands alone; compute nothing over the rows of a batch, and draw luck row by row, from the "
+                "one that is given"
+            )
+
+    def _check_buffers(self, module: nn.Module, before: dict[str, Tensor]) -> None:
+        for name, buffer in module.named_buffers():
+            if not (name in before and torch.equal(before[name], buffer)):
+                layer, _, own = name.rpartition(".")
+                raise UsageError(
+                    f"a layer must keep nothing of the rows that it reads, however: "
+                    f"{_named(layer, module.get_submodule(layer))} changes its buffer {own!r}, which gets no noise; "
+                    "leave running statistics out"
+                )
+
+    @contextlib.contextmanager
+    def _told_apart(self, rows: NDArray[np.int64], n: int) -> Iterator[None]:
+        """Adds to what layers give luck of each row's own, which is the same whichever rows stand beside it.
+
+        Of rows that are all alike nothing shows that they are joined, by their variance, say. `rows` are the places,
+        among n, of those that are read now.
+        """
+        places = torch.from_numpy(rows)
+
+        def hook_of(which: int) -> Any:
+            def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
+                if not isinstance(output, Tensor) or len(output) != len(rows):
+                    return None
+                generator = torch.Generator().manual_seed(which)
+                luck = torch.randn(n, *output.shape[1:], generator=generator)
+                return output + luck[places].to(output.device, output.dtype)
+
+            return hook
+
+        handles = [layer.module.register_forward_hook(hook_of(i)) for i, layer in enumerate(self._layers)]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def _forms(
         self,
@@ -365,8 +426,8 @@ class Layers:
                 handle.remove()
 
 
-def _luck() -> Luck:
-    return Luck.of([int(word) for word in np.random.SeedSequence().generate_state(8)])
+def _words() -> list[int]:
+    return [int(word) for word in np.random.SeedSequence().generate_state(8)]
 
 
 def _named(name: str, module: nn.Module) -> str:
@@ -379,6 +440,11 @@ def _check_type(name: str, module: nn.Module) -> None:
         raise UsageError(
             f"a row's gradient must not depend on other rows, however: {_named(name, module)} normalizes over the "
             "batch; take LayerNorm or GroupNorm"
+        )
+    if isinstance(module, nn.modules.dropout._DropoutNd | nn.RReLU):
+        raise UsageError(
+            f"the luck of a row must be its own, however: {_named(name, module)} draws it for a batch, from a seed "
+            "that may be known; draw it from the luck that is given"
         )
     if isinstance(module, nn.Embedding | nn.EmbeddingBag) and (
         module.max_norm is not None or module.scale_grad_by_freq
@@ -462,8 +528,8 @@ class _Form(Protocol):
         """Makes those of some units 0; bool (units,)."""
         ...
 
-    def couples(self, loss: Tensor, rows: int) -> bool:
-        """Whether the losses of the first rows depend on what the layer gave for others."""
+    def couples(self, loss: Tensor, row: int) -> bool:
+        """Whether the loss of a row depends on what the layer gave for others."""
         ...
 
 
@@ -500,11 +566,11 @@ class _Used:
     def __init__(self, uses: _Uses) -> None:
         self._uses = [use for use, _ in uses]
 
-    def couples(self, loss: Tensor, rows: int) -> bool:
+    def couples(self, loss: Tensor, row: int) -> bool:
         """See `_Form.couples`."""
         gave = [use.gave for use in self._uses]
         slopes = torch.autograd.grad(loss, gave, retain_graph=True, allow_unused=True) if gave else ()
-        return any(bool(s[rows:].any()) for s in slopes if s is not None)
+        return any(bool(s[:row].any() or s[row + 1 :].any()) for s in slopes if s is not None)
 
 
 class _LinearForm(_Used):

@@ -5,7 +5,7 @@ import itertools
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -238,6 +238,38 @@ class Coupled(Learner):
         return losses - losses.mean()
 
 
+class Scattered(Learner):
+    """Variances, whose slopes are zero where all rows are alike."""
+
+    def losses(self, batch: Batch, luck: Luck) -> Tensor:
+        gave = self.module(torch.from_numpy(np.array(batch.columns["x"])))
+        return (gave - gave.mean(0)).square().sum(1)
+
+
+class Paired(Learner):
+    """Rows two by two."""
+
+    def losses(self, batch: Batch, luck: Luck) -> Tensor:
+        losses = super().losses(batch, luck)
+        pairs = len(losses) // 2 * 2
+        return torch.cat([losses[:pairs].reshape(-1, 2).sum(1).repeat_interleave(2), losses[pairs:]])
+
+
+class Centred(Learner):
+    """Rows are joined before the first layer."""
+
+    def losses(self, batch: Batch, luck: Luck) -> Tensor:
+        x = np.array(batch.columns["x"])
+        return super().losses(replace(batch, columns={"x": x - x.mean(0)}), luck)
+
+
+class Seeded(Learner):
+    """Luck that follows from a row's place in the batch."""
+
+    def losses(self, batch: Batch, luck: Luck) -> Tensor:
+        return super().losses(batch, luck) * torch.arange(1, len(batch) + 1)
+
+
 class Punished(Learner):
     """A penalty on the slope, whose own gradient passes through the weights a second time."""
 
@@ -294,6 +326,15 @@ REFUSED: dict[str, tuple[Callable[[], Learner], str]] = {
     "means of bags": (lambda: Learner(nn.EmbeddingBag(3, 2, mode="mean")), r"EmbeddingBag.*mode='sum'"),
     "loose parameters": (lambda: Learner(Loose()), r"layer '1' \(Loose\).*a layer of their own"),
     "coupled losses": (lambda: Coupled(nn.ReLU()), r"losses join rows in layer '0' \(Linear\)"),
+    "variances": (lambda: Scattered(nn.ReLU()), r"losses join rows in layer '0' \(Linear\)"),
+    "pairs of rows": (lambda: Paired(nn.ReLU()), r"losses join rows in layer '0' \(Linear\)"),
+    "a batch's mean": (lambda: Centred(nn.ReLU()), "another where the row stands alone"),
+    "luck by place": (lambda: Seeded(nn.ReLU()), "another where the row stands alone"),
+    "dropout": (lambda: Learner(nn.Dropout(0.1)), r"layer '1' \(Dropout\) draws it for a batch"),
+    "running statistics": (
+        lambda: Learner(nn.Unflatten(1, (2, -1)), nn.InstanceNorm1d(2, track_running_stats=True)),
+        r"layer '2' \(InstanceNorm1d\) changes its buffer 'running_mean'",
+    ),
     "penalty": (lambda: Punished(nn.Tanh()), r"use the weights of layer '0' \(Linear\).*penalty"),
     "weights without their layer": (
         lambda: Functional(nn.ReLU()),

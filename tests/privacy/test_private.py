@@ -167,7 +167,9 @@ def test_no_unit_keeps_more_rows_than_allowed_and_others_lose_none_by_it(
 # ----------------------------------------------------------------------------------------------- noise
 
 
-def test_a_certificate_says_nothing_that_follows_from_the_order_of_rows_or_names_that_were_not_learned() -> None:
+def test_a_certificate_says_nothing_that_follows_from_the_order_of_rows_or_names_that_were_not_learned() -> (
+    None
+):
     # Of strings whose categories are learned, keys are numbers in the order in which rows first have them.
     told = []
     for listed in ([0, 1], [1, 0], [1, 2]):
