@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.private import ledger_at
-from privacy.book import Budget, Row
+from privacy.book import Budget, Event, Row
 from privacy.errors import ReleaseError, UsageError
 
 
@@ -84,11 +84,13 @@ def assign(asked: Asked) -> Found:
 
 
 def history(asked: Asked) -> Found:
-    """All entries of a dataset."""
+    """All entries of a dataset, but for those about single answers."""
     rows = ledger_at(asked.folder).history(asked.named())
-    return Found(
-        lines=tuple(map(_line, rows)) or ("No entries.",), data={"entries": [_data(r) for r in rows]}
-    )
+    told = [row for row in rows if row.event is not Event.CHARGED]
+    lines = [_line(row) for row in told]
+    if len(told) < len(rows):
+        lines.append(f"{len(rows) - len(told)} entries more say that an answer was drawn")
+    return Found(lines=tuple(lines) or ("No entries.",), data={"entries": [_data(r) for r in told]})
 
 
 def _data(row: Row) -> dict[str, Any]:

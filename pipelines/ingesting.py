@@ -100,11 +100,27 @@ def _read(run: Run, source: reading.Table, aside: Aside) -> Iterator[pa.RecordBa
 
 
 def _units(run: Run, path: Path) -> Iterator["NDArray[np.uint64]"]:
-    """A digest of each row's unit, or of each row's content where rows are units."""
+    """A digest of each row's unit, or of each row's content where rows are units.
+
+    Raises:
+        InputError: there is a column of units, and none in it.
+    """
     import pandas as pd
 
     if run.schema.unit is not None:
-        yield from (b.unit for b in raw_rows(run, path).batches(()))
+        from privacy.curator import MISSING
+
+        known = 0
+        for b in raw_rows(run, path).batches((run.schema.unit,)):
+            # A row without a unit is one of its own, by its number, which says nothing in another dataset.
+            named = b.unit[b.columns[run.schema.unit] != MISSING]
+            known += len(named)
+            yield named
+        if not known:
+            raise InputError(
+                f"a column of units must say whose rows are whose, however: {run.schema.unit!r} has no value in any "
+                "row; name another column, or leave `unit` out, so that each row is one"
+            )
         return
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=65_536, columns=list(run.schema.names), use_threads=False):

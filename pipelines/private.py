@@ -12,7 +12,7 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -394,12 +394,14 @@ def _privacy(run: "Run") -> Privacy:
 def _account(run: "Run", part: str) -> Account:
     """The account of a part, with the answers that it was given before.
 
-    It is closed unless the ledger, not the workspace, says that the run may still spend: a copy of a workspace that
-    was put back after it was settled answers nothing new.
+    It is closed unless the ledger, not the workspace, says that the run may still spend, and the ledger is told of each
+    answer before it is drawn: a copy of a workspace, or one that was put back, answers nothing new.
     """
     spent = sum(c.rho for c in charges_of(run, "profile")) if part == "model" else 0.0
-    closed = _state(run) != "touched"
-    return account_for(run, part, spent=spent, journal=_journal(run, part), closed=closed)
+    ledger, reservation = ledger_at(run.folder), _held(run)["id"]
+    journal = _journal(run, part, witness=lambda number: ledger.charge(reservation, part, number))
+    ledger.whole(reservation, {p: len(charges_of(run, p)) for p in PARTS})
+    return account_for(run, part, spent=spent, journal=journal, closed=_state(run) != "touched")
 
 
 def account_for(
@@ -428,13 +430,13 @@ def account_for(
     return Account(rho=budget.model + max(0.0, left), journal=journal, closed=closed, target=target)
 
 
-def _journal(run: "Run", part: str) -> Journal:
+def _journal(run: "Run", part: str, *, witness: Callable[[int], None] | None = None) -> Journal:
     """The journal of a part.
 
     Raises:
         ReleaseError: it holds less than was recorded; what is missing stays charged as it was reserved.
     """
-    journal = Journal(_own(run) / JOURNAL / part)
+    journal = Journal(_own(run) / JOURNAL / part, witness=witness)
     record = run.workspace.records().get(STEP_OF[part])
     if record is not None and len(journal) < int(record.facts.get(charges_fact(part), 0)):
         raise ReleaseError(
@@ -456,7 +458,10 @@ def charges_of(run: "Run", part: str) -> tuple[Charge, ...]:
 
 def begun(run: "Run") -> bool:
     """Whether rows were asked about: then they are never read from the source again."""
-    return any(charges_of(run, part) for part in PARTS) or "head" in _held(run)
+    held = _held(run)
+    outstanding = ledger_at(run.folder).outstanding(held["id"])
+    drawn = outstanding is not None and bool(outstanding.answers)
+    return drawn or any(charges_of(run, part) for part in PARTS) or "head" in held
 
 
 def actual(run: "Run") -> Loss:
@@ -580,9 +585,8 @@ def _heads(run: "Run") -> list[str]:
 
 def _state(run: "Run") -> str:
     """What the ledger says of the run's reservation; empty where it is settled, void or unknown."""
-    held = _held(run)
-    outstanding = ledger_at(run.folder).spent(held["dataset"]).outstanding
-    return next((str(r.state) for r in outstanding if r.id == held["id"]), "")
+    outstanding = ledger_at(run.folder).outstanding(_held(run)["id"])
+    return "" if outstanding is None else str(outstanding.state)
 
 
 def _held(run: "Run") -> dict[str, str]:
@@ -629,6 +633,7 @@ def settle(run: "Run") -> None:
     held, ledger = _held(run), ledger_at(run.folder)
     if "head" in held:
         return
+    ledger.whole(held["id"], {part: len(charges_of(run, part)) for part in PARTS})
     ledger.commit(held["id"], actual(run))
     write_atomic(_own(run) / RESERVATION, json.dumps({**held, "head": ledger.head()}).encode())
 

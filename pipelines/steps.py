@@ -80,10 +80,19 @@ def perform(run: Run, name: str) -> Record:
 
 
 def told(run: Run, name: str, record: Record) -> Record:
-    """What may be said of a step outside the workspace: under privacy no number of rows, and no digest of them."""
-    if run.recipe.privacy is None or name not in private.KEPT:
+    """What may be said of a step outside the workspace: under privacy no number of rows, and no digest of them.
+
+    Inputs of later steps are digests of what came before, an exact report of the rows among it where there is one.
+    """
+    if run.recipe.privacy is None:
         return record
-    return replace(record, inputs={}, outputs={}, facts={} if name == "ingest" else record.facts)
+    inside = name in private.KEPT or name == "validate"
+    return replace(
+        record,
+        inputs={},
+        outputs={} if inside else record.outputs,
+        facts={} if name == "ingest" else record.facts,
+    )
 
 
 def inputs_of(run: Run, name: str) -> dict[str, str]:

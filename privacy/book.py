@@ -3,6 +3,9 @@
     RESERVED ──→ TOUCHED ──→ COMMITTED        costs: the worst case, the worst case, the actual loss
         └──────→ VOID                         costs nothing: no row of the dataset was touched
 
+Between TOUCHED and COMMITTED a row CHARGED says of each answer that it is about to be drawn, so that a run's folder
+that was put back, or copied, does not draw it a second time.
+
 Who reads a block of growing data takes its worst case from that block's account, from those of all blocks that he
 reads at once, in one row. Who names no block reads everybody, so he pays from every account, of blocks to come as well.
 A unit belongs to one block, so what it has lost is what its block's account says (block composition: Lécuyer et al.
@@ -17,7 +20,8 @@ import json
 import math
 import os
 import socket
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,6 +43,7 @@ class Event(StrEnum):
     ASSIGNED = "assigned"
     RESERVED = "reserved"
     TOUCHED = "touched"
+    CHARGED = "charged"
     COMMITTED = "committed"
     VOID = "void"
 
@@ -115,6 +120,8 @@ class Row:
         sketch: sealed (IDENTIFIED).
         unit: what tells units from each other, where they have blocks (RESERVED).
         units: SHA-256 (hex) of the sealed units that lie beside the row (ASSIGNED).
+        part: of the run's budget, which an answer is charged to (CHARGED).
+        answers: how many of them there are with the one that is about to be drawn (CHARGED).
     """
 
     number: int
@@ -133,6 +140,8 @@ class Row:
     sketch: str = ""
     unit: str = ""
     units: str = ""
+    part: str = ""
+    answers: int | None = None
 
     def body(self) -> str:
         """The canonical JSON of all but number and hash; a curve is hexadecimal and comes back bit by bit."""
@@ -177,6 +186,7 @@ class Reservation:
         state: the last event.
         cost: what it costs now.
         process: who reserved, and from TOUCHED on who touched.
+        answers: how many were drawn, by part of the budget.
     """
 
     id: str
@@ -189,6 +199,7 @@ class Reservation:
     state: Event
     cost: Loss
     process: Process
+    answers: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,6 +299,12 @@ class Book:
 
     def _advance(self, row: Row) -> None:
         held = self.reservations[row.reservation]
+        if row.event is Event.CHARGED:
+            number = _given(row.answers)
+            if held.state is not Event.TOUCHED or number <= held.answers.get(row.part, 0):
+                raise ValueError("an answer of nobody who reads, or one that was drawn before")
+            self.reservations[held.id] = replace(held, answers={**held.answers, row.part: number})
+            return
         if held.state is not BEFORE[row.event]:
             raise ValueError(f"{row.event} after {held.state}")
         held = replace(held, state=row.event)

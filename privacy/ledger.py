@@ -19,7 +19,7 @@ import contextlib
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,6 +40,12 @@ ROUNDING = 1e-9
 """By which share an actual loss may exceed its reservation: sums of floats in another order, nothing else."""
 
 _NOBODY = np.empty(0, np.uint64)
+
+_DRAWN_BEFORE = (
+    "each answer is drawn once, however: run {run!r} drew answers that its folder does not hold, so the folder is a "
+    "copy, or was put back from one; what was reserved stays charged: go on with the other one, or remove it and "
+    "release anew, at a new charge"
+)
 
 KNOWN_SOURCE = 0.5
 """From which share of common units on one dataset is taken for another."""
@@ -162,6 +168,31 @@ class Ledger:
                 return held
             return self._move(session, held, Event.TOUCHED)
 
+    def charge(self, reservation: str, part: str, number: int) -> None:
+        """Says that an answer is about to be drawn, which no copy of the run's folder may draw again.
+
+        Args:
+            reservation: touched.
+            part: of the run's budget.
+            number: of the answer among those of the part, from 1.
+
+        Raises:
+            BudgetRefused: it was drawn before, or rows may not be asked about.
+            LedgerError: the ledger cannot be trusted, or the clock, or there is no such reservation.
+            Busy: others keep the ledger locked.
+        """
+        with self._appending() as session:
+            held = self._find(reservation)
+            if held.state is not Event.TOUCHED:
+                raise BudgetRefused(
+                    f"a reservation must be touched while its run asks, however: that of run {held.run!r} on "
+                    f"{held.dataset!r} is {held.state}; remove the run's folder and release anew, at a new charge"
+                )
+            if number <= held.answers.get(part, 0):
+                raise BudgetRefused(_DRAWN_BEFORE.format(run=held.run))
+            row = replace(self._row(Event.CHARGED, held.dataset), part=part, answers=number)
+            self._append(session, replace(row, reservation=held.id))
+
     def commit(self, reservation: str, actual: Loss) -> Reservation:
         """Replaces the worst case by what a release cost; the same again says nothing new.
 
@@ -218,9 +249,9 @@ class Ledger:
                 share = fingerprint.overlap(sketch, units)
                 if other != dataset and share >= KNOWN_SOURCE:
                     raise BudgetRefused(
-                        f"one source must have one dataset's name, however: about {share:.0%} of the units of "
-                        f"{dataset!r} or of {other!r} are common to both; write `dataset: {other}` in the recipe, so "
-                        "that they share a budget"
+                        f"one source must have one dataset's name, however: {KNOWN_SOURCE:.0%} or more of the units "
+                        f"of {dataset!r} or of {other!r} are common to both; write `dataset: {other}` in the recipe, "
+                        "so that they share a budget"
                     )
             if (dataset, sketch) not in known:
                 sealed = fingerprint.seal(sketch, key).hex()
@@ -357,6 +388,22 @@ class Ledger:
         """All rows of a dataset."""
         with self._reading() as book:
             return tuple(row for row in book.rows if row.dataset == dataset)
+
+    def outstanding(self, reservation: str) -> Reservation | None:
+        """A reservation that was neither committed nor voided; None where it was, or is not in the ledger."""
+        with self._reading() as book:
+            held = book.reservations.get(reservation)
+            return held if held is not None and held.state in (Event.RESERVED, Event.TOUCHED) else None
+
+    def whole(self, reservation: str, answers: Mapping[str, int]) -> None:
+        """Refuses the folder of a run that holds fewer answers than were drawn, by part of the budget.
+
+        Raises:
+            BudgetRefused: it does.
+        """
+        held = self.outstanding(reservation)
+        if held is not None and any(answers.get(part, 0) < n for part, n in held.answers.items()):
+            raise BudgetRefused(_DRAWN_BEFORE.format(run=held.run))
 
     def stale(self) -> tuple[Reservation, ...]:
         """Reservations that touched no row and whose process has ended, on this machine: candidates for `void`."""

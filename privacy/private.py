@@ -154,10 +154,12 @@ class Journal:
 
     Args:
         folder: where they are kept; None keeps them in memory.
+        witness: is told the number of each new charge, from 1, when it is on the disk and nothing is drawn yet. What it
+            raises keeps the answer from being drawn.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path | None = None, *, witness: Callable[[int], None] | None = None) -> None:
+        self._folder, self._witness = folder, witness
         self._charges: list[Charge] = []
         self._answers: list[list[NDArray[Any]] | None] = []
         if folder is not None:
@@ -183,6 +185,8 @@ class Journal:
             _write(self._folder / f"{len(self):06d}.json", lambda handle: handle.write(text))
         self._charges.append(charge)
         self._answers.append(None)
+        if self._witness is not None:
+            self._witness(len(self))
 
     def keep(self, arrays: Sequence[NDArray[Any]]) -> None:
         """Keeps the answer to the last charge."""

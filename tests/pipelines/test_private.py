@@ -21,10 +21,11 @@ from pipelines.plan import estimate
 from pipelines.private import ledger_at
 from pipelines.recipe import load
 from pipelines.run import Run, open_run
-from pipelines.steps import check, perform, release
+from pipelines.steps import check, perform, release, told
 from pipelines.workspace import Record
 from privacy.book import Budget
 from privacy.errors import BudgetRefused, InputError, LedgerError, RecipeError, ReleaseError, SchemaError
+from privacy.private import Charge, Journal
 from tests.pipelines.tables import bytes_of, write_table, write_visits
 
 PRIVACY = {"epsilon": 3.0, "delta": 1e-5}
@@ -276,13 +277,18 @@ def test_a_lifetime_that_the_recipe_states_allows_another_edition(source: Path, 
         release(opened(source, tmp_path, privacy={**PRIVACY, "edition": "march", "epsilon": 7.9}))
 
 
+def events_of(folder: Path) -> list[str]:
+    """What happened to the dataset, but for single answers."""
+    return [str(row.event) for row in ledger_at(folder).history("people") if row.event != "charged"]
+
+
 def test_a_source_that_changed_is_not_read_again(source: Path, tmp_path: Path) -> None:
     first = release(opened(source, tmp_path))
     run = opened(source, tmp_path)
     write_table(tmp_path / "people.csv", rows=500, seed=9)
     again = release(run)
     assert again.release == first.release
-    assert len(ledger_at(tmp_path).history("people")) == 5
+    assert events_of(tmp_path) == ["budget", "reserved", "touched", "identified", "committed"]
 
 
 def test_the_same_rows_under_another_name_are_refused_and_stay_charged(source: Path, tmp_path: Path) -> None:
@@ -360,6 +366,46 @@ def test_a_workspace_that_was_put_back_after_it_was_settled_answers_nothing_new(
         release(run)
 
 
+@pytest.mark.parametrize("step", ["profile", "fit"])
+def test_a_workspace_that_was_put_back_before_it_was_settled_draws_no_answer_twice(
+    source: Path, tmp_path: Path, step: str
+) -> None:
+    run = opened(source, tmp_path / "table")
+    for name in ("ingest", "profile")[: 1 if step == "profile" else 2]:
+        perform(run, name)
+    shutil.copytree(run.workspace.path, tmp_path / "copy")
+    perform(run, step)
+    shutil.rmtree(run.workspace.path)
+    shutil.copytree(tmp_path / "copy", run.workspace.path)
+    with pytest.raises(BudgetRefused, match="drew answers that its folder does not hold"):
+        perform(run, step)
+
+
+def test_of_two_copies_of_a_run_one_goes_on(source: Path, tmp_path: Path) -> None:
+    run = opened(source, tmp_path)
+    perform(run, "ingest")
+    accounts = [private._account(run, "profile") for _ in range(2)]
+    charge = Charge(question="a question", rho=1e-4, noise_std=1.0, sensitivity=1.0)
+    drawn = [np.zeros(1)]
+    assert accounts[0].answered(charge, lambda: None, lambda _: drawn) == drawn
+    with pytest.raises(BudgetRefused, match="drew answers that its folder does not hold"):
+        accounts[1].answered(charge, lambda: None, lambda _: pytest.fail("noise was drawn"))
+
+
+def test_a_charge_that_no_ledger_was_told_of_is_lost_and_the_run_goes_on(
+    source: Path, tmp_path: Path
+) -> None:
+    run = opened(source, tmp_path)
+    for name in ("ingest", "profile"):
+        perform(run, name)
+    # A crash between the two writes.
+    charge = Charge(question="a question", rho=1e-4, noise_std=1.0, sensitivity=1.0)
+    Journal(journal_of(run) / "model").charge(charge)
+    perform(run, "fit")
+    assert private.charges_of(run, "model")[0] == charge
+    assert len(private.charges_of(run, "model")) > 1
+
+
 def test_a_reservation_that_was_voided_is_not_used(source: Path, tmp_path: Path) -> None:
     run = opened(source, tmp_path)
     budget = private.budget_of(run.recipe.privacy, run.schema)  # type: ignore[arg-type]
@@ -420,8 +466,7 @@ def test_a_run_that_died_while_it_read_goes_on_with_its_reservation(source: Path
     perform(run, "ingest")
     forget(run, "ingest")
     release(run)
-    events = [str(row.event) for row in ledger_at(tmp_path).history("people")]
-    assert events == ["budget", "reserved", "touched", "identified", "committed"]
+    assert events_of(tmp_path) == ["budget", "reserved", "touched", "identified", "committed"]
 
 
 @pytest.mark.parametrize("step", ["profile", "fit"])
@@ -564,6 +609,11 @@ def test_an_exact_report_stays_inside_and_the_certificate_says_that_there_is_one
     assert len(figures) > 1
     assert not any(f in data for f in figures for data in files.values())
     assert (run.workspace.path / "exact-report.html").exists()
+    # Nor is a digest of the rows, or of what was computed from them, told to who watches.
+    for step in ("validate", "gate", "publish"):
+        record = told(run, step, run.workspace.records()[step])
+        assert not record.inputs
+        assert bool(record.outputs) == (step != "validate")
 
 
 def test_nothing_exact_is_computed_unless_it_was_asked_for(done: tuple[Run, Path]) -> None:
@@ -574,6 +624,37 @@ def test_nothing_exact_is_computed_unless_it_was_asked_for(done: tuple[Run, Path
 
 
 # ----------------------------------------------------------------------------------------------- units
+
+
+def persons(folder: Path, *, named: float) -> Run:
+    """A table of 400 rows of whom a share has a person, of that table alone; and its run."""
+    folder.mkdir()
+    rng = np.random.default_rng(len(folder.name))
+    person = [f"{folder.name}-{i:05d}" if rng.random() < named else "" for i in range(400)]
+    lines = [f"{who},{rng.integers(0, 90)}" for who in person]
+    (folder / "table.csv").write_text("\n".join(["person,age", *lines]) + "\n", "utf-8")
+    initialize(folder / "table.csv", folder, blind=False, force=True)
+    text = (folder / "schema.yaml").read_text("utf-8")
+    before, after = text.split("- name: person\n", 1)
+    own, others = after.split("- name: age\n", 1)
+    unit = "- name: person\n  kind: identifier\n  type: string\n- name: age\n"
+    assert "kind:" in own
+    (folder / "schema.yaml").write_text(before + unit + others, "utf-8")
+    fields = {"dataset": folder.name, "privacy": {**PRIVACY, "unit": "person"}, "threads": 1}
+    return open_run(load(folder / "recipe.yaml").with_fields(fields), folder)
+
+
+def test_rows_without_a_person_are_not_known_again_in_another_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNDERSTUDY_LEDGER", f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    for name in ("one", "another"):
+        perform(persons(tmp_path / name, named=0.3), "ingest")
+
+
+def test_a_column_without_any_person_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'person' has no value in any row"):
+        perform(persons(tmp_path / "one", named=0.0), "ingest")
 
 
 def test_rows_of_one_person_are_one_unit(tmp_path: Path) -> None:

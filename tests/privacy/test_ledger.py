@@ -88,6 +88,29 @@ def test_the_first_release_of_a_dataset_makes_what_it_asks_for_the_lifetime(plac
     assert "first" in ledger.history("adult")[0].by
 
 
+def test_an_answer_is_drawn_once_whoever_asks(place: Place) -> None:
+    ledger = place.open()
+    held = ledger.reserve("adult", run="first", worst=SLICE, asked=ONE).id
+    with pytest.raises(BudgetRefused, match=r"must be touched while its run asks, however: .* is reserved"):
+        ledger.charge(held, "model", 1)
+    ledger.touch(held)
+    # The third has no second before it where a run died between its own folder and the ledger.
+    for part, number in (("profile", 1), ("profile", 3), ("model", 1)):
+        ledger.charge(held, part, number)
+    for part, number in (("profile", 3), ("profile", 2), ("model", 1)):
+        with pytest.raises(BudgetRefused, match="run 'first' drew answers that its folder does not hold"):
+            place.open().charge(held, part, number)
+    place.open().whole(held, {"profile": 4, "model": 1})
+    with pytest.raises(BudgetRefused, match="does not hold"):
+        ledger.whole(held, {"profile": 2, "model": 9})
+    assert ledger.spent("adult").loss == SLICE
+    ledger.commit(held, HALF)
+    with pytest.raises(BudgetRefused, match="is committed"):
+        ledger.charge(held, "model", 2)
+    assert place.open().outstanding(held) is None
+    assert [str(row.event) for row in place.open().history("adult")].count("charged") == 3
+
+
 def test_a_refused_first_release_leaves_no_lifetime(place: Place) -> None:
     ledger = place.open()
     with pytest.raises(UsageError, match="worst case"):
