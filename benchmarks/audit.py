@@ -2,12 +2,13 @@
 
 usage: python benchmarks/audit.py gaussian [--epsilons 1,4,8] [--canaries 20000] [--runs 20]
        python benchmarks/audit.py DATA SYNTHESIZER [--table adult | digits] [--epsilons 1] [--runs 20]
-           [--rows 10000] [--canaries 1000] [--options '{"steps": 20}']
+           [--rows 10000] [--canaries 1000] [--options '{"steps": 20}'] [--fault silent | quiet | unclipped]
 
 `gaussian` audits a bare histogram with discrete Gaussian noise, each canary alone in its cell, at delta 1e-6. The
-other audits a whole recipe (`understudy audit`): profile and model on made-up rows that follow the table's schema. One
-line of JSON for each epsilon: the bounds, sorted, and how many are above what is promised; at 95 % confidence at most 3
-of 20 may be.
+other audits a whole recipe (`understudy audit`): profile and model on made-up rows that follow the table's schema, as
+they are or with a fault: all noise left out, a fiftieth of it, or gradients as long as they are. One line of JSON for
+each epsilon: the bounds, sorted, and how many are above what is promised. Without a fault at most 3 of 20 may be, at
+95 % confidence; with one each should be.
 """
 
 import argparse
@@ -88,6 +89,23 @@ def recipe(
     return examine(run, rows=rows, canaries=canaries).found
 
 
+def plant(fault: str) -> None:
+    """Breaks a promise, in this process."""
+    from privacy.dpsgd import Layers
+    from privacy.mechanisms import SystemNoise
+
+    if fault == "unclipped":
+        clipped = Layers.clipped
+        Layers.clipped = lambda *args, **_: clipped(*args, bound=1e9)  # type: ignore[method-assign]
+        return
+    share = {"silent": 0.0, "quiet": 0.02}[fault]
+    gaussian, normal = SystemNoise.gaussian, SystemNoise.normal
+    SystemNoise.normal = lambda self, size: share * normal(self, size)  # type: ignore[method-assign]
+    SystemNoise.gaussian = lambda self, values, *, scale: (  # type: ignore[method-assign]
+        gaussian(self, values, scale=share * scale) if share else values
+    )
+
+
 def main() -> None:
     """Runs what was asked for."""
     parser = argparse.ArgumentParser(
@@ -101,7 +119,10 @@ def main() -> None:
     parser.add_argument("--canaries", type=int, help="20,000 of a bare mechanism, 1,000 of a recipe")
     parser.add_argument("--options", type=json.loads, default={}, help="of the synthesizer, as JSON")
     parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--fault", choices=["silent", "quiet", "unclipped"])
     given = parser.parse_args()
+    if given.fault:
+        plant(given.fault)
     for epsilon in map(float, given.epsilons.split(",")):
         began = time.perf_counter()
         with tempfile.TemporaryDirectory() as name:
@@ -120,6 +141,7 @@ def main() -> None:
         line = {
             "audited": given.synthesizer or given.what,
             "epsilon": epsilon,
+            "fault": given.fault,
             **(
                 {}
                 if given.what == "gaussian"

@@ -1,13 +1,16 @@
 """audit: a private recipe on made-up rows, some of which are canaries; no private row is read and nothing is charged.
 
 The same code learns profile and model under the same budget, from a surrogate that follows from the schema alone. Then
-an attacker who holds the model tells the canaries that were in from those that were not.
+an attacker tells the canaries that were in from those that were not: by the answers of the curator and his steps
+(`privacy.overheard`), which are what is promised about, and by the model, which shows what a synthesizer learned behind
+the curator's back.
 """
 
-import hashlib
 import json
+import math
 import string
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +19,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipelines import private
-from pipelines.run import Run, synthesizer_of
+from pipelines.run import Run, code_digest, synthesizer_of
 from pipelines.steps import check
 from pipelines.workspace import digest_of, write_atomic
-from privacy.audit import Audit
-from privacy.audit import audit as bound_of
+from privacy.audit import Audit, strongest
 from privacy.curator import Floats
 from privacy.errors import RecipeError, ReleaseError
-from privacy.private import PrivateCurator
+from privacy.overheard import Heard, Marked, Overheard
 from synth.codec import Codec, Encoded
 from synth.constraints import Constraints
 from synth.images import images
@@ -81,7 +83,8 @@ class Audited:
         return (
             f"epsilon is at least {self.found.epsilon:.3g} (confidence {self.found.confidence:.0%}, delta "
             f"{self.found.delta:g}); {self.epsilon:g} is promised. {verdict}\n"
-            f"{self.found.correct} of {self.found.guesses} guesses about {self.found.canaries} canaries were right; "
+            f"{self.found.correct} of {self.found.guesses} guesses about {self.found.canaries} canaries, from "
+            f"the {self.found.attack}, were right; "
             f"for a mechanism that errs as a Gaussian one does they show at least {self.found.gaussian:.3g}. "
             f"A lower bound is no proof.\n  kept in {self.path}"
         )
@@ -103,12 +106,20 @@ def examine(run: Run, *, rows: int = ROWS, canaries: int = CANARIES) -> Audited:
     rng = np.random.default_rng()
     odd = surrogate(schema, canaries, rng, odd=True)
     included = rng.random(canaries) < 0.5
-    table = pa.concat_tables([surrogate(schema, rows, rng, odd=False), odd.filter(pa.array(included))])
-    codec, model = _fitted(run, table, rng)
-    scores = scores_of(model, codec, odd, rng)
-    found = bound_of(scores, included, delta=recipe.privacy.delta)
+    each = 1 if schema.unit is None else recipe.privacy.max_rows_per_unit
+    own = odd.take(np.repeat(np.arange(canaries), each))
+    table = pa.concat_tables([surrogate(schema, rows, rng, odd=False), own])
+    codec, model, heard = _fitted(run, table, included, rng)
+    attacks = {**heard.attacks(), "model": scores_of(model, codec, odd, rng)}
+    found = strongest(attacks, included, delta=recipe.privacy.delta)
     path = kept_at(run)
-    write_atomic(path, (json.dumps({**found.to_dict(), "configuration": path.stem}) + "\n").encode())
+    told = {
+        **found.to_dict(),
+        "configuration": path.stem,
+        "on": datetime.now(UTC).date().isoformat(),
+        "code": code_digest(),
+    }
+    write_atomic(path, (json.dumps(told) + "\n").encode())
     return Audited(found=found, epsilon=recipe.privacy.epsilon, path=path)
 
 
@@ -116,39 +127,65 @@ def kept_at(run: Run) -> Path:
     """Where the last audit of a configuration is kept."""
     recipe = run.recipe
     assert recipe.privacy is not None
-    promise = recipe.privacy.model_dump(exclude={"lifetime", "edition", "block"})
-    about = [synthesizer_of(recipe, run.stated), recipe.options, promise, run.schema.to_json()]
+    promise = recipe.privacy.model_dump(exclude={"lifetime", "edition", "block", "exact_report"})
+    fit = [synthesizer_of(recipe, run.stated), recipe.options, recipe.at_least]
+    about = [*fit, promise, run.schema.to_json()]
     return run.folder / ".understudy" / "audits" / f"{digest_of(about)[:16]}.json"
 
 
 def last(run: Run) -> dict[str, Any] | None:
-    """The last audit of a run's configuration, or None."""
+    """The last audit of a run's configuration, or None.
+
+    Raises:
+        ReleaseError: what is kept is none.
+    """
     path = kept_at(run)
-    found: dict[str, Any] | None = json.loads(path.read_text("utf-8")) if path.exists() else None
-    return found
+    if not path.exists():
+        return None
+    try:
+        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        if not (found["configuration"] == path.stem and math.isfinite(found["epsilon"])):
+            raise ValueError("of another configuration, or without a bound")
+        return found
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ReleaseError(
+            f"an audit that is kept must be whole, however: {path} is not; remove it, and audit again"
+        ) from None
 
 
-def _fitted(run: Run, table: pa.Table, rng: np.random.Generator) -> tuple[Codec, Model]:
+def _fitted(
+    run: Run, table: pa.Table, included: NDArray[np.bool_], rng: np.random.Generator
+) -> tuple[Codec, Model, Heard]:
+    """A fit to the rows of a table, of whose last ones, the canaries, some are included."""
     recipe, schema = run.recipe, Constraints(run.schema).coded
     assert recipe.privacy is not None
-    rows = RawRows(schema, table_source(table))
-    key = rng.bytes(32)
-    unit_rows = recipe.privacy.max_rows_per_unit
+    whole = RawRows(schema, table_source(table))
+    canaries, each = len(included), 1 if schema.unit is None else recipe.privacy.max_rows_per_unit
+    among = np.append(np.ones(len(table) - each * canaries, np.bool_), np.repeat(included, each))
+    rows, heard = Marked(whole, among, canaries=canaries, each=each), Heard(canaries)
     account = private.account_for(run, "profile")
-    units = private.units_of(run)
-    curator = PrivateCurator(rows, account, key=key, unit_rows=unit_rows, units_about=units)
-    profile = learn(schema, curator, labels_of(rows), at_least=recipe.at_least)
+    curator = Overheard(
+        rows,
+        [*rows.every()],
+        canaries,
+        heard,
+        account,
+        key=rng.bytes(32),
+        unit_rows=recipe.privacy.max_rows_per_unit,
+        units_about=private.units_of(run),
+    )
+    profile = learn(schema, curator, labels_of(whole), at_least=recipe.at_least)
     codec = Codec(schema, profile)
     encoded = curator.recode(
-        lambda batch: codec.code(batch, rows.dictionaries),
-        EncodedStore(None, unit_is_row=rows.unit_is_row),
+        lambda batch: codec.code(batch, whole.dictionaries),
+        EncodedStore(None, unit_is_row=whole.unit_is_row),
         private.account_for(run, "model", spent=sum(c.rho for c in account.charges)),
     )
     seed = int(rng.integers(2**31))
     model = fit_encoded(
         encoded, codec, synthesizer_of(recipe, run.stated), recipe.options, seed=seed, threads=recipe.threads
     )
-    return codec, model
+    return codec, model, heard
 
 
 def scores_of(model: Model, codec: Codec, rows: pa.Table, rng: np.random.Generator) -> Floats:
@@ -182,20 +219,20 @@ def surrogate(schema: Schema, rows: int, rng: np.random.Generator, *, odd: bool)
     arrays = [_values(column, rows, rng, odd=odd) for column in schema]
     table = pa.Table.from_arrays(arrays, names=list(schema.names))
     if schema.unit is not None:
-        units = pa.array([f"{'canary' if odd else 'row'} {i}" for i in range(rows)])
-        at = schema.names.index(schema.unit)
-        table = table.set_column(at, schema.unit, as_unit(units, schema[schema.unit].arrow_type))
+        # Those of canaries are odd numbers.
+        units = as_unit(np.arange(rows) * 2 + odd, schema[schema.unit].arrow_type)
+        table = table.set_column(schema.names.index(schema.unit), schema.unit, units)
     return table.cast(schema.arrow)
 
 
-def as_unit(units: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Names of units, strings, in the type of a column."""
+def as_unit(units: NDArray[np.integer[Any]], kind: pa.DataType) -> pa.Array:
+    """Units by number, in the type of a column; a narrow type has them again from the start."""
     if is_text(kind):
-        return units.cast(kind)
-    digests = [
-        int.from_bytes(hashlib.blake2b(u.encode(), digest_size=3).digest(), "big") for u in units.to_pylist()
-    ]
-    return pa.array(digests).cast(kind)
+        return pa.array([f"unit {u}" for u in units]).cast(kind)
+    width = 53 if kind.bit_width == 64 else min(kind.bit_width, 32) - 1
+    numbers = pa.array(np.asarray(units, np.uint64) % np.uint64(2**width), pa.uint64())
+    # Days and times are numbers as wide as they.
+    return numbers.cast(pa.int32() if kind.bit_width == 32 else pa.int64()).cast(kind)
 
 
 def _values(column: Column, rows: int, rng: np.random.Generator, *, odd: bool) -> pa.Array:

@@ -676,6 +676,7 @@ def guarantee_of(run: "Run", *, audit: Mapping[str, Any] | None) -> dict[str, An
             for c in charges_of(run, part)
         ],
         declared=_declared(schema),
+        units_about=schema.units_about,
         audit=audit,
         exact_report=privacy.exact_report,
         report_rows=_report_rows(run),

@@ -203,7 +203,7 @@ class _Release:
         recipe, schema = self.run.recipe, self.run.schema
         if schema.unit is not None and not schema[schema.unit].learned:
             # Of a column that is not learned evidence sees no value.
-            named = as_unit(pa.array([f"unit {u}" for u in units]), schema[schema.unit].arrow_type)
+            named = as_unit(units, schema[schema.unit].arrow_type)
             rows = rows.set_column(schema.names.index(schema.unit), schema.unit, named)
         # Each starts from a seed of its own: an attacker does not know that of the release.
         seed = recipe.seed + number

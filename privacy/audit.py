@@ -12,7 +12,8 @@ stated beside the other, and no promise is called broken by it.
 """
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ class Audit:
     """What one audit found.
 
     Attributes:
+        attack: what the guesses were made from.
         epsilon: lower bound, with the confidence.
         gaussian: the same for a mechanism that trades errors as some Gaussian one does.
         delta: at which.
@@ -53,10 +55,31 @@ class Audit:
     canaries: int
     guesses: int
     correct: int
+    attack: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """For a certificate."""
         return {"kind": "lower bound, not proof", **asdict(self)}
+
+
+def strongest(
+    attacks: Mapping[str, Floats], included: NDArray[np.bool_], *, delta: float, confidence: float = 0.95
+) -> Audit:
+    """What the attack finds that finds most, at a confidence that is divided among all.
+
+    Args:
+        attacks: by name, scores of the canaries, float64 (m,).
+        included: see `audit`.
+        delta: see `audit`.
+        confidence: that the bound holds, whichever attack it comes from.
+    """
+    each = 1 - (1 - confidence) / len(attacks)
+    found = [
+        replace(audit(scores, included, delta=delta, confidence=each), confidence=confidence, attack=name)
+        for name, scores in attacks.items()
+    ]
+    best = max(found, key=lambda a: (a.epsilon, a.gaussian))
+    return replace(best, gaussian=max(a.gaussian for a in found))
 
 
 def audit(scores: Floats, included: NDArray[np.bool_], *, delta: float, confidence: float = 0.95) -> Audit:

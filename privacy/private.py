@@ -95,6 +95,8 @@ class Charge:
             published: a marginal of learned values is held by codes that follow from the order of rows.
         steps: of gradients; 0 for all other questions.
         rate: probability with which a unit was drawn for each step.
+        mechanism: that draws the answer.
+        grid: step to which a sum was rounded, in its own units; noise and sensitivity are told in steps of it.
     """
 
     question: str
@@ -105,10 +107,25 @@ class Charge:
     digest: str = ""
     steps: int = 0
     rate: float = 1.0
+    mechanism: str = "discrete Gaussian"
+    grid: float = 1.0
 
     def published(self) -> dict[str, Any]:
-        """What a certificate may say of it: all but the digest."""
-        return {name: value for name, value in asdict(self).items() if name != "digest"}
+        """What a certificate says of it: all but the digest, in the answer's own units.
+
+        The cost of gradients is that of their steps, rate and noise, and no ρ.
+        """
+        told = {name: value for name, value in asdict(self).items() if name != "digest"}
+        return {
+            **told,
+            "rho": None if self.steps else self.rho,
+            "noise_std": self.noise_std * self.grid,
+            "sensitivity": self.sensitivity * self.grid,
+            "norm": "L∞" if self.mechanism == EXPONENTIAL else "L2",
+        }
+
+
+EXPONENTIAL = "exponential, by Gumbel noise"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -345,6 +362,7 @@ class Account:
                 digest=digest,
                 steps=end - start,
                 rate=descent.rate,
+                mechanism="Gaussian, on units drawn by Poisson",
             )
             for i, (start, end) in enumerate(pairwise(ends))
         ]
@@ -566,6 +584,7 @@ class PrivateCurator:
             about=[*columns, at_least, split],
             delta=delta,
             then=passing,
+            mechanism="discrete Gaussian, and a threshold",
         )
         return tuple(
             Shared(
@@ -614,7 +633,7 @@ class PrivateCurator:
         def counted() -> list[Floats]:
             total, rows = np.zeros(statistic.size), 0
             for batch in self._exact.rows(split):
-                total += _clipped(statistic.of(batch), statistic.bound)
+                total += clipped(statistic.of(batch), statistic.bound)
                 rows += len(batch)
             if rows > MOST_SUMMED:
                 raise ValueError("a private sum may cover 2^22 rows, however: there are more; lower fit_rows")
@@ -626,6 +645,7 @@ class PrivateCurator:
             sensitivity=self._moves(statistic) / grid,
             share=share,
             about=[type(statistic).__name__, statistic.size, statistic.bound, split],
+            grid=grid,
         )
         return Answer(value=values[0] * grid, noise_std=std * grid)
 
@@ -646,6 +666,7 @@ class PrivateCurator:
             rho=self._account.rho_of(share),
             noise_std=scale,
             sensitivity=sensitivity,
+            mechanism=EXPONENTIAL,
             digest=self._digest(
                 [*map(_about, (c.marginal for c in candidates)), *(c.expected for c in candidates), split]
             ),
@@ -777,6 +798,8 @@ class PrivateCurator:
         about: Sequence[object],
         delta: float = 0.0,
         then: Callable[[list[Floats]], list[Floats]] | None = None,
+        mechanism: str = Charge.mechanism,
+        grid: float = 1.0,
     ) -> tuple[list[Floats], float]:
         """Charges, counts, adds noise to whole numbers, and keeps what comes of it."""
         scale = self._scale_of(sensitivity, share)
@@ -800,6 +823,8 @@ class PrivateCurator:
             sensitivity=sensitivity,
             delta=delta,
             digest=self._digest(about),
+            mechanism=mechanism,
+            grid=grid,
         )
         return self._account.answered(charge, checked, noised), charge.noise_std
 
@@ -815,8 +840,8 @@ def _grid_of(statistic: Statistic) -> float:
     return _GRID * statistic.bound / math.sqrt(statistic.size)
 
 
-def _clipped(part: Contribution, most: float) -> Floats:
-    """Σ of the rows' vectors, each cut to a norm of at most `most`."""
+def clipped(part: Contribution, most: float) -> Floats:
+    """Σ of the rows' vectors, each cut to a norm of at most `most`: float64 (d,)."""
     norms = part.norms()
     if (norms <= most).all():
         return part.weighted(None)

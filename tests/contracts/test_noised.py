@@ -5,13 +5,15 @@ A synthesizer that says `private` is tested here without a change of this file.
 
 import functools
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from privacy.curator import Answer, Batch, Marginal, Split, Statistic, count
-from privacy.private import Account, PrivateCurator
+from privacy.curator import Answer, Batch, Marginal, Rows, Split, Statistic, count
+from privacy.private import Account, Journal, PrivateCurator
 from synth.codec import Codec
 from synth.registry import (
     IMAGES,
@@ -22,9 +24,11 @@ from synth.registry import (
     shares_of,
     synthesizer,
 )
+from synth.rows import EncodedStore
 from synth.table import fit_encoded
+from tests.privacy.arrays import KEY
 from tests.synth.test_private import OPTIONS as NETWORKS
-from tests.synth.test_private import ROWS, encoded
+from tests.synth.test_private import ROWS, TARGET, encoded
 
 NAMES = [name for name in SYNTHESIZERS if synthesizer(name).private]
 
@@ -175,3 +179,28 @@ def test_the_noise_of_a_sum_is_what_its_charge_and_its_bound_ask_for(name: str) 
         least = statistic.bound / math.sqrt(2 * charge.rho)
         # What rounding and summation may add is provided for on top.
         assert least <= answer.noise_std < 1.01 * least
+
+
+def refit(name: str, codec: Codec, rows: Rows, journal: Path) -> dict[str, torch.Tensor]:
+    """The model that a fit comes to whose answers stand in a journal, or go there."""
+    account = Account(rho=3.0, target=TARGET, journal=Journal(journal))
+    curator = PrivateCurator(rows, account, key=KEY, units_about=float(ROWS))
+    options = {**OPTIONS.get(name, {}), **({"max_steps": 12} if name in NETWORKS else {})}
+    return dict(fit_encoded(curator, codec, name, options, seed=7, threads=1).tensors())
+
+
+def follows_from_answers(name: str, journal: Path) -> bool:
+    """Whether the answers about one table come to the same model, byte for byte, where quite other rows lie behind."""
+    codec, curator, _ = encoded()
+    own = curator._exact.source
+    before = refit(name, codec, own, journal)
+    (few, *_) = own.batches(size=40)
+    others = EncodedStore(None, unit_is_row=True)
+    columns = {n: np.zeros_like(a) for n, a in few.columns.items()}
+    others.write(Batch(unit=few.unit, columns=columns, holdout=np.zeros(len(few), np.bool_)))
+    after = refit(name, codec, others.close(), journal)
+    return before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_a_model_follows_from_the_answers_whatever_rows_lie_behind_them(name: str, tmp_path: Path) -> None:
+    assert follows_from_answers(name, tmp_path)

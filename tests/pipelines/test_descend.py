@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,15 @@ from pipelines.private import ledger_at
 from pipelines.recipe import load
 from pipelines.run import Run, open_run
 from pipelines.steps import check, perform, release
+from privacy.dpsgd import Layers
 from privacy.errors import RecipeError, ReleaseError
+from privacy.mechanisms import SystemNoise
 from tests.pipelines.tables import bytes_of
 
 ROWS = 1500
 
 
-def run_of(folder: Path, *, units_about: int | None = ROWS, **options: object) -> Run:
+def run_of(folder: Path, *, units_about: int | None = ROWS, epsilon: float = 8.0, **options: object) -> Run:
     rng = np.random.default_rng(0)
     team = rng.choice(3, ROWS, p=[0.5, 0.3, 0.2])
     height = rng.normal(10.0 * team, 3.0).clip(-10, 40).round(1)
@@ -42,7 +45,7 @@ def run_of(folder: Path, *, units_about: int | None = ROWS, **options: object) -
         "dataset": "people",
         "synthesizer": "vae",
         "options": {"layers": [16], "latent": 4, "epochs": 4, "batch_rows": 100, "components": 4, **options},
-        "privacy": {"epsilon": 8.0, "delta": 1e-5},
+        "privacy": {"epsilon": epsilon, "delta": 1e-5},
         # So few steps teach nothing of how the two columns depend on each other, and the noised figures show it.
         "gate": {"warn_only": ["association", "shape"]},
     }
@@ -133,6 +136,30 @@ def test_an_audit_trains_by_the_same_steps(tmp_path: Path) -> None:
     found = examine(run_of(tmp_path), rows=300, canaries=60)
     assert 0 <= found.found.epsilon <= 8.0
     assert ledger_at(tmp_path).datasets() == ()
+
+
+def silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault: no noise on gradients."""
+    monkeypatch.setattr(SystemNoise, "normal", lambda self, size: np.zeros(size))
+
+
+def unclipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault: gradients as long as they are, under the noise of clipped ones."""
+    clipped = Layers.clipped
+    monkeypatch.setattr(Layers, "clipped", lambda *args, **_: clipped(*args, bound=1e9))
+
+
+@pytest.mark.parametrize("fault", [silent, unclipped])
+def test_an_audit_finds_gradients_that_keep_no_promise(
+    fault: Callable[[pytest.MonkeyPatch], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of(tmp_path, epsilon=1.0)
+    fault(monkeypatch)
+    found = examine(run, rows=300, canaries=200)
+    assert found.broken
+    assert found.found.attack == "gradients"
+    with pytest.raises(ReleaseError, match="contradict what is promised"):
+        found.raise_if_broken()
 
 
 def forget(run: Run, step: str) -> None:

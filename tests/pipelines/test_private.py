@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines import private
-from pipelines.audit import examine, last, surrogate
+from pipelines.audit import as_unit, examine, kept_at, last, surrogate
 from pipelines.cli import run as command
 from pipelines.drawing import learned_rows
 from pipelines.init import initialize
@@ -25,7 +25,10 @@ from pipelines.steps import check, perform, release, told
 from pipelines.workspace import Record
 from privacy.book import Budget
 from privacy.errors import BudgetRefused, InputError, LedgerError, RecipeError, ReleaseError, SchemaError
+from privacy.mechanisms import SystemNoise
+from privacy.overheard import Overheard
 from privacy.private import Charge, Journal
+from synth.schema import Column
 from tests.pipelines.tables import bytes_of, write_table, write_visits
 
 PRIVACY = {"epsilon": 3.0, "delta": 1e-5}
@@ -626,7 +629,7 @@ def test_nothing_exact_is_computed_unless_it_was_asked_for(done: tuple[Run, Path
 # ----------------------------------------------------------------------------------------------- units
 
 
-def persons(folder: Path, *, named: float) -> Run:
+def persons(folder: Path, *, named: float, **privacy: object) -> Run:
     """A table of 400 rows of whom a share has a person, of that table alone; and its run."""
     folder.mkdir()
     rng = np.random.default_rng(len(folder.name))
@@ -640,7 +643,8 @@ def persons(folder: Path, *, named: float) -> Run:
     unit = "- name: person\n  kind: identifier\n  type: string\n- name: age\n"
     assert "kind:" in own
     (folder / "schema.yaml").write_text(before + unit + others, "utf-8")
-    fields = {"dataset": folder.name, "privacy": {**PRIVACY, "unit": "person"}, "threads": 1}
+    promised = {**PRIVACY, "unit": "person", **privacy}
+    fields = {"dataset": folder.name, "privacy": promised, "threads": 1, "options": QUICK}
     return open_run(load(folder / "recipe.yaml").with_fields(fields), folder)
 
 
@@ -738,6 +742,69 @@ def test_an_audit_reads_no_private_row_costs_nothing_and_is_cited_by_the_certifi
     # Another configuration is not covered by it.
     other = opened(source, tmp_path, privacy={**PRIVACY, "epsilon": 2.0})
     assert last(other) is None
+
+
+def test_an_audit_finds_answers_without_noise_and_stops_the_release(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declared = tmp_path / "declared"
+    shutil.copytree(source, declared)
+    schema = (declared / "schema.yaml").read_text("utf-8")
+    # Canaries must differ in what is learned of them.
+    (declared / "schema.yaml").write_text(
+        schema.replace("facts: observed", 'facts: "declared: the test"'), "utf-8"
+    )
+    run = opened(declared, tmp_path / "run", privacy={**PRIVACY, "epsilon": 1.0})
+    with monkeypatch.context() as patched:
+        patched.setattr(SystemNoise, "gaussian", lambda self, values, *, scale: values)
+        found = examine(run, rows=400, canaries=200)
+    assert found.broken
+    assert found.found.attack.startswith("answers")
+    assert "promise is broken" in found.describe()
+    with pytest.raises(ReleaseError, match="contradict what is promised"):
+        release(run)
+
+
+def test_an_audit_puts_in_canaries_of_as_many_rows_as_a_unit_may_keep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = persons(tmp_path / "people", named=1.0, max_rows_per_unit=3)
+    seen = []
+    histogram = Overheard.histogram
+
+    def listening(self: Overheard, cells: Any, **asked: Any) -> Any:
+        seen.append(self._of_canaries())
+        return histogram(self, cells, **asked)
+
+    monkeypatch.setattr(Overheard, "histogram", listening)
+    assert not examine(run, rows=500, canaries=50).broken
+    assert all((len(rows), each) == (50, 3) for rows, each in seen)
+    assert seen
+
+
+@pytest.mark.parametrize(
+    "kind", ["int8", "uint16", "int64", "double", "date32[day]", "timestamp[us]", "string"]
+)
+def test_made_up_units_have_the_type_of_their_column(kind: str) -> None:
+    arrow = Column(name="unit", kind="identifier", type=kind).arrow_type
+    units = as_unit(np.arange(100), arrow)
+    assert units.type == arrow
+    assert len(units.unique()) == 100
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"configuration": "another", "epsilon": 0.0}'])
+def test_an_audit_that_is_not_whole_is_said_in_words(source: Path, tmp_path: Path, text: str) -> None:
+    run = opened(source, tmp_path)
+    kept_at(run).parent.mkdir(parents=True)
+    kept_at(run).write_text(text, "utf-8")
+    with pytest.raises(ReleaseError, match="remove it, and audit again"):
+        last(run)
+
+
+def test_an_audit_is_of_one_configuration_whatever_is_reported_of_it(source: Path, tmp_path: Path) -> None:
+    one = kept_at(opened(source, tmp_path))
+    assert kept_at(opened(source, tmp_path, privacy={**PRIVACY, "exact_report": True})) == one
+    assert kept_at(opened(source, tmp_path, at_least=0)) != one
 
 
 def test_an_audit_without_a_promise_is_refused(source: Path, tmp_path: Path) -> None:

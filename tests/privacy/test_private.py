@@ -183,6 +183,26 @@ def test_a_certificate_says_nothing_that_follows_from_the_order_of_rows_or_names
     assert all(published == told[0][1] and "digest" not in published for _, published in told)
 
 
+def test_a_certificate_tells_noise_in_the_units_of_the_answer_by_mechanism_and_norm() -> None:
+    curator, account = private(rows_of([1, 2], [3, 4]), delta=1e-3)
+    summed = curator.sum(Vectors(), share=0.3)
+    curator.values(["a"], at_least=1, share=0.3)
+    misfit = Misfit(marginal=cells("a")[0], expected=np.zeros(5), weight=2.0)
+    curator.choose([misfit], share=0.3)
+    told = [c.published() for c in account.charges]
+    assert told[0]["noise_std"] == pytest.approx(summed.noise_std)
+    assert Vectors().bound <= told[0]["sensitivity"] <= 1.01 * Vectors().bound
+    assert told[0]["grid"] < 1e-3
+    said = [(t["mechanism"], t["norm"]) for t in told]
+    assert said == [
+        ("discrete Gaussian", "L2"),
+        ("discrete Gaussian, and a threshold", "L2"),
+        ("exponential, by Gumbel noise", "L∞"),
+    ]
+    steps = Charge(question="gradients", rho=0.1, noise_std=2.0, sensitivity=1.0, steps=10, rate=0.1)
+    assert steps.published()["rho"] is None
+
+
 def test_the_luck_of_a_code_is_not_known_to_who_knows_a_row_s_place() -> None:
     # Luck from the place itself would move with every row before it, far more than any charge provides for.
     seen: list[set[int]] = []

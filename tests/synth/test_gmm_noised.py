@@ -2,13 +2,16 @@
 
 import itertools
 import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from privacy.curator import Batch, ExactCurator
+from privacy.curator import Answer, Batch, ExactCurator, Statistic
 from privacy.errors import RecipeError
 from privacy.private import Account, PrivateCurator
 from synth.bins import Axis, Bins
@@ -17,6 +20,7 @@ from synth.gmm import Gmm, noise_of
 from synth.gmm_noised import CLEAR_ROWS, Cells, _Counted, _parameters
 from synth.registry import descent_of
 from synth.rows import EncodedStore
+from tests.contracts.test_noised import follows_from_answers
 from tests.synth.tables import KEY
 
 ROWS = 6000
@@ -234,3 +238,33 @@ def test_the_number_of_components_follows_from_the_noise_of_a_count() -> None:
     (pairs,) = (c for c in account.charges if "marginals" in c.question)
     assert model.parameters.components == max(2, int(ROWS / (CLEAR_ROWS * pairs.noise_std)))
     assert math.isclose(pairs.rho, 0.8 * account.rho)
+
+
+def exactly(curator: PrivateCurator, statistic: Statistic, **asked: Any) -> Answer:
+    """A fault: rows are summed behind the curator's back."""
+    answer = noised(curator, statistic, **asked)
+    return replace(answer, value=curator._exact.sum(statistic).value)
+
+
+kept: list[Batch] = []
+
+
+def keeping(curator: PrivateCurator, statistic: Statistic, **asked: Any) -> Answer:
+    """A fault: a statistic keeps the rows that it is shown, and what it was told is not what is learned."""
+    kept.extend(curator._exact.rows("train"))
+    answer = noised(curator, statistic, **asked)
+    total = sum((statistic.of(b).weighted(None) for b in kept), np.zeros(statistic.size))
+    return replace(answer, value=np.asarray(total))
+
+
+noised = PrivateCurator.sum
+
+
+@pytest.mark.parametrize("fault", [exactly, keeping])
+def test_who_learns_from_rows_and_not_from_answers_is_found(
+    fault: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept.clear()
+    assert follows_from_answers("gmm", tmp_path / "right")
+    monkeypatch.setattr(PrivateCurator, "sum", fault)
+    assert not follows_from_answers("gmm", tmp_path / "wrong")
