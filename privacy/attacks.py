@@ -19,7 +19,7 @@ Results hold rates and counts, and name no row and no value.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privacy.estimate import Estimate, auc, estimate, risk, wilson
-from privacy.metric import Flags, Floats, Metric, Places, Records, nearest, two_nearest
+from privacy.metric import Flags, Floats, Metric, Places, Points, Records, nearest, two_nearest
 
 FEWEST = 100
 """Rows of a side without which nothing is attacked: the intervals would say nothing."""
@@ -48,7 +48,7 @@ FALSE_POSITIVES = 0.01
 """Share of the non-members that a guess of membership may take for members."""
 
 EXPOSED = 0.05
-"""Share of the rows that count as the most exposed: they lie farthest from all reference rows."""
+"""Share of the rows that count as the most exposed: they lie farthest from all other real rows."""
 
 PARTS = 8
 """Parts of the reference rows, the mean over whose nearest is a density and not one neighbour; sets of halves."""
@@ -67,7 +67,8 @@ SECRETS = 64
 
 NAMES = (
     "copies", "near copies", "distance", "membership", "membership, most exposed", "singling out by one value",
-    "singling out by several values", "linkability", "inference",
+    "singling out by several values", "linkability", "linkability, most exposed", "inference",
+    "inference, most exposed",
 )  # fmt: skip
 """All quick attacks."""
 
@@ -405,7 +406,8 @@ def linkability(sides: Sides, rng: np.random.Generator) -> tuple[Attack, ...]:
     metric = Metric(synthetic, rng)
     among = metric.of(synthetic)
     targets = [metric.of(r.draw(rng, TARGETS)) for r in (sides.train, sides.holdout)]
-    linked: list[list[Flags]] = [[], []]
+    exposed = _exposed(targets)
+    linked: list[list[Flags]] = [[], [], [], []]
     for part in range(PARTS):
         half = rng.permutation(metric.attributes)[: len(metric.attributes) // 2]
         first = np.isin(metric.owner, half)
@@ -413,8 +415,9 @@ def linkability(sides: Sides, rng: np.random.Generator) -> tuple[Attack, ...]:
             some = points[part::PARTS]
             by_first, by_second = (nearest(some[:, f], among[:, f])[1] for f in (first, ~first))
             linked[side].append((by_first == by_second)[:, 0])
-    right, control = (np.concatenate(flags) for flags in linked)
-    return (_attack("linkability", right, control, naive=1 / len(among)),)
+            linked[2 + side].append(exposed[side][part::PARTS])
+    right, control, *alone = (np.concatenate(flags) for flags in linked)
+    return _with_exposed("linkability", (right, control), alone, naive=1 / len(among))
 
 
 def inference(sides: Sides, rng: np.random.Generator) -> tuple[Attack, ...]:
@@ -431,8 +434,9 @@ def inference(sides: Sides, rng: np.random.Generator) -> tuple[Attack, ...]:
     among, known = metric.of(synthetic), synthetic.values()
     drawn = [r.draw(rng, TARGETS) for r in (sides.train, sides.holdout)]
     targets = [(metric.of(r), r.values()) for r in drawn]
+    exposed = _exposed([points for points, _ in targets])
     secrets = rng.permutation(metric.attributes)[:SECRETS]
-    right: tuple[list[Flags], ...] = ([], [], [])
+    right: tuple[list[Flags], ...] = ([], [], [], [], [])
     for part, secret in enumerate(secrets):
         own, mine = metric.owner == secret, slice(part, None, len(secrets))
         same = _Same(known[:, secret], number=bool(secret >= synthetic.codes.shape[1]))
@@ -442,11 +446,33 @@ def inference(sides: Sides, rng: np.random.Generator) -> tuple[Attack, ...]:
             some = points[mine].copy()
             some[:, own] = 0
             flags.append(same(known[nearest(some, among)[1][:, 0], secret], values[mine, secret]))
+        for flags, lone in zip(right[3:], exposed, strict=True):
+            flags.append(lone[mine])
         truth = targets[0][1][mine, secret]
         right[2].append(same(known[rng.integers(len(known), size=len(truth)), secret], truth))
         among[:, own] = hidden
-    success, control, naive = (np.concatenate(flags) for flags in right)
-    return (_attack("inference", success, control, naive=float(naive.mean())),)
+    success, control, naive, *alone = (np.concatenate(flags) for flags in right)
+    return _with_exposed("inference", (success, control), alone, naive=float(naive.mean()))
+
+
+def _exposed(sides: Sequence[Points]) -> list[Flags]:
+    """Of the targets of either side, which lie farthest from all others of both."""
+    every = np.concatenate(sides)
+    # The nearest is the row itself, or one like it.
+    far = two_nearest(every, every)[0][:, 1]
+    return np.split((far > 0) & (far >= np.quantile(far, 1 - EXPOSED)), [len(sides[0])])
+
+
+def _with_exposed(
+    name: str, guessed: tuple[Flags, Flags], exposed: Sequence[Flags], *, naive: float
+) -> tuple[Attack, ...]:
+    """An attack on all targets, and on the most exposed among them."""
+    right, control = guessed
+    lone = right[exposed[0]], control[exposed[1]]
+    found = (_attack(name, right, control, naive=naive),)
+    if min(map(len, lone)) < FEWEST_GUESSES:
+        return found
+    return (*found, _attack(f"{name}, most exposed", *lone))
 
 
 class _Same:

@@ -59,8 +59,16 @@ TOLD: Mapping[str, Told] = {
         title="Linking",
         does="Has two halves of people's rows and finds which halves belong to one person.",
     ),
+    "linkability, most exposed": Told(
+        title="Linking of the most exposed",
+        does="The same for the twentieth of the rows that is least like any other.",
+    ),
     "inference": Told(
         title="Inference", does="Knows all of a person's row but one value, and guesses that value."
+    ),
+    "inference, most exposed": Told(
+        title="Inference of the most exposed",
+        does="The same for the twentieth of the rows that is least like any other.",
     ),
     AT_RANDOM: Told(
         title="Membership by shadow models",

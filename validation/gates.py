@@ -43,7 +43,9 @@ ATTACKS = {
     "singling out by one value": "singling_out",
     "singling out by several values": "singling_out",
     "linkability": "linkability",
+    "linkability, most exposed": "linkability",
     "inference": "inference",
+    "inference, most exposed": "inference",
 }
 """The rule that an attack is held to. Copies have a rule of their own; the distance is a smoke test."""
 

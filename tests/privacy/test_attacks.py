@@ -24,7 +24,7 @@ from privacy.attacks import (
 from privacy.attacks import _Same as same
 from privacy.attacks import _singled_out as singled_out
 from privacy.estimate import risk
-from privacy.metric import Metric, Records
+from privacy.metric import Metric, Records, two_nearest
 from tests.privacy.people import fresh, joined, leaky, people
 
 
@@ -133,6 +133,31 @@ def test_a_model_that_puts_a_kernel_on_each_row_is_found() -> None:
     assert {"membership", "near copies", "distance", "linkability", "inference"} <= judged(found)
     assert found["membership"].auc is not None
     assert found["membership"].auc.proven(0.5) > 0.6
+
+
+def test_rows_that_are_linked_for_being_unlike_all_others_are_found_among_the_most_exposed() -> None:
+    sides = fresh(6, rows=4000, held=4000)
+    points = Metric(sides.train, np.random.default_rng(0)).of(sides.train)
+    far = two_nearest(points, points)[0][:, 1]
+    lone = np.flatnonzero(far >= np.quantile(far, 0.97))
+    leak = joined(sides.synthetic, Records(codes=sides.train.codes[lone], numbers=sides.train.numbers[lone]))
+    found = tried(replace(sides, synthetic=leak))
+    exposed, every = found["linkability, most exposed"], found["linkability"]
+    assert exposed.risk.value > 5 * every.risk.value
+    assert "linkability, most exposed" in judged(found)
+    clean = tried(sides)
+    assert not {"linkability, most exposed", "inference, most exposed"} & judged(clean)
+
+
+def test_where_all_rows_have_twins_nobody_is_the_most_exposed() -> None:
+    rng = np.random.default_rng(7)
+    alike = [
+        Records(codes=rng.integers(0, 2, (1000, 4)).astype(np.int32), numbers=np.zeros((1000, 0)))
+        for _ in range(3)
+    ]
+    found = tried(Sides(train=alike[0], holdout=alike[1], synthetic=alike[2]))
+    assert "linkability" in found
+    assert "linkability, most exposed" not in found
 
 
 def test_an_attribute_that_only_the_row_itself_gives_away_is_inferred() -> None:
