@@ -217,10 +217,10 @@ def refusal_of(run: Run, e: RowError) -> InputError:
     """What may be said outside of rows that are not what they should be: under privacy not where, nor how many."""
     if run.recipe.privacy is None:
         return e
+    if not e.args[1]:
+        return e.public()
     write_atomic(run.workspace.path / REFUSED, f"{e}\n".encode())
-    return InputError(
-        f"{e.public()}; where they stand is private: {REFUSED} in the folder of the run says it"
-    )
+    return InputError(f"{e.public()}; the rest is private: {REFUSED} in the folder of the run says it")
 
 
 @functools.cache
