@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipelines import ingest as reading
+from pipelines.layout import Layout, Told
 from pipelines.recipe import Recipe, canonical, resolve_input
 from pipelines.workspace import Record, Workspace, digest_of, sha256, write_atomic
 from privacy.errors import InputError, RowError, SchemaError
@@ -125,13 +126,19 @@ class Run:
 
     def source(self) -> reading.Table:
         """The input, checked and recognized."""
-        return reading.find(self.recipe.input, self.recipe.query, self._locate, scans=self.recipe.scans)
+        return self._find(self.recipe.input, self.recipe.query)
 
     def holdout_source(self) -> reading.Table | None:
         """The input that is held out, where the recipe names one."""
-        if not isinstance(self.recipe.holdout, str):
-            return None
-        return reading.find(self.recipe.holdout, None, self._locate, scans=self.recipe.scans)
+        return self._find(self.recipe.holdout, None) if isinstance(self.recipe.holdout, str) else None
+
+    def _find(self, text: str, query: str | None) -> reading.Table:
+        said = self.recipe.csv
+        told = None
+        if said is not None or self.recipe.privacy is not None:
+            # Under privacy nothing of how all rows are read may follow from some of them.
+            told = Told(columns=self.source_schema.names, layout=said or Layout())
+        return reading.find(text, query, self._locate, scans=self.recipe.scans, told=told)
 
     @property
     def inception(self) -> "Weights | None":
