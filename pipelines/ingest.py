@@ -123,6 +123,22 @@ def find(
     return sniff(path, scans=scans, told=told)
 
 
+def has_names(text: str, locate: Callable[[str], Path]) -> bool:
+    """Whether `find` tells the columns of an input without reading a row: of CSV, Parquet and databases it does.
+
+    Which columns a collection of images has follows from what lies there. This looks at names of files alone.
+
+    Raises:
+        RecipeError: the input may not be read, or is not there.
+    """
+    if is_address(text):
+        return True
+    path = locate(text)
+    if path.is_file():
+        return format_of(path) is None
+    return any(_is_table(f) and f.name.lower() not in METADATA for f in _files_below(path))
+
+
 def sniff(path: Path, *, scans: Scans | None = None, told: Told | None = None) -> Source:
     """Finds out what lies at `path`: a CSV or Parquet file, images, or a folder of one of them.
 

@@ -3,7 +3,7 @@
 import functools
 import importlib.metadata
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -131,6 +131,14 @@ class Run:
     def holdout_source(self) -> reading.Table | None:
         """The input that is held out, where the recipe names one."""
         return self._find(self.recipe.holdout, None) if isinstance(self.recipe.holdout, str) else None
+
+    def named_sources(self) -> Iterator[reading.Table]:
+        """Those inputs whose columns may be told before a row is read: under privacy tables, else all of them."""
+        for text, query in ((self.recipe.input, self.recipe.query), (self.recipe.holdout, None)):
+            if isinstance(text, str) and (
+                self.recipe.privacy is None or reading.has_names(text, self._locate)
+            ):
+                yield self._find(text, query)
 
     def _find(self, text: str, query: str | None) -> reading.Table:
         said = self.recipe.csv
