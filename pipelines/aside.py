@@ -8,19 +8,21 @@ from privacy.errors import RowError
 
 @dataclass(frozen=True, kw_only=True)
 class Broken:
-    """A row of a CSV with too many or too few cells; it belongs inside.
+    """A row of a CSV with too many or too few cells, or that does not decode; it belongs inside.
 
     Attributes:
         file: name of its file.
         line: the line it begins in, from 1 on.
         cells: how many it has.
         text: its cells.
+        encoding: the one that it is no text of; empty where its cells are too many or too few.
     """
 
     file: str
     line: int
     cells: int
     text: tuple[str, ...]
+    encoding: str = ""
 
     @property
     def place(self) -> str:

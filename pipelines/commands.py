@@ -32,6 +32,7 @@ class Changes:
         query: what a database is asked, a SELECT.
         broken_rows: rows of CSV files with too many or too few cells, and images that cannot be read, that are set
             aside at most.
+        csv: how CSV files are written, as --csv.encoding cp1252 --csv.delimiter ";".
         scans: how DICOM and NIfTI files become images, as --scans.window "[40, 400]".
         allow_drift: read an input whose columns are not those of the schema; the certificate says how they differ.
         schema: the schema of the table.
@@ -63,6 +64,7 @@ class Changes:
     input: str | None = None
     query: str | None = None
     broken_rows: int | None = None
+    csv: dict[str, str] | None = None
     scans: dict[str, str] | None = None
     allow_drift: bool | None = None
     schema: str | None = None
@@ -103,6 +105,7 @@ class Changes:
             ("watermark", {} if recipe.watermark is None else recipe.watermark.model_dump(mode="json")),
             ("gate", recipe.gate.model_dump(mode="json")),
             ("scans", recipe.scans.model_dump(mode="json")),
+            ("csv", {} if recipe.csv is None else recipe.csv.model_dump(mode="json")),
         ):
             if field in changes:
                 # A key is text, whatever it looks like: a message about its form would show it.

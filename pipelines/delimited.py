@@ -1,14 +1,19 @@
-"""Delimited: CSV files, with encoding, delimiter, header and types found out.
+"""Delimited: CSV files, with encoding, delimiter, header and types found out, or read as somebody says.
 
 - A cell that is empty or one of `MISSING`, unquoted, is missing. In a column of strings, quotes
   make ``""`` an empty string and ``"NA"`` a text; in a column of any other type those are missing, too.
 - A line that is wholly blank is skipped; a quote is escaped by doubling it.
 - Spaces around a number, a date or a truth value are ignored; a string keeps its spaces.
-- A row with too many or too few cells is broken: it is set aside, up to as many as somebody allowed.
+- A row with too many or too few cells is broken, and so is one that is no text of the encoding that was said: it is
+  set aside, up to as many as somebody allowed.
+- Each row is decoded by itself: whatever bytes one holds, the others are read as if it were not there. In UTF-8 and
+  cp1252 a line end, a quote and a delimiter are bytes that no letter holds; UTF-16 goes on after a wrong
+  unit.
 """
 
 import codecs
 import csv
+import functools
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +28,8 @@ import pyarrow.csv
 
 from pipelines.aside import Aside, Broken
 from pipelines.dates import WRITTEN, iso
-from pipelines.source import BLOCK_BYTES, Source, chunks, opened, reading
+from pipelines.layout import Told
+from pipelines.source import BLOCK_BYTES, Source, chunks, keys_of, opened, reading
 from privacy.errors import InputError, RowError
 from synth.schema import Dates
 
@@ -34,9 +40,40 @@ _DELIMITERS = (",", ";", "\t", "|")
 _READ_BYTES = 4 << 20
 _LOOK_ROWS = 1000
 
+_WRONG = "\U0010fffe"
+"""What bytes that are no text become: no character, by Unicode's own word, so a row that has it is no text either."""
 
-def csv_source(path: Path, files: tuple[Path, ...]) -> Source:
-    """Encoding, delimiter and header, which all files must share."""
+_MARK = "understudy.wrong"
+codecs.register_error(_MARK, lambda e: (_WRONG, e.end if isinstance(e, UnicodeDecodeError) else 0))
+
+
+def csv_source(path: Path, files: tuple[Path, ...], told: Told | None = None) -> Source:
+    """Encoding, delimiter and header, which all files must share.
+
+    Args:
+        path: the file or the folder.
+        files: what is read.
+        told: what is known beforehand: then no file is opened here.
+
+    Raises:
+        InputError: they do not share them, or are no CSV.
+    """
+    if told is None:
+        return _found(path, files)
+    numbered = told.numbered({key for file in files for key in keys_of(path, file)})
+    return Source(
+        path=path,
+        format="csv",
+        files=files,
+        columns=(),
+        encoding=told.layout.encoding,
+        delimiter=told.layout.delimiter,
+        header=not numbered,
+        numbered=numbered,
+    )
+
+
+def _found(path: Path, files: tuple[Path, ...]) -> Source:
     encodings = {_encoding_of(file): file for file in files}
     if len(encodings) > 1:
         encodings.pop("ascii", None)
@@ -103,7 +140,7 @@ def _decodes(file: Path, encoding: str) -> bool:
 
 def _head(file: Path, encoding: str) -> tuple[str, bool]:
     """The first characters of a CSV file, and whether they are all of it."""
-    decoder = codecs.getincrementaldecoder("utf-8-sig" if encoding == "utf-8" else encoding)()
+    decoder = codecs.getincrementaldecoder("utf-8-sig" if encoding == "utf-8" else encoding)("replace")
     with reading(file.name), opened(file) as stream:
         return decoder.decode(stream.read(BLOCK_BYTES)), not stream.read(1)
 
@@ -227,12 +264,26 @@ def _is_year(cell: str) -> bool:
 
 
 def csv_columns(source: Source, file: Path) -> tuple[str, ...]:
-    """The names of the columns of one CSV file."""
-    rows = _head_rows(file, source.encoding or "utf-8", source.delimiter or ",")
-    first = next((r for r in rows if r), [])
+    """The names of the columns of one CSV file; nothing is looked at beyond its first row that is not blank."""
+    if source.numbered and not source.header:
+        return source.numbered
+    first = _first_row(source, file)
     if not source.header:
         return tuple(f"column_{i}" for i in range(1, len(first) + 1))
     return tuple(cell.strip() or f"column_{i}" for i, cell in enumerate(first, start=1))
+
+
+def _first_row(source: Source, file: Path) -> list[str]:
+    with reading(source.name_of(file)), _text_of(source, file, errors="replace") as text:
+        try:
+            return next((row for row in csv.reader(text, delimiter=source.delimiter or ",") if row), [])
+        except csv.Error:
+            return []
+
+
+def _text_of(source: Source, file: Path, *, errors: str) -> io.TextIOWrapper:
+    encoding = "utf-8-sig" if (source.encoding or "utf-8") == "utf-8" else source.encoding
+    return io.TextIOWrapper(opened(file), encoding=encoding, errors=errors, newline="")
 
 
 def csv_blocks(source: Source, file: Path, aside: Aside) -> Iterator[pa.RecordBatch]:
@@ -244,35 +295,39 @@ def csv_blocks(source: Source, file: Path, aside: Aside) -> Iterator[pa.RecordBa
     """
     names = csv_columns(source, file)
     left = aside.most - len(aside.rows)
-    broken = row = 0
+    odd = undecoded = row = 0
 
     def set_aside(_: Any) -> str:
-        nonlocal broken
-        broken += 1
-        return "skip" if broken <= left else "error"
+        nonlocal odd
+        odd += 1
+        return "skip" if odd + undecoded <= left else "error"
 
-    name = source.name_of(file)
+    name, utf8 = source.name_of(file), _Utf8(source.encoding or "utf-8")
     with reading(name), opened(file) as stream:
         try:
-            for block in _reader(source, file, stream, names, set_aside):
-                yield block
-                row += block.num_rows
+            for block in _reader(source, file, utf8.of(stream), names, set_aside):
+                plain = _texts(block) if utf8.wrong else block
+                undecoded += len(block) - len(plain)
+                if odd + undecoded > left:
+                    raise _too_many(source, file, aside, len(names))
+                yield plain
+                row += len(plain)
         except pa.ArrowException:
-            if broken > left:
+            if odd + undecoded > left:
                 raise _too_many(source, file, aside, len(names)) from None
             raise RowError(
                 f"a CSV must be well formed, however: {name}: it breaks",
                 f" somewhere after row {row}",
                 "; is a quote not closed?",
             ) from None
-    if broken:
+    if odd + undecoded:
         aside.rows += _broken(source, file, len(names))
 
 
 def _reader(
     source: Source,
     file: Path,
-    stream: BinaryIO,
+    stream: Any,
     names: Sequence[str],
     set_aside: Callable[[Any], str],
 ) -> pa.RecordBatchReader:
@@ -283,7 +338,6 @@ def _reader(
             skip_rows=_blank_lines(file, source.encoding or "utf-8"),
             skip_rows_after_names=int(source.header),
             block_size=_READ_BYTES,
-            encoding={"utf-8": "utf8"}.get(source.encoding or "utf-8", source.encoding),
         ),
         parse_options=pyarrow.csv.ParseOptions(
             delimiter=source.delimiter, newlines_in_values=True, invalid_row_handler=set_aside
@@ -297,13 +351,49 @@ def _reader(
     )
 
 
+class _Utf8:
+    """Turns text into UTF-8, which Arrow insists on: one byte that is none would else refuse the whole file.
+
+    Attributes:
+        wrong: whether something was no text so far.
+    """
+
+    def __init__(self, encoding: str) -> None:
+        self.wrong = False
+        self._decoder = codecs.getincrementaldecoder(encoding)(_MARK)
+
+    def of(self, stream: BinaryIO) -> Any:
+        """The bytes of a stream, turned."""
+        return pa.TransformInputStream(pa.PythonFile(stream, mode="r"), self._turned)
+
+    def _turned(self, data: Any) -> bytes:
+        text = self._decoder.decode(bytes(data), not len(data))
+        self.wrong = self.wrong or _WRONG in text
+        return text.encode()
+
+
+def _texts(block: pa.RecordBatch) -> pa.RecordBatch:
+    """Those rows of a block whose every cell is text."""
+    wrong = [pc.fill_null(pc.match_substring(column, _WRONG), False) for column in block.columns]
+    return block.filter(pc.invert(functools.reduce(pc.or_, wrong)))
+
+
 def _too_many(source: Source, file: Path, aside: Aside, width: int) -> RowError:
     found = list(islice(_broken(source, file, width), aside.most - len(aside.rows) + 1))
     aside.rows += found
     last = found[-1] if found else None
+    name = source.name_of(file)
+    if last is not None and last.encoding:
+        return RowError(
+            f"a row must be text in {last.encoding}, however: {name}: more rows than `broken_rows: {aside.most}` "
+            "allows are not",
+            f", the last is that of line {last.line}",
+            "; say in `csv:` of the recipe how the file is written, mend it, or set such rows aside with a larger "
+            "broken_rows",
+        )
     where = "" if last is None else f", that of line {last.line} has {last.cells}"
     return RowError(
-        f"a row must have {width} cells, however: {source.name_of(file)}: more rows than `broken_rows: {aside.most}` "
+        f"a row must have {width} cells, however: {name}: more rows than `broken_rows: {aside.most}` "
         "allows have others",
         where,
         "; mend the file, or set such rows aside with a larger broken_rows in the recipe",
@@ -312,14 +402,20 @@ def _too_many(source: Source, file: Path, aside: Aside, width: int) -> RowError:
 
 def _broken(source: Source, file: Path, width: int) -> Iterator[Broken]:
     """The broken rows of a file, with the lines that they begin in; Arrow, which is quicker, tells no lines."""
-    encoding = "utf-8-sig" if source.encoding == "utf-8" else source.encoding
-    with opened(file) as stream, io.TextIOWrapper(stream, encoding=encoding, newline="") as text:
-        rows, line = csv.reader(text, delimiter=source.delimiter or ","), 0
+    with _text_of(source, file, errors=_MARK) as text:
+        rows, line, is_name = csv.reader(text, delimiter=source.delimiter or ","), 0, source.header
         try:
             for row in rows:
-                if row and len(row) != width:
-                    yield Broken(file=source.name_of(file), line=line + 1, cells=len(row), text=tuple(row))
-                line = rows.line_num
+                wrong = not is_name and any(_WRONG in cell for cell in row)
+                if row and (wrong or len(row) != width):
+                    yield Broken(
+                        file=source.name_of(file),
+                        line=line + 1,
+                        cells=len(row),
+                        text=tuple(cell.replace(_WRONG, "\ufffd") for cell in row),
+                        encoding=(source.encoding or "utf-8") if wrong else "",
+                    )
+                line, is_name = rows.line_num, is_name and not row
         except csv.Error:
             return
 

@@ -44,6 +44,7 @@ from pipelines.gallery import (
     image_source,
     plain_images,
 )
+from pipelines.layout import Told
 from pipelines.publish import SUMS
 from pipelines.query import Query, common_type, database_file, file_query, from_values
 from pipelines.reference import check_input, is_address, label_of
@@ -80,8 +81,18 @@ _FEW = 16
 Table = Source | Query
 """Where rows come from."""
 
+_FILE_ADDRESS = re.compile(r"(?:sqlite(?:\+pysqlite)?|duckdb):///([^?]+)")
+"""The address of a database that is a file."""
 
-def find(text: str, query: str | None, locate: Callable[[str], Path], *, scans: Scans | None = None) -> Table:
+
+def find(
+    text: str,
+    query: str | None,
+    locate: Callable[[str], Path],
+    *,
+    scans: Scans | None = None,
+    told: Told | None = None,
+) -> Table:
     """Finds out what an input is: a database that an address names, or what lies at a path.
 
     Args:
@@ -89,13 +100,14 @@ def find(text: str, query: str | None, locate: Callable[[str], Path], *, scans: 
         query: what a database is asked.
         locate: gives the absolute path of an input that may be read.
         scans: what a recipe says of DICOM and NIfTI files.
+        told: what is known of a CSV beforehand, so that nothing of it is found out.
 
     Raises:
         RecipeError: query and input do not fit, or the input may not be read.
         InputError: there is nothing to read, see `sniff`.
     """
     check_input(text)
-    of_file = re.fullmatch(r"(?:sqlite(?:\+pysqlite)?|duckdb):///([^?]+)", text)
+    of_file = _FILE_ADDRESS.fullmatch(text)
     if is_address(text) and of_file is None:
         if query is None:
             raise RecipeError(
@@ -108,10 +120,26 @@ def find(text: str, query: str | None, locate: Callable[[str], Path], *, scans: 
         return file_query(path, engine, query)
     if query is not None:
         raise RecipeError(f"a query is for a database, however: {path.name} is none; leave query out")
-    return sniff(path, scans=scans)
+    return sniff(path, scans=scans, told=told)
 
 
-def sniff(path: Path, *, scans: Scans | None = None) -> Source:
+def has_names(text: str, locate: Callable[[str], Path]) -> bool:
+    """Whether `find` tells the columns of an input without reading a row: of CSV, Parquet and databases it does.
+
+    Which columns a collection of images has follows from what lies there. This looks at names of files alone.
+
+    Raises:
+        RecipeError: the input may not be read, or is not there.
+    """
+    if is_address(text):
+        return True
+    path = locate(text)
+    if path.is_file():
+        return format_of(path) is None
+    return any(_is_table(f) and f.name.lower() not in METADATA for f in _files_below(path))
+
+
+def sniff(path: Path, *, scans: Scans | None = None, told: Told | None = None) -> Source:
     """Finds out what lies at `path`: a CSV or Parquet file, images, or a folder of one of them.
 
     A folder is searched through and through; names that start with `_` or `.` are passed over, and so are
@@ -128,7 +156,7 @@ def sniff(path: Path, *, scans: Scans | None = None) -> Source:
     tables = tuple(f for f in files if _is_table(f))
     images = files_of_images(f for f in files if f not in set(tables)) if path.is_dir() or not tables else {}
     if not images:
-        return _sniff_files(path, tables if path.is_dir() else files)
+        return _sniff_files(path, tables if path.is_dir() else files, told)
     return _sniff_images(path, files, images, scans or Scans())
 
 
@@ -281,11 +309,12 @@ def drift_of(source: Table, schema: pa.Schema) -> tuple[str, ...]:
     if isinstance(source, Query):
         found = next(source.blocks()).schema
         return _name_drift(found.names, schema)
-    source = _named_by(source, schema)
+    # Where it is known that there is no header, no row is looked at for one.
+    source = source if source.numbered else _named_by(source, schema)
     names = source.columns if source.holds_images else _columns_of(source, source.files[0])
     if source.format != "parquet":
         return _name_drift(names, schema)
-    types = _parquet_types(replace(source, columns=names))
+    types = _parquet_types(replace(source, columns=names), schema)
     other = [
         f"~ {f.name!r} is {types.field(f.name).type}, no longer {f.type}"
         for f in schema
@@ -363,7 +392,7 @@ def _named_by(source: Source, schema: pa.Schema) -> Source:
     """The source with a header where the schema settles it: its names stand in the first row of each file."""
     if source.format != "csv" or source.header:
         return source
-    named = replace(source, header=True)
+    named = replace(source, header=True, numbered=())
     if all(sorted(_columns_of(named, file)) == sorted(schema.names) for file in source.files):
         return named
     return source
@@ -445,7 +474,7 @@ def _sniff_images(
     return image_source(path, format, sorted([*found, *said]), scans)
 
 
-def _sniff_files(path: Path, files: tuple[Path, ...]) -> Source:
+def _sniff_files(path: Path, files: tuple[Path, ...], told: Told | None) -> Source:
     if not files:
         raise InputError(
             f"an input folder must hold .csv, .tsv, .parquet or .pq files, or images, however: {path} holds none; "
@@ -460,7 +489,7 @@ def _sniff_files(path: Path, files: tuple[Path, ...]) -> Source:
     if "parquet" in formats:
         source = Source(path=path, format="parquet", files=files, columns=())
     else:
-        source = csv_source(path, files)
+        source = csv_source(path, files, told)
     for file in files:
         _check_names(source.name_of(file), _columns_of(source, file))
     own = _columns_of(source, files[0])
@@ -568,12 +597,21 @@ def _parquet_schema(source: Source, file: Path) -> pa.Schema:
         return pq.read_schema(file)
 
 
-def _parquet_types(source: Source) -> pa.Schema:
-    """One type for each column over all files; a column without any value (type null) agrees with all."""
+def _parquet_types(source: Source, expected: pa.Schema | None = None) -> pa.Schema:
+    """One type for each column over all files; a column without any value (type null) agrees with all.
+
+    Args:
+        source: what is read.
+        expected: says which columns of bytes are of images; None: their first values do, which takes reading them.
+
+    Raises:
+        InputError: the files disagree.
+    """
+    known_images = None if expected is None else {f.name for f in expected if f.type == IMAGE}
     fields: dict[str, pa.Field] = {}
     for file in source.files:
         for found in _parquet_schema(source, file):
-            field = pa.field(found.name, _type_of(source, file, found), found.nullable)
+            field = pa.field(found.name, _type_of(source, file, found, known_images), found.nullable)
             known = fields.get(field.name, field)
             merged = _common_type(known.type, field.type)
             if merged is None:
@@ -586,10 +624,12 @@ def _parquet_types(source: Source) -> pa.Schema:
     return pa.schema([fields[name] for name in source.columns])
 
 
-def _type_of(source: Source, file: Path, field: pa.Field) -> pa.DataType:
-    """The type of a column; one of bytes is of images if its first value begins as one."""
+def _type_of(source: Source, file: Path, field: pa.Field, images: set[str] | None) -> pa.DataType:
+    """The type of a column; one of bytes is of images if `images` names it, or if it is None, by its first value."""
     if not is_image_type(field.type):
         return plain_type(field.type)
+    if images is not None:
+        return IMAGE if field.name in images else pa.string()
     with reading(source.name_of(file)), pq.ParquetFile(file, buffer_size=BLOCK_BYTES) as parquet:
         blocks = parquet.iter_batches(batch_size=16, columns=[field.name])
         found = (holds_images(block.column(0)) for block in itertools.islice(blocks, 64))

@@ -14,6 +14,7 @@ from pipelines import ingest as reading
 from pipelines import private
 from pipelines.aside import Aside
 from pipelines.run import ASIDE, IMAGE_BYTES, IMAGE_ROWS, ROWS, Run
+from pipelines.source import Source
 from pipelines.workspace import digest_of, write_atomic
 from privacy.errors import InputError, RowError
 from synth.constraints import Constraints
@@ -91,12 +92,21 @@ def ingest(run: Run) -> tuple[list[Path], dict[str, Any]]:
 def _read(run: Run, source: reading.Table, aside: Aside) -> Iterator[pa.RecordBatch]:
     """The rows of a source, which must stay as it is meanwhile."""
     before = reading.stamp(source)
-    yield from reading.batches(source, run.source_schema.source, aside=aside, adapt=run.recipe.allow_drift)
+    yield from reading.batches(source, run.source_schema.source, aside=aside, adapt=_may_drift(run, source))
     if reading.stamp(source) != before:
         raise InputError(
             f"an input must stay as it is while it is read, however: {source.label} was changed; release again "
             "when it is whole"
         )
+
+
+def _may_drift(run: Run, source: reading.Table) -> bool:
+    """Whether a source may lack columns of the schema, or have others.
+
+    Under privacy a collection of images must not, whatever a recipe says: which columns it has follows from its rows.
+    """
+    of_rows = run.recipe.privacy is not None and isinstance(source, Source) and source.holds_images
+    return run.recipe.allow_drift and not of_rows
 
 
 def _units(run: Run, path: Path) -> Iterator["NDArray[np.uint64]"]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from pipelines import ingest as reading
 from pipelines.aside import Aside, Unreadable
+from pipelines.layout import Layout
 from pipelines.private import dataset_for
 from pipelines.query import Query
 from pipelines.recipe import resolve_input, slug
@@ -149,6 +150,7 @@ def initialize(
     text = RECIPE.format(name=name, input=_input(found, folder), dataset=dataset_for(place, name, folder))
     if aside.rows:
         text += f"broken_rows: {len(aside.rows)}  # {_what(aside)}, set aside at most\n"
+    text += _written(found)
     if isinstance(found, Source) and found.scans.headers:
         text += f"scans: {{headers: [{', '.join(found.scans.headers)}]}}\n"
     outside = [] if isinstance(found, Query) and found.file is None else _outside(place, folder)
@@ -229,6 +231,14 @@ def _json_of(path: Path, kind: type[J]) -> J:
         wanted = "an object" if kind is dict else "a list"
         raise SchemaError(f"JSON of SDV must be {wanted}, however: {path} holds {type(data).__name__}")
     return data
+
+
+def _written(found: reading.Table) -> str:
+    """The line of a recipe that says how CSV files are written, where they are not as nobody needs to say."""
+    if not (isinstance(found, Source) and found.format == "csv"):
+        return ""
+    said = Layout.model_validate({"encoding": found.encoding, "delimiter": found.delimiter}).said
+    return f"csv: {{{said}}}  # how it is written\n" if said else ""
 
 
 def _quoted(text: str) -> str:

@@ -26,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 
+from pipelines.layout import Layout
 from pipelines.reference import check_input, check_secret, is_address
 from pipelines.scans import Scans
 from privacy.errors import RecipeError
@@ -202,6 +203,14 @@ class Recipe(BaseModel):
             "set aside at most",
         ),
     ] = 0
+    csv: Annotated[
+        Layout | None,
+        Field(
+            # A recipe that says nothing keeps the digest that it had before it could.
+            exclude_if=lambda csv: csv is None,
+            description="how CSV files are written; none: found out from them, under `privacy` UTF-8 and commas",
+        ),
+    ] = None
     scans: Annotated[Scans, Field(description="how DICOM and NIfTI files become images and columns")] = (
         Scans()
     )

@@ -21,18 +21,28 @@ if TYPE_CHECKING:
 def publish_inputs(run: Run) -> dict[str, str]:
     """What the files of a release depend on."""
     records = run.workspace.records()
-    release_path = run.workspace.path / RELEASE
-    published = Path(read_json(run, RELEASE)["release"]) if release_path.exists() else None
-    there = published is not None and published.is_dir() and _is_latest(published)
     return {
         "data": digest_of(dict(records["sample"].outputs)),
         "verdict": digest_of(dict(records["gate"].outputs)),
         "evidence": digest_of(dict(records["validate"].outputs)),
         "shadows": records["gate"].outputs.get(SHADOWS, ""),
         "root": str(run.release_root),
-        # A release that somebody took away, or that is not the latest any more, is published again.
-        "there": str(there or "publish" not in records),
+        "times_gone": str(_times_gone(run)),
     }
+
+
+def _times_gone(run: Run) -> int:
+    """How often a release was taken away, or ceased to be the latest, so that it had to be published again.
+
+    A count, since what is recorded is how it was before: "it is gone" would be found unchanged the second time.
+    """
+    record = run.workspace.records().get("publish")
+    if record is None:
+        return 0
+    path = run.workspace.path / RELEASE
+    published = Path(read_json(run, RELEASE)["release"]) if path.exists() else None
+    there = published is not None and published.is_dir() and _is_latest(published)
+    return int(record.inputs.get("times_gone", 0)) + int(not there)
 
 
 def _is_latest(release: Path) -> bool:

@@ -3,12 +3,13 @@
 import functools
 import importlib.metadata
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipelines import ingest as reading
+from pipelines.layout import Layout, Told
 from pipelines.recipe import Recipe, canonical, resolve_input
 from pipelines.workspace import Record, Workspace, digest_of, sha256, write_atomic
 from privacy.errors import InputError, RowError, SchemaError
@@ -125,13 +126,27 @@ class Run:
 
     def source(self) -> reading.Table:
         """The input, checked and recognized."""
-        return reading.find(self.recipe.input, self.recipe.query, self._locate, scans=self.recipe.scans)
+        return self._find(self.recipe.input, self.recipe.query)
 
     def holdout_source(self) -> reading.Table | None:
         """The input that is held out, where the recipe names one."""
-        if not isinstance(self.recipe.holdout, str):
-            return None
-        return reading.find(self.recipe.holdout, None, self._locate, scans=self.recipe.scans)
+        return self._find(self.recipe.holdout, None) if isinstance(self.recipe.holdout, str) else None
+
+    def named_sources(self) -> Iterator[reading.Table]:
+        """Those inputs whose columns may be told before a row is read: under privacy tables, else all of them."""
+        for text, query in ((self.recipe.input, self.recipe.query), (self.recipe.holdout, None)):
+            if isinstance(text, str) and (
+                self.recipe.privacy is None or reading.has_names(text, self._locate)
+            ):
+                yield self._find(text, query)
+
+    def _find(self, text: str, query: str | None) -> reading.Table:
+        said = self.recipe.csv
+        told = None
+        if said is not None or self.recipe.privacy is not None:
+            # Under privacy nothing of how all rows are read may follow from some of them.
+            told = Told(columns=self.source_schema.names, layout=said or Layout())
+        return reading.find(text, query, self._locate, scans=self.recipe.scans, told=told)
 
     @property
     def inception(self) -> "Weights | None":
@@ -217,10 +232,10 @@ def refusal_of(run: Run, e: RowError) -> InputError:
     """What may be said outside of rows that are not what they should be: under privacy not where, nor how many."""
     if run.recipe.privacy is None:
         return e
+    if not e.args[1]:
+        return e.public()
     write_atomic(run.workspace.path / REFUSED, f"{e}\n".encode())
-    return InputError(
-        f"{e.public()}; where they stand is private: {REFUSED} in the folder of the run says it"
-    )
+    return InputError(f"{e.public()}; the rest is private: {REFUSED} in the folder of the run says it")
 
 
 @functools.cache

@@ -39,6 +39,7 @@ class Source:
         encoding: of the CSV files: utf-8, utf-16 or cp1252; None for Parquet.
         delimiter: of the CSV files; None for Parquet.
         header: whether the first row of each CSV file holds names; else they are column_1, column_2, …
+        numbered: those names, where it is known beforehand how many there are.
         scans: what the recipe says of DICOM and NIfTI files.
     """
 
@@ -50,6 +51,7 @@ class Source:
     encoding: str | None = None
     delimiter: str | None = None
     header: bool = True
+    numbered: tuple[str, ...] = ()
     scans: Scans = DEFAULT
 
     @property

@@ -20,7 +20,7 @@ from pipelines.judging import evidence_of, verdict_of
 from pipelines.plan import estimate
 from pipelines.private import ledger_at
 from pipelines.recipe import load
-from pipelines.run import Run, open_run
+from pipelines.run import Run, open_run, reopen_run
 from pipelines.steps import check, perform, release, told
 from pipelines.workspace import Record
 from privacy.book import Budget
@@ -292,6 +292,31 @@ def test_a_source_that_changed_is_not_read_again(source: Path, tmp_path: Path) -
     again = release(run)
     assert again.release == first.release
     assert events_of(tmp_path) == ["budget", "reserved", "touched", "identified", "committed"]
+
+
+def test_a_source_that_is_gone_is_missed_by_nobody_who_has_read_it(source: Path, tmp_path: Path) -> None:
+    first = release(opened(source, tmp_path))
+    run = opened(source, tmp_path)
+    (tmp_path / "people.csv").unlink()
+    again = release(run)
+    assert again.release == first.release
+    assert again.again
+    # Taken away twice, and each time published again from what the run holds.
+    for _ in range(2):
+        shutil.rmtree(tmp_path / "releases")
+        back = release(reopen_run(run.workspace.path))
+        assert back.release == first.release
+        assert back.release.is_dir()
+        assert not back.again
+    assert release(run).again
+    assert "publish" in estimate(run).cached
+    # Another schema is another fit, which needs the rows.
+    schema = tmp_path / "schema.yaml"
+    schema.write_text(schema.read_text("utf-8") + "\nunits_about: 3000\n", "utf-8")
+    spent = events_of(tmp_path)
+    with pytest.raises(RecipeError, match="an input must exist"):
+        release(open_run(run.recipe, tmp_path))
+    assert events_of(tmp_path) == spent
 
 
 def test_the_same_rows_under_another_name_are_refused_and_stay_charged(source: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipelines.commands import Changes
+from pipelines.layout import Layout
 from pipelines.recipe import Privacy, Recipe, Shares, load, resolve_input, slug
 from privacy.errors import RecipeError
 from tests.fields import pages
@@ -187,7 +188,7 @@ def test_every_field_that_a_byte_of_the_release_depends_on_moves_the_digest(fiel
         "privacy": {"epsilon": 1, "delta": 1e-6}, "broken_rows": 1,
         "allow_drift": True, "targets": ["age"], "protected": ["age"], "scans": {"axis": "coronal"},
         "draws": 2, "parity": {"across": ["age"], "sizes": "equal"}, "inception_images": 500,
-        "watermark": {"key": "${env:KEY}"},
+        "watermark": {"key": "${env:KEY}"}, "csv": {"delimiter": ";"},
     }  # fmt: skip
     recipe = Recipe.model_validate(MINIMAL)
     moved = recipe.with_fields({field: other.get(field, "other")}).digest() != recipe.digest()
@@ -223,6 +224,8 @@ def test_options_of_the_command_mean_what_they_would_in_the_recipe() -> None:
     assert (recipe.rows, recipe.holdout, recipe.gate.copies_z) == (500, 0.3, 5.0)
     assert recipe.options == {"passes": 3, "max_components": 8}
     assert Changes(rows="source", holdout="test.csv").apply(recipe).holdout == "test.csv"
+    written = Changes(csv={"delimiter": ";"}).apply(recipe)
+    assert Changes(csv={"encoding": "cp1252"}).apply(written).csv == Layout(encoding="cp1252", delimiter=";")
 
 
 def test_no_options_leave_the_recipe_as_it_is() -> None:

@@ -3,6 +3,7 @@ import getpass
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.plan import estimate
 from pipelines.publish import check_sums
 from pipelines.recipe import load
 from pipelines.run import open_run, reopen_run
@@ -100,6 +102,20 @@ def test_another_root_takes_the_same_release_without_another_fit(tmp_path: Path)
     assert watch.ran == ["publish"]
     assert there == folder / "there" / "visits" / here.name
     assert bytes_of(there) == bytes_of(here)
+
+
+def test_a_release_that_was_taken_away_is_published_again_each_time(tmp_path: Path) -> None:
+    folder = visits(tmp_path, patients=200)
+    run = open_run(prepare(folder, folder / "visits.csv"), folder)
+    here = release(run).release
+    content = bytes_of(here)
+    for _ in range(3):
+        shutil.rmtree(folder / "releases")
+        assert "publish" not in estimate(run).cached
+        back = release(run)
+        assert (back.release, back.again) == (here, False)
+        assert bytes_of(here) == content
+        assert release(run).again
 
 
 def test_another_seed_gives_other_rows(first: Path, tmp_path: Path) -> None:
