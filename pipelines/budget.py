@@ -79,8 +79,15 @@ def assign(asked: Asked) -> Found:
     if asked.epsilon is None or asked.delta is None:
         raise UsageError("a lifetime needs --epsilon and --delta, however: one is missing; give both")
     name, lifetime = asked.named(), Budget(epsilon=asked.epsilon, delta=asked.delta)
-    ledger_at(asked.folder).set_budget(name, lifetime, by=asked.by or getpass.getuser())
-    return show(asked)
+    ledger = ledger_at(asked.folder)
+    known = ledger.datasets()
+    ledger.set_budget(name, lifetime, by=asked.by or getpass.getuser())
+    found = show(asked)
+    if name in known:
+        return found
+    others = f"; others are: {', '.join(known)}" if known else ""
+    begun = f"{name}: a new dataset, which had no budget here before{others}"
+    return Found(lines=(begun, *found.lines), data={**found.data, "begun": name})
 
 
 def history(asked: Asked) -> Found:

@@ -152,16 +152,17 @@ def check_private(run: "Run") -> None:
     privacy, schema = _privacy(run), run.schema
     dataset_of(run.recipe)
     most = MOST_DELTA if schema.units_about is None else 1 / schema.units_about
-    if privacy.delta > most:
-        why = (
-            f"`units_about` in the schema is not set, so at most {MOST_DELTA:g} is taken"
-            if schema.units_about is None
-            else f"there are about {schema.units_about:,} units"
-        )
-        raise RecipeError(
-            f"privacy.delta must be at most one in the number of units, however: delta={privacy.delta:g} and {why}; "
-            "choose a smaller delta"
-        )
+    for field, target in (("privacy", privacy), ("privacy.lifetime", privacy.lifetime)):
+        if target is not None and target.delta > most:
+            why = (
+                f"`units_about` in the schema is not set, so at most {MOST_DELTA:g} is taken"
+                if schema.units_about is None
+                else f"there are about {schema.units_about:,} units"
+            )
+            raise RecipeError(
+                f"{field}.delta must be at most one in the number of units, however: delta={target.delta:g} and {why}; "
+                "choose a smaller delta"
+            )
     if privacy.max_rows_per_unit > 1 and schema.unit is None:
         raise RecipeError(
             "max_rows_per_unit is for rows that share a unit, however: neither recipe nor schema names a `unit`; "

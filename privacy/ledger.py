@@ -39,6 +39,9 @@ CLOCK_SECONDS = 300.0
 ROUNDING = 1e-9
 """By which share an actual loss may exceed its reservation: sums of floats in another order, nothing else."""
 
+LIFETIME_DELTA = 1e-4
+"""Largest delta of a lifetime. A ledger does not know how many units there are, and at a large delta all costs nothing."""
+
 _NOBODY = np.empty(0, np.uint64)
 
 _DRAWN_BEFORE = (
@@ -91,8 +94,10 @@ class Ledger:
 
         Raises:
             BudgetRefused: more than this is spent or reserved.
+            UsageError: its delta is above `LIFETIME_DELTA`.
             LedgerError: the ledger cannot be trusted, or the clock.
         """
+        _check_delta(budget)
         with self._appending() as session:
             fullest = self._book.fullest(dataset, budget.delta)
             spent = self._book.loss(dataset, fullest).epsilon(budget.delta)
@@ -129,8 +134,8 @@ class Ledger:
 
         Raises:
             BudgetRefused: with all that was spent and reserved it would exceed the lifetime.
-            UsageError: the worst case exceeds what is asked for, the dataset or a block has no name, or units are told
-                from each other by something else than before.
+            UsageError: the worst case exceeds what is asked for, the dataset or a block has no name, units are told
+                from each other by something else than before, or a first lifetime's delta is above `LIFETIME_DELTA`.
             LedgerError: the ledger cannot be trusted, or the clock.
             Busy: others keep the ledger locked.
         """
@@ -143,8 +148,14 @@ class Ledger:
             lifetime = self._book.budgets.get(dataset)
             if lifetime is None:
                 lifetime = asked
+                _check_delta(lifetime)
                 first = self._row(Event.BUDGET, dataset)
                 self._append(session, replace(first, budget=asked, by=f"first release, run {run}"))
+            elif lifetime.delta > LIFETIME_DELTA:
+                raise BudgetRefused(
+                    f"a lifetime's delta must be at most {LIFETIME_DELTA:g}, however: that of {dataset!r} is "
+                    f"{lifetime.delta:g}, at which releases cost next to nothing; set another by `understudy budget set`"
+                )
             self._check_unit(dataset, blocks, unit)
             self._check_room(dataset, blocks or self._book.blocks(dataset) or ("",), lifetime, worst)
             row = replace(
@@ -541,6 +552,14 @@ class Ledger:
                 f"all fingerprints of a ledger must have one key, however: {self._key} is not that of "
                 f"{self._chain.name}; restore the right key, or copy it from a colleague"
             )
+
+
+def _check_delta(lifetime: Budget) -> None:
+    if lifetime.delta > LIFETIME_DELTA:
+        raise UsageError(
+            f"a lifetime's delta must be at most {LIFETIME_DELTA:g}, however: delta={lifetime.delta:g}; choose a smaller "
+            "one, as `lifetime: {epsilon: …, delta: …}` in the recipe or by `understudy budget set`"
+        )
 
 
 def _opened(sealed: str, key: bytes) -> tuple[int, ...]:

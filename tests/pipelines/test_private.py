@@ -704,6 +704,14 @@ def test_delta_is_held_against_the_units_that_the_schema_states(source: Path, tm
         check(run)
 
 
+def test_so_is_that_of_the_lifetime(source: Path, tmp_path: Path) -> None:
+    lifetime = {"lifetime": {"epsilon": 3.0, "delta": 0.5}}
+    run = opened(source, tmp_path, privacy={**PRIVACY, **lifetime})
+    with pytest.raises(RecipeError, match=r"privacy\.lifetime\.delta must be .*delta=0\.5"):
+        release(run)
+    assert not (tmp_path / ".understudy" / "ledger.sqlite").exists()
+
+
 def test_a_column_that_must_not_be_learned_must_be_declared(source: Path, tmp_path: Path) -> None:
     run = opened(source, tmp_path)
     schema = tmp_path / "schema.yaml"
@@ -765,6 +773,20 @@ def test_more_rows_are_drawn_from_a_model_at_no_charge(done: tuple[Run, Path], t
     assert command(["sample", str(run.workspace.path), str(out)]) == 2
     assert command(["sample", str(tmp_path), str(tmp_path / "x.parquet")]) != 0
     assert len(ledger_at(run.folder).history("people")) == entries
+
+
+def test_a_budget_of_a_name_that_nobody_knows_says_that_it_begins_a_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command(["budget", "set", "people", "--epsilon", "3", "--delta", "0.5"]) == 2
+    for name, said in (
+        ("people", "people: a new dataset, which had no budget here before\n"),
+        ("poeple", "poeple: a new dataset, which had no budget here before; others are: people\n"),
+        ("people", "people: epsilon 0 of 3"),
+    ):
+        assert command(["budget", "set", name, "--epsilon", "3", "--delta", "1e-5"]) == 0
+        assert capsys.readouterr().out.startswith(said)
 
 
 def test_budgets_are_shown_set_listed_and_verified(

@@ -23,7 +23,7 @@ from privacy.book import Book, Budget, Event, Process, Row
 from privacy.chain import GENESIS, NAME, Link, _digest
 from privacy.errors import BudgetRefused, Busy, LedgerError, UnderstudyError, UsageError
 from privacy.fingerprint import sketch
-from privacy.ledger import CLOCK_SECONDS, Ledger
+from privacy.ledger import CLOCK_SECONDS, LIFETIME_DELTA, Ledger
 from tests.privacy.ledgers import (
     FORK,
     ONE,
@@ -281,6 +281,29 @@ def test_a_lifetime_below_what_is_spent_is_refused_with_the_figure(place: Place)
     assert fill_up(ledger) == 0
     ledger.void(held.id)
     ledger.set_budget("adult", Budget(epsilon=spent * 0.5, delta=1e-6), by="steward")
+
+
+def test_a_lifetime_at_a_delta_at_which_nothing_costs_anything_is_refused(place: Place) -> None:
+    ledger, loose = place.open(), Budget(epsilon=1.0, delta=0.5)
+    for attempt in (
+        lambda: ledger.set_budget("adult", loose, by="steward"),
+        lambda: ledger.reserve("adult", run="first", worst=SLICE, asked=loose),
+    ):
+        with pytest.raises(UsageError, match=r"at most 0\.0001, however: delta=0\.5"):
+            attempt()
+    assert ledger.datasets() == ()
+    ledger.set_budget("adult", Budget(epsilon=1.0, delta=LIFETIME_DELTA), by="steward")
+
+
+def test_a_ledger_of_before_with_a_loose_delta_is_read_and_pays_for_nothing(place: Place) -> None:
+    ledger = place.open()
+    with ledger._appending() as session:
+        row = replace(ledger._row(Event.BUDGET, "adult"), budget=Budget(epsilon=1.0, delta=0.5), by="before")
+        ledger._append(session, row)
+    with pytest.raises(BudgetRefused, match=r"that of 'adult' is 0\.5"):
+        place.open().reserve("adult", run="first", worst=SLICE, asked=ONE)
+    ledger.set_budget("adult", ONE, by="steward")
+    assert fill_up(place.open()) == 4
 
 
 def test_a_raised_lifetime_lets_more_releases_in_and_says_who_raised_it(place: Place) -> None:
