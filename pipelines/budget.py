@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipelines.private import ledger_at
+from pipelines.private import ledger_at, trusted
 from privacy.book import Budget, Event, Row
 from privacy.errors import ReleaseError, UsageError
 
@@ -125,10 +125,14 @@ def _line(row: Row) -> str:
 
 
 def verify(asked: Asked) -> Found:
-    """Checks the whole chain, and that it holds what certificates say."""
-    heads = [_head(release) for release in asked.releases]
-    head = ledger_at(asked.folder).verify(heads)
-    known = f", and holds the heads of {len(heads)} certificates" if heads else ""
+    """Checks the whole chain, and that it holds what certificates say, and runs and releases of this folder."""
+    ledger = ledger_at(asked.folder)
+    heads = {_head(release) for release in asked.releases}
+    ledger.verify(sorted(heads))
+    found = trusted(asked.folder, ledger)
+    head = ledger.head()
+    known = f", and holds what {len(heads)} certificates that were named say" if heads else ""
+    known += f", and what {found} certificates here say" if found else ""
     return Found(lines=(f"The chain is whole{known}; its head is {head}",), data={"head": head})
 
 

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from privacy.private import PrivateCurator
 
 RESERVATION = "reservation.json"
+RELEASES = "releases"
+"""Where releases go unless a recipe says otherwise."""
+
 SECRET = "secret"
 JOURNAL = "journal"
 PARTS = ("profile", "model", "report")
@@ -198,7 +201,11 @@ MUCH_NOISE = 0.05
 
 
 def describe(run: "Run") -> str:
-    """What will be promised, what each part may spend, with the noise that follows, and what the lifetime leaves."""
+    """What will be promised, what each part may spend, with the noise that follows, and what the lifetime leaves.
+
+    Raises:
+        LedgerError: the ledger cannot be trusted.
+    """
     privacy, schema = _privacy(run), run.schema
     budget = budget_of(privacy, schema)
     unit = "a row" if schema.unit is None else f"{schema.unit}, at most {privacy.max_rows_per_unit} rows each"
@@ -228,7 +235,9 @@ def describe(run: "Run") -> str:
         lines.append(EXACT_INSIDE)
     if privacy.block is not None:
         lines.append(_blocks_line(run))
-    spent = ledger_at(run.folder).spent(dataset_of(run.recipe))
+    ledger = ledger_at(run.folder)
+    trusted(run.folder, ledger, root=run.release_root, name=run.recipe.name)
+    spent = ledger.spent(dataset_of(run.recipe))
     if spent.lifetime is None and privacy.lifetime is not None:
         lines.append(f"lifetime: none yet; this release makes it epsilon {privacy.lifetime.epsilon:g}")
     elif spent.lifetime is None:
@@ -510,12 +519,13 @@ def reserve(run: "Run") -> None:
 
     Raises:
         BudgetRefused: the lifetime does not allow it.
+        LedgerError: the ledger cannot be trusted.
     """
     from privacy.book import Budget as Lifetime
 
     privacy, dataset, ledger = _privacy(run), dataset_of(run.recipe), ledger_at(run.folder)
     path = _own(run) / RESERVATION
-    ledger.verify(_heads(run))
+    trusted(run.folder, ledger, root=run.release_root, name=run.recipe.name)
     if not path.exists():
         lifetime = privacy.lifetime
         if lifetime is not None and ledger.spent(dataset).lifetime is None:
@@ -530,7 +540,8 @@ def reserve(run: "Run") -> None:
         taken = ledger.reserve(
             dataset, run=run.workspace.path.name, worst=worst, asked=asked, blocks=blocks, unit=unit
         )
-        write_atomic(path, json.dumps({"id": taken.id, "dataset": dataset}).encode())
+        held = {"id": taken.id, "dataset": dataset, "ledger": _called(run.folder, ledger)}
+        write_atomic(path, json.dumps(held).encode())
     if _state(run) == "reserved":
         ledger.touch(_held(run)["id"])
     if begun(run):
@@ -573,15 +584,50 @@ def _read(run: "Run") -> tuple[str, ...]:
     return next((row.blocks for row in rows if row.hash == held["id"]), ())
 
 
-def _heads(run: "Run") -> list[str]:
-    """The ledger's heads in the certificates of former releases: a ledger that lacks one was cut or replaced."""
-    heads = []
-    for path in sorted((run.release_root / run.recipe.name).glob("*/certificate.json")):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            heads.append(
-                str(json.loads(path.read_text("utf-8"))["formal_guarantee"]["lifetime"]["ledger_head"])
-            )
-    return heads
+def trusted(folder: Path, ledger: "Ledger", *, root: Path | None = None, name: str = "*") -> int:
+    """Verifies a ledger, and that it holds what releases and runs beside a recipe say that it held.
+
+    A ledger that was cut, replaced or put back lacks some of it. What a run says to be of another ledger does not count.
+
+    Args:
+        folder: where the recipe lies.
+        ledger: its ledger.
+        root: where releases go; None: where those of the recipes here have gone.
+        name: of the release whose certificates count where the root is not in the folder: there may be releases of other
+            folders, whose ledgers are others.
+
+    Returns:
+        How many certificates were held against it.
+
+    Raises:
+        LedgerError: the chain is broken, or lacks something.
+    """
+    here, others, roots = set[str](), set[str](), {folder / RELEASES}
+    for path in sorted((folder / ".understudy" / "runs").glob(f"*/*/{RESERVATION}")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            held = json.loads(path.read_text("utf-8"))
+            own = held.get("ledger") in (None, _called(folder, ledger))
+            (here if own else others).update(str(held[key]) for key in ("id", "head") if key in held)
+            about = json.loads((path.parents[1] / "run.json").read_text("utf-8"))["about"]
+            roots.add((folder / Path(about["recipe"].get("to", RELEASES)).expanduser()).resolve())
+    if root is not None:
+        roots = {root}
+    told = set[str]()
+    for place in roots:
+        releases = "*" if place.resolve().is_relative_to(folder.resolve()) else name
+        for path in place.glob(f"{releases}/*/certificate.json"):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                promised = json.loads(path.read_text("utf-8"))["formal_guarantee"]
+                told.add(str(promised["lifetime"]["ledger_head"]))
+    told -= others - here
+    ledger.verify(sorted(here | told))
+    return len(told)
+
+
+def _called(folder: Path, ledger: "Ledger") -> str:
+    """Which ledger it is, for a run's own: without a password, and the same where the folder was moved with it."""
+    own = f"sqlite:///{folder.absolute()}/"
+    return ledger.name.removeprefix(own)
 
 
 def _state(run: "Run") -> str:

@@ -58,6 +58,9 @@ class Ledger:
     """The lifetime budgets in one SQLite file or one PostgreSQL schema.
 
     Nothing is created before the first row is written.
+
+    Attributes:
+        name: its address, without a password.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Ledger:
             UsageError: the address is none, or its driver is missing.
         """
         self._chain = Chain(where, patience_seconds=patience_seconds)
+        self.name = self._chain.name
         beside = self._chain.file.with_suffix(".key") if self._chain.file else None
         self._beside, self._key = beside, key or beside
         self._clock = clock
@@ -336,7 +340,10 @@ class Ledger:
             return book.head
 
     def verify(self, heads: Iterable[str] = ()) -> str:
-        """Reads the whole chain anew, with the map of units, and looks in it for the heads that certificates carry.
+        """Reads the whole chain anew, with the map of units, and looks in it for hashes that were kept elsewhere.
+
+        Args:
+            heads: that certificates carry, and reservations of runs.
 
         Returns:
             The head.
@@ -355,9 +362,9 @@ class Ledger:
                 for head in heads:
                     if head not in book:
                         raise LedgerError(
-                            f"a ledger must hold the head of each certificate, however: {self._chain.name} does not "
-                            f"hold {head}; rows were cut off it, or an older copy or another ledger is in its place: "
-                            "restore the right one"
+                            "a ledger must hold the head of each certificate and each run's reservation, however: "
+                            f"{self._chain.name} does not hold {head}; rows were cut off it, or an older copy or another "
+                            "ledger is in its place: restore the right one"
                         )
                 return book.head
 

@@ -24,9 +24,11 @@ from pipelines.run import Run, open_run
 from pipelines.steps import check, perform, release, told
 from pipelines.workspace import Record
 from privacy.book import Budget
+from privacy.chain import NAME
 from privacy.errors import BudgetRefused, InputError, LedgerError, RecipeError, ReleaseError, SchemaError
 from privacy.private import Charge, Journal
 from tests.pipelines.tables import bytes_of, write_table, write_visits
+from tests.privacy.ledgers import Place
 
 PRIVACY = {"epsilon": 3.0, "delta": 1e-5}
 QUICK = {"components": 8, "steps": 5, "bins": 4, "rows": 1_000, "states": 4, "passes": 1}
@@ -431,6 +433,54 @@ def test_a_ledger_that_lost_a_release_is_noticed_before_a_row_is_read(source: Pa
     assert not (second.workspace.path / "rows.parquet").exists()
 
 
+def moved(done: tuple[Run, Path], folder: Path, **fields: object) -> Run:
+    """Another recipe, in a copy of a folder in which one was released."""
+    run, _ = done
+    shutil.copytree(run.folder, folder, symlinks=True)
+    return open_run(run.recipe.with_fields({"name": "others", **fields}), folder)
+
+
+@pytest.mark.parametrize("left", ["releases", ".understudy/runs"])
+@pytest.mark.parametrize("how", ["cut", "replaced"])
+def test_a_ledger_that_lost_a_release_is_noticed_by_every_recipe_and_by_plan_and_verify(
+    done: tuple[Run, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str, how: str
+) -> None:
+    folder = tmp_path / "folder"
+    second = moved(done, folder)
+    with pytest.raises(BudgetRefused, match="within epsilon 3"):
+        perform(second, "ingest")
+    (recorded,) = folder.glob(".understudy/runs/people-*/private-*/reservation.json")
+    assert json.loads(recorded.read_text("utf-8"))["ledger"] == ".understudy/ledger.sqlite"
+    for name in {"releases", ".understudy/runs"} - {left}:
+        shutil.rmtree(folder / name)
+    second = open_run(second.recipe, folder)
+    own = folder / ".understudy"
+    if how == "replaced":
+        for name in ("ledger.sqlite", "ledger.key"):
+            (own / name).unlink()
+    else:
+        place = Place(str(own / "ledger.sqlite"), own / "ledger.key")
+        place.tamper(f"DELETE FROM {NAME} WHERE number > 1")
+    for attempt in (estimate, release):
+        with pytest.raises(LedgerError, match="rows were cut off it"):
+            attempt(second)
+    monkeypatch.chdir(folder)
+    assert command(["budget", "verify"]) == 1
+
+
+def test_runs_and_releases_of_another_ledger_are_held_against_that_one_alone(
+    done: tuple[Run, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = moved(done, tmp_path / "folder")
+    trusted = private.trusted(second.folder, ledger_at(second.folder), root=second.release_root)
+    assert trusted == 1
+    monkeypatch.setenv("UNDERSTUDY_LEDGER", f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    assert private.trusted(second.folder, ledger_at(second.folder), root=second.release_root) == 0
+    perform(second, "ingest")
+    monkeypatch.delenv("UNDERSTUDY_LEDGER")
+    assert private.trusted(second.folder, ledger_at(second.folder)) == 1
+
+
 def test_an_audit_that_contradicts_the_promise_stops_the_release(source: Path, tmp_path: Path) -> None:
     run = opened(source, tmp_path)
     found = examine(run, rows=500, canaries=50)
@@ -800,7 +850,7 @@ def test_budgets_are_shown_set_listed_and_verified(
     events = [e["event"] for e in json.loads(capsys.readouterr().out)["entries"]]
     assert events == ["budget", "reserved", "touched", "identified", "committed"]
     assert command(["budget", "verify", "--release", str(folder)]) == 0
-    assert "1 certificates" in capsys.readouterr().out
+    assert "what 1 certificates that were named say, and what 1 certificates here say" in capsys.readouterr().out
     assert command(["budget", "set", "people", "--epsilon", "1", "--delta", "1e-5"]) == 4
     assert "spent" in capsys.readouterr().err
     assert command(["budget", "set", "people"]) == 2
