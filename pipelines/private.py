@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from pipelines.recipe import Privacy, Recipe
 from pipelines.workspace import write_atomic
 from privacy.accounting import ORDERS, Loss, rho_for
 from privacy.certificate import formal
-from privacy.errors import RecipeError, ReleaseError
+from privacy.errors import BudgetRefused, RecipeError, ReleaseError
 from privacy.private import Account, Charge, Journal, Target, total_of
 from synth.constraints import Constraints
 from synth.keys import is_text
@@ -244,7 +244,7 @@ def describe(run: "Run") -> str:
         lines.append("lifetime: none yet; this release makes its own epsilon the dataset's")
     elif privacy.block is None:
         lines.append(_lifetime_line(run, spent.loss, spent.epsilon, spent.lifetime))
-    return "\n".join([*lines, *notes_of(schema, run.stated.kept)])
+    return "\n".join([*lines, *_refusal(run, ledger), *notes_of(schema, run.stated.kept)])
 
 
 def _divided(run: "Run") -> str:
@@ -306,9 +306,7 @@ def _blocks_line(run: "Run") -> str:
     told = ", ".join(f"{b} ({ledger.spent(dataset, b).epsilon:.4g} spent)" for b in able)
     lines = [
         f"{block}; each has epsilon {lifetime.epsilon:g} for its lifetime",
-        f"reads blocks {told}, each of which pays the whole epsilon"
-        if able
-        else "no block can pay: will be REFUSED",
+        f"reads blocks {told}, each of which pays the whole epsilon" if able else "no block can pay",
         *([f"blocks spent, whose units are left out: {', '.join(spent)}"] if spent else []),
     ]
     return "\n".join(lines)
@@ -319,9 +317,8 @@ def _lifetime_line(run: "Run", loss: Loss, epsilon: float, lifetime: "Lifetime")
     if (_own(run) / RESERVATION).exists():
         return f"{line} or reserved, by this run as well"
     after = (loss + worst_of(run)).epsilon(lifetime.delta)
-    if after <= lifetime.epsilon:
-        return f"{line}; this release makes it {after:.4g}"
-    return f"{line}; this release would make it {after:.4g}, and will be REFUSED"
+    makes = "makes" if after <= lifetime.epsilon else "would make"
+    return f"{line}; this release {makes} it {after:.4g}"
 
 
 # --- the run's own
@@ -521,25 +518,11 @@ def reserve(run: "Run") -> None:
         BudgetRefused: the lifetime does not allow it.
         LedgerError: the ledger cannot be trusted.
     """
-    from privacy.book import Budget as Lifetime
-
-    privacy, dataset, ledger = _privacy(run), dataset_of(run.recipe), ledger_at(run.folder)
+    dataset, ledger = dataset_of(run.recipe), ledger_at(run.folder)
     path = _own(run) / RESERVATION
     trusted(run.folder, ledger, root=run.release_root, name=run.recipe.name)
     if not path.exists():
-        lifetime = privacy.lifetime
-        if lifetime is not None and ledger.spent(dataset).lifetime is None:
-            wanted = Lifetime(epsilon=lifetime.epsilon, delta=lifetime.delta)
-            ledger.set_budget(dataset, wanted, by=f"recipe {run.recipe.name}")
-        asked = Lifetime(epsilon=privacy.epsilon, delta=privacy.delta)
-        worst, blocks, unit = worst_of(run), [], ""
-        if privacy.block is not None:
-            able, spent = _blocks(run, ledger)
-            # Where none can pay, the refusal names them all.
-            blocks, unit = able or spent, f"{run.schema.unit!r} as {run.schema[str(run.schema.unit)].type}"
-        taken = ledger.reserve(
-            dataset, run=run.workspace.path.name, worst=worst, asked=asked, blocks=blocks, unit=unit
-        )
+        taken = ledger.reserve(dataset, run=run.workspace.path.name, **_request(run, ledger))
         held = {"id": taken.id, "dataset": dataset, "ledger": _called(run.folder, ledger)}
         write_atomic(path, json.dumps(held).encode())
     if _state(run) == "reserved":
@@ -555,6 +538,45 @@ def reserve(run: "Run") -> None:
             "a reservation must be outstanding in the ledger, however: this run's is void, or of another ledger; "
             "release again, which reserves anew"
         )
+
+
+class _Request(TypedDict):
+    worst: Loss
+    asked: "Lifetime"
+    blocks: list[str]
+    unit: str
+    lifetime: "Lifetime | None"
+
+
+def _request(run: "Run", ledger: "Ledger") -> _Request:
+    """What a run asks of the ledger before its first row is read."""
+    from privacy.book import Budget as Lifetime
+
+    privacy, schema, stated, blocks = _privacy(run), run.schema, None, list[str]()
+    if privacy.block is not None:
+        able, spent = _blocks(run, ledger)
+        # Where none can pay, the refusal names them all.
+        blocks = able or spent
+    if privacy.lifetime is not None:
+        stated = Lifetime(epsilon=privacy.lifetime.epsilon, delta=privacy.lifetime.delta)
+    return {
+        "worst": worst_of(run),
+        "asked": Lifetime(epsilon=privacy.epsilon, delta=privacy.delta),
+        "blocks": blocks,
+        "unit": "rows" if schema.unit is None else f"{schema.unit!r} as {schema[schema.unit].type}",
+        "lifetime": stated,
+    }
+
+
+def _refusal(run: "Run", ledger: "Ledger") -> list[str]:
+    """Why the ledger would refuse a run that has no reservation, in a line; empty where it would not."""
+    if (_own(run) / RESERVATION).exists():
+        return []
+    try:
+        ledger.check(dataset_of(run.recipe), **_request(run, ledger))
+    except BudgetRefused as e:
+        return [f"will be REFUSED: {e}"]
+    return []
 
 
 def _lifetime(run: "Run", ledger: "Ledger") -> "Lifetime":

@@ -122,10 +122,11 @@ class Ledger:
         asked: Budget,
         blocks: Sequence[str] = (),
         unit: str = "",
+        lifetime: Budget | None = None,
     ) -> Reservation:
         """Takes a release's worst case from the budget of a dataset, before any of its rows is read.
 
-        The first release of a dataset without a lifetime makes what it asks for the lifetime.
+        Of a dataset without a lifetime it sets that as well, in the same transaction.
 
         Args:
             dataset: its name.
@@ -134,39 +135,48 @@ class Ledger:
             asked: what it promises.
             blocks: those that it reads; each pays the worst case, or none does. Without any, everybody is read, and
                 pays: all blocks that there are, and by what stands here also those to come.
-            unit: what tells units from each other, the same for all that read blocks: told otherwise, all would be new.
+            unit: what tells units from each other, the same for all releases of a dataset: losses of others do not add up
+                to what anybody has lost, and units of blocks would all be new. Empty: not stated.
+            lifetime: what the dataset's is by whoever asks; None: what it has, or for a first release what it asks for.
 
         Raises:
-            BudgetRefused: with all that was spent and reserved it would exceed the lifetime.
-            UsageError: the worst case exceeds what is asked for, the dataset or a block has no name, units are told
-                from each other by something else than before, or a first lifetime's delta is above `LIFETIME_DELTA`.
+            BudgetRefused: with all that was spent and reserved it would exceed the lifetime, which is not what is stated or
+                has too large a delta; or units are told from each other by something else than before.
+            UsageError: the worst case exceeds what is asked for, the dataset or a block has no name, or a first
+                lifetime's delta is above `LIFETIME_DELTA`.
             LedgerError: the ledger cannot be trusted, or the clock.
             Busy: others keep the ledger locked.
         """
-        if not worst.epsilon(asked.delta) <= asked.epsilon:
-            raise UsageError(
-                f"a release's worst case must meet what it asks for, however: it is epsilon "
-                f"{worst.epsilon(asked.delta):.6g} at delta {asked.delta:g}, of {asked.epsilon:g}; calibrate it"
-            )
         with self._appending() as session:
-            lifetime = self._book.budgets.get(dataset)
-            if lifetime is None:
-                lifetime = asked
-                _check_delta(lifetime)
+            wanted = self._allow(dataset, worst, asked, blocks, unit, lifetime)
+            if dataset not in self._book.budgets:
                 first = self._row(Event.BUDGET, dataset)
-                self._append(session, replace(first, budget=asked, by=f"first release, run {run}"))
-            elif lifetime.delta > LIFETIME_DELTA:
-                raise BudgetRefused(
-                    f"a lifetime's delta must be at most {LIFETIME_DELTA:g}, however: that of {dataset!r} is "
-                    f"{lifetime.delta:g}, at which releases cost next to nothing; set another by `understudy budget set`"
-                )
-            self._check_unit(dataset, blocks, unit)
-            self._check_room(dataset, blocks or self._book.blocks(dataset) or ("",), lifetime, worst)
+                self._append(session, replace(first, budget=wanted, by=f"first release, run {run}"))
             row = replace(
                 self._row(Event.RESERVED, dataset),
                 blocks=tuple(blocks), run=run, budget=asked, loss=worst, unit=unit,
             )  # fmt: skip
             return self._book.reservations[self._append(session, row).hash]
+
+    def check(
+        self,
+        dataset: str,
+        *,
+        worst: Loss,
+        asked: Budget,
+        blocks: Sequence[str] = (),
+        unit: str = "",
+        lifetime: Budget | None = None,
+    ) -> None:
+        """Refuses what `reserve` would refuse now, and writes nothing.
+
+        Raises:
+            BudgetRefused: as `reserve`.
+            UsageError: as `reserve`.
+            LedgerError: the ledger cannot be trusted.
+        """
+        with self._reading():
+            self._allow(dataset, worst, asked, blocks, unit, lifetime)
 
     def touch(self, reservation: str) -> Reservation:
         """Says that rows are read from now on; again from the same process, says nothing new.
@@ -429,6 +439,45 @@ class Ledger:
             held = [r for r in book.reservations.values() if r.state is Event.RESERVED]
         return tuple(r for r in held if r.process.gone())
 
+    def _allow(
+        self,
+        dataset: str,
+        worst: Loss,
+        asked: Budget,
+        blocks: Sequence[str],
+        unit: str,
+        stated: Budget | None,
+    ) -> Budget:
+        """The lifetime within which a release may be reserved."""
+        if not worst.epsilon(asked.delta) <= asked.epsilon:
+            raise UsageError(
+                f"a release's worst case must meet what it asks for, however: it is epsilon "
+                f"{worst.epsilon(asked.delta):.6g} at delta {asked.delta:g}, of {asked.epsilon:g}; calibrate it"
+            )
+        lifetime = self._book.budgets.get(dataset)
+        if lifetime is None:
+            lifetime = stated or asked
+            _check_delta(lifetime)
+        elif lifetime.delta > LIFETIME_DELTA:
+            raise BudgetRefused(
+                f"a lifetime's delta must be at most {LIFETIME_DELTA:g}, however: that of {dataset!r} is "
+                f"{lifetime.delta:g}, at which releases cost next to nothing; set another by `understudy budget set`"
+            )
+        elif stated not in (None, lifetime):
+            raise self._other_lifetime(dataset, stated, lifetime)
+        self._check_unit(dataset, blocks, unit)
+        self._check_room(dataset, blocks or self._book.blocks(dataset) or ("",), lifetime, worst)
+        return lifetime
+
+    def _other_lifetime(self, dataset: str, stated: Budget, lifetime: Budget) -> BudgetRefused:
+        spent = self._book.loss(dataset, self._book.fullest(dataset, stated.delta)).epsilon(stated.delta)
+        return BudgetRefused(
+            f"a dataset must have one lifetime, however: epsilon {stated.epsilon:g} at delta {stated.delta:g} is stated for "
+            f"{dataset!r}, whose ledger says epsilon {lifetime.epsilon:g} at delta {lifetime.delta:g}"
+            + (f", and {spent:.6g} of what is stated is spent or reserved" if spent > stated.epsilon else "")
+            + "; change it by `understudy budget set`, or correct `lifetime` in the recipe, or leave it out"
+        )
+
     def _check_room(self, dataset: str, accounts: Sequence[str], lifetime: Budget, worst: Loss) -> None:
         spent = {block: self._book.loss(dataset, block) for block in accounts}
         after = {block: (loss + worst).epsilon(lifetime.delta) for block, loss in spent.items()}
@@ -451,12 +500,11 @@ class Ledger:
                 "blocks must have names that differ, and a unit, however: one has not; name them"
             )
         held = self._book.reservations.values()
-        others = {r.unit for r in held if r.dataset == dataset and r.blocks and r.state is not Event.VOID}
-        if blocks and others - {unit}:
-            raise UsageError(
-                f"units of all blocks must be told from each other alike, or those of former blocks would look new, "
-                f"however: in {dataset!r} they were by {_these(others)}, and are by {unit} now; write the column as "
-                "it was, or release without `block`, which every block pays for"
+        others = {r.unit for r in held if r.dataset == dataset and r.unit and r.state is not Event.VOID}
+        if unit and others - {unit}:
+            raise BudgetRefused(
+                "one dataset must have one unit, or its releases do not add up to what anybody has lost, however: in "
+                f"{dataset!r} units were {_these(others)}, and are {unit} now; write the unit and its type as they were"
             )
 
     def _sealed_at(self, session: Session, row: Row) -> bytes:

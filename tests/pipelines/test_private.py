@@ -279,6 +279,34 @@ def test_a_lifetime_that_the_recipe_states_allows_another_edition(source: Path, 
         release(opened(source, tmp_path, privacy={**PRIVACY, "edition": "march", "epsilon": 7.9}))
 
 
+@pytest.mark.parametrize(
+    ("epsilon", "said"),
+    [(8.0, "epsilon 8 at .*ledger says epsilon 3 at"), (1.0, "of what is stated is spent")],
+)
+def test_another_lifetime_than_the_ledgers_is_refused_before_a_row_is_read(
+    done: tuple[Run, Path], tmp_path: Path, epsilon: float, said: str
+) -> None:
+    lifetime = {"lifetime": {"epsilon": epsilon, "delta": 1e-5}}
+    run = moved(done, tmp_path / "folder", privacy={**PRIVACY, "epsilon": 0.5, **lifetime})
+    assert re.search(f"will be REFUSED: .*{said}", str(estimate(run).privacy))
+    with pytest.raises(BudgetRefused, match=said) as refused:
+        release(run)
+    assert refused.value.exit_code == 4
+    assert events_of(run.folder) == ["budget", "reserved", "touched", "identified", "committed"]
+
+
+def test_a_lifetime_below_the_releases_own_epsilon_is_refused_and_not_written(
+    source: Path, tmp_path: Path
+) -> None:
+    run = opened(source, tmp_path, privacy={**PRIVACY, "lifetime": {"epsilon": 0.5, "delta": 1e-5}})
+    assert "will be REFUSED: releases of 'people' must together stay within epsilon 0.5" in str(
+        estimate(run).privacy
+    )
+    with pytest.raises(BudgetRefused, match=r"within epsilon 0\.5"):
+        release(run)
+    assert events_of(tmp_path) == []
+
+
 def events_of(folder: Path) -> list[str]:
     """What happened to the dataset, but for single answers."""
     return [str(row.event) for row in ledger_at(folder).history("people") if row.event != "charged"]
@@ -707,6 +735,21 @@ def test_a_column_without_any_person_is_refused(tmp_path: Path) -> None:
         perform(persons(tmp_path / "one", named=0.0), "ingest")
 
 
+def test_releases_of_other_units_are_not_added_up(tmp_path: Path) -> None:
+    run = persons(tmp_path / "one", named=1.0)
+    perform(run, "ingest")
+    rows = {**PRIVACY, "lifetime": {"epsilon": 9.0, "delta": 1e-5}}
+    ledger_at(run.folder).set_budget("one", Budget(epsilon=9.0, delta=1e-5), by="steward")
+    refused = "units were 'person' as string, and are rows now"
+    other = open_run(run.recipe.with_fields({"privacy": rows}), run.folder)
+    assert refused in str(estimate(other).privacy)
+    with pytest.raises(BudgetRefused, match=refused):
+        perform(other, "ingest")
+    assert not (other.workspace.path / "rows.parquet").exists()
+    again = open_run(run.recipe.with_fields({"seed": 1}), run.folder)
+    perform(again, "ingest")
+
+
 def test_rows_of_one_person_are_one_unit(tmp_path: Path) -> None:
     table = write_visits(tmp_path / "visits.csv", patients=1_500)
     initialize(table, tmp_path, blind=False, force=True)
@@ -850,7 +893,9 @@ def test_budgets_are_shown_set_listed_and_verified(
     events = [e["event"] for e in json.loads(capsys.readouterr().out)["entries"]]
     assert events == ["budget", "reserved", "touched", "identified", "committed"]
     assert command(["budget", "verify", "--release", str(folder)]) == 0
-    assert "what 1 certificates that were named say, and what 1 certificates here say" in capsys.readouterr().out
+    assert (
+        "what 1 certificates that were named say, and what 1 certificates here say" in capsys.readouterr().out
+    )
     assert command(["budget", "set", "people", "--epsilon", "1", "--delta", "1e-5"]) == 4
     assert "spent" in capsys.readouterr().err
     assert command(["budget", "set", "people"]) == 2

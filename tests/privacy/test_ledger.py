@@ -111,6 +111,67 @@ def test_an_answer_is_drawn_once_whoever_asks(place: Place) -> None:
     assert [str(row.event) for row in place.open().history("adult")].count("charged") == 3
 
 
+def test_a_first_release_sets_the_lifetime_that_is_stated_in_the_same_transaction(place: Place) -> None:
+    ledger, stated = place.open(), Budget(epsilon=2.0, delta=1e-6)
+    low = Budget(epsilon=0.1, delta=1e-6)
+    for attempt in (ledger.check, lambda *a, **k: ledger.reserve(*a, run="first", **k)):
+        with pytest.raises(BudgetRefused, match=r"within epsilon 0\.1 .*makes it 0\.4"):
+            attempt("adult", worst=SLICE, asked=ONE, lifetime=low)  # type: ignore[operator]
+    assert (ledger.head(), ledger.datasets()) == (GENESIS, ())
+    ledger.reserve("adult", run="first", worst=SLICE, asked=ONE, lifetime=stated)
+    assert ledger.spent("adult").lifetime == stated
+
+
+@pytest.mark.parametrize(
+    ("stated", "said"),
+    [
+        (
+            Budget(epsilon=0.1, delta=1e-6),
+            r"epsilon 0\.1 at .*epsilon 1 at .*0\.\d+ of what is stated is spent",
+        ),
+        (
+            Budget(epsilon=2.0, delta=1e-6),
+            r"epsilon 2 at delta 1e-06 is stated .*epsilon 1 at delta 1e-06; change",
+        ),
+        (
+            Budget(epsilon=1.0, delta=1e-5),
+            r"at delta 1e-05 is stated .*at delta 1e-06; change it by `understudy",
+        ),
+    ],
+)
+def test_a_lifetime_that_is_not_the_ledgers_is_refused_with_both(
+    place: Place, stated: Budget, said: str
+) -> None:
+    ledger = place.open()
+    ledger.reserve("adult", run="first", worst=SLICE, asked=ONE)
+    head = ledger.head()
+    for attempt in (ledger.check, lambda *a, **k: ledger.reserve(*a, run="second", **k)):
+        with pytest.raises(BudgetRefused, match=said):
+            attempt("adult", worst=HALF, asked=ONE, lifetime=stated)  # type: ignore[operator]
+    assert ledger.head() == head
+    ledger.check("adult", worst=HALF, asked=ONE, lifetime=ONE)
+    assert ledger.head() == head
+
+
+def test_a_dataset_has_one_unit_whether_it_has_blocks_or_not(place: Place) -> None:
+    ledger = place.open()
+    ask: dict[str, Any] = {"worst": HALF, "asked": ONE}
+    ledger.reserve("adult", run="before units were recorded", **ask)
+    void = ledger.reserve("adult", run="first", unit="'doctor' as string", **ask)
+    ledger.void(void.id)
+    ledger.reserve("adult", run="second", unit="rows", **ask)
+    head = place.open().head()
+    for blocks in ((), ("january",)):
+        with pytest.raises(
+            BudgetRefused, match="units were rows, and are 'patient' as string now"
+        ) as refused:
+            place.open().reserve("adult", run="third", unit="'patient' as string", blocks=blocks, **ask)
+        assert refused.value.exit_code == 4
+    assert place.open().head() == head
+    place.open().reserve("adult", run="third", unit="rows", **ask)
+    place.open().reserve("flights", run="third", unit="'patient' as string", **ask)
+
+
 def test_a_refused_first_release_leaves_no_lifetime(place: Place) -> None:
     ledger = place.open()
     with pytest.raises(UsageError, match="worst case"):
