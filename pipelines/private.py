@@ -24,7 +24,7 @@ from pipelines.recipe import Privacy, Recipe
 from pipelines.workspace import write_atomic
 from privacy.accounting import ORDERS, Loss, rho_for
 from privacy.certificate import formal
-from privacy.errors import BudgetRefused, RecipeError, ReleaseError
+from privacy.errors import BudgetRefused, RecipeError, ReleaseError, UsageError
 from privacy.private import Account, Charge, Journal, Target, total_of
 from synth.constraints import Constraints
 from synth.keys import is_text
@@ -480,19 +480,37 @@ def actual(run: "Run") -> Loss:
 
 
 def ledger_at(folder: Path) -> "Ledger":
-    """The ledger that `UNDERSTUDY_LEDGER` names, or the one beside the recipe.
+    """The ledger that `UNDERSTUDY_LEDGER` names, an absolute path or a URL, or the one beside the recipe.
 
     The key of its fingerprints lies in the file that `UNDERSTUDY_LEDGER_KEY` names, or beside the ledger where that
-    is a file, or else beside the recipe.
+    is a file, or else beside the recipe. Nothing is created.
+
+    Raises:
+        UsageError: a path is relative, or the address is none.
     """
     from privacy.ledger import Ledger
 
     own = folder / ".understudy"
-    where = os.environ.get("UNDERSTUDY_LEDGER") or own / "ledger.sqlite"
-    named = os.environ.get("UNDERSTUDY_LEDGER_KEY")
-    beside = None if isinstance(where, Path) or where.startswith("sqlite") else own / "ledger.key"
-    own.mkdir(parents=True, exist_ok=True)
-    return Ledger(where, key=Path(named) if named else beside)
+    said, named = (os.environ.get(f"UNDERSTUDY_LEDGER{suffix}", "") for suffix in ("", "_KEY"))
+    key = _absolute("UNDERSTUDY_LEDGER_KEY", named) if named else None
+    if not said:
+        return Ledger(own / "ledger.sqlite", key=key)
+    if "://" not in said:
+        return Ledger(_absolute("UNDERSTUDY_LEDGER", said), key=key)
+    if said.startswith("sqlite:"):
+        _absolute("UNDERSTUDY_LEDGER", said.partition(":///")[2])
+        return Ledger(said, key=key)
+    return Ledger(said, key=key or own / "ledger.key")
+
+
+def _absolute(variable: str, said: str) -> Path:
+    path = Path(said).expanduser()
+    if not path.is_absolute():
+        raise UsageError(
+            f"{variable} must name a file from the root on, the same for recipes of all folders, however: {said!r} is "
+            "relative; write an absolute path (as a URL: sqlite:////, with four strokes)"
+        )
+    return path
 
 
 def dataset_of(recipe: Recipe) -> str:
@@ -522,7 +540,10 @@ def reserve(run: "Run") -> None:
     path = _own(run) / RESERVATION
     trusted(run.folder, ledger, root=run.release_root, name=run.recipe.name)
     if not path.exists():
-        taken = ledger.reserve(dataset, run=run.workspace.path.name, **_request(run, ledger))
+        request = _request(run, ledger)
+        ledger.check(dataset, **request)
+        ledger.key()  # One that is lost is missed before anything is taken.
+        taken = ledger.reserve(dataset, run=run.workspace.path.name, **request)
         held = {"id": taken.id, "dataset": dataset, "ledger": _called(run.folder, ledger)}
         write_atomic(path, json.dumps(held).encode())
     if _state(run) == "reserved":
@@ -609,14 +630,14 @@ def _read(run: "Run") -> tuple[str, ...]:
 def trusted(folder: Path, ledger: "Ledger", *, root: Path | None = None, name: str = "*") -> int:
     """Verifies a ledger, and that it holds what releases and runs beside a recipe say that it held.
 
-    A ledger that was cut, replaced or put back lacks some of it. What a run says to be of another ledger does not count.
+    A ledger that was cut, replaced or put back lacks some of it. What a run says to be of another does not count.
 
     Args:
         folder: where the recipe lies.
         ledger: its ledger.
         root: where releases go; None: where those of the recipes here have gone.
-        name: of the release whose certificates count where the root is not in the folder: there may be releases of other
-            folders, whose ledgers are others.
+        name: of the release whose certificates count where the root is not in the folder: there may be releases of
+            other folders, whose ledgers are others.
 
     Returns:
         How many certificates were held against it.

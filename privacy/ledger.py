@@ -40,7 +40,7 @@ ROUNDING = 1e-9
 """By which share an actual loss may exceed its reservation: sums of floats in another order, nothing else."""
 
 LIFETIME_DELTA = 1e-4
-"""Largest delta of a lifetime. A ledger does not know how many units there are, and at a large delta all costs nothing."""
+"""Largest delta of a lifetime: a ledger does not know how many units there are, and at a large delta all is free."""
 
 _NOBODY = np.empty(0, np.uint64)
 
@@ -135,13 +135,13 @@ class Ledger:
             asked: what it promises.
             blocks: those that it reads; each pays the worst case, or none does. Without any, everybody is read, and
                 pays: all blocks that there are, and by what stands here also those to come.
-            unit: what tells units from each other, the same for all releases of a dataset: losses of others do not add up
-                to what anybody has lost, and units of blocks would all be new. Empty: not stated.
+            unit: what tells units from each other, the same for all releases of a dataset: losses of others do not add
+                up to what anybody has lost, and units of blocks would all be new. Empty: not stated.
             lifetime: what the dataset's is by whoever asks; None: what it has, or for a first release what it asks for.
 
         Raises:
-            BudgetRefused: with all that was spent and reserved it would exceed the lifetime, which is not what is stated or
-                has too large a delta; or units are told from each other by something else than before.
+            BudgetRefused: with all that was spent and reserved it would exceed the lifetime, or that is not what is
+                stated or has too large a delta; or units are told from each other by something else than before.
             UsageError: the worst case exceeds what is asked for, the dataset or a block has no name, or a first
                 lifetime's delta is above `LIFETIME_DELTA`.
             LedgerError: the ledger cannot be trusted, or the clock.
@@ -373,8 +373,8 @@ class Ledger:
                     if head not in book:
                         raise LedgerError(
                             "a ledger must hold the head of each certificate and each run's reservation, however: "
-                            f"{self._chain.name} does not hold {head}; rows were cut off it, or an older copy or another "
-                            "ledger is in its place: restore the right one"
+                            f"{self._chain.name} does not hold {head}; rows were cut off it, or an older copy or "
+                            "another ledger is in its place: restore the right one"
                         )
                 return book.head
 
@@ -472,8 +472,8 @@ class Ledger:
     def _other_lifetime(self, dataset: str, stated: Budget, lifetime: Budget) -> BudgetRefused:
         spent = self._book.loss(dataset, self._book.fullest(dataset, stated.delta)).epsilon(stated.delta)
         return BudgetRefused(
-            f"a dataset must have one lifetime, however: epsilon {stated.epsilon:g} at delta {stated.delta:g} is stated for "
-            f"{dataset!r}, whose ledger says epsilon {lifetime.epsilon:g} at delta {lifetime.delta:g}"
+            f"a dataset must have one lifetime, however: epsilon {stated.epsilon:g} at delta {stated.delta:g} is "
+            f"stated for {dataset!r}, whose ledger says epsilon {lifetime.epsilon:g} at delta {lifetime.delta:g}"
             + (f", and {spent:.6g} of what is stated is spent or reserved" if spent > stated.epsilon else "")
             + "; change it by `understudy budget set`, or correct `lifetime` in the recipe, or leave it out"
         )
@@ -612,8 +612,8 @@ class Ledger:
 def _check_delta(lifetime: Budget) -> None:
     if lifetime.delta > LIFETIME_DELTA:
         raise UsageError(
-            f"a lifetime's delta must be at most {LIFETIME_DELTA:g}, however: delta={lifetime.delta:g}; choose a smaller "
-            "one, as `lifetime: {epsilon: …, delta: …}` in the recipe or by `understudy budget set`"
+            f"a lifetime's delta must be at most {LIFETIME_DELTA:g}, however: delta={lifetime.delta:g}; choose a "
+            "smaller one, as `lifetime: {epsilon: …, delta: …}` in the recipe or by `understudy budget set`"
         )
 
 

@@ -25,7 +25,15 @@ from pipelines.steps import check, perform, release, told
 from pipelines.workspace import Record
 from privacy.book import Budget
 from privacy.chain import NAME
-from privacy.errors import BudgetRefused, InputError, LedgerError, RecipeError, ReleaseError, SchemaError
+from privacy.errors import (
+    BudgetRefused,
+    InputError,
+    LedgerError,
+    RecipeError,
+    ReleaseError,
+    SchemaError,
+    UsageError,
+)
 from privacy.private import Charge, Journal
 from tests.pipelines.tables import bytes_of, write_table, write_visits
 from tests.privacy.ledgers import Place
@@ -728,6 +736,46 @@ def test_rows_without_a_person_are_not_known_again_in_another_table(
     monkeypatch.setenv("UNDERSTUDY_LEDGER", f"sqlite:///{tmp_path / 'ledger.sqlite'}")
     for name in ("one", "another"):
         perform(persons(tmp_path / name, named=0.3), "ingest")
+
+
+def test_recipes_of_two_folders_share_a_ledger_that_is_named_by_its_path_and_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [persons(tmp_path / name, named=1.0) for name in ("one", "another", "last")]
+    monkeypatch.setenv("UNDERSTUDY_LEDGER", str(tmp_path / "shared" / "ledger.sqlite"))
+    for run in runs[:2]:
+        perform(run, "ingest")
+        assert not (run.folder / ".understudy" / "ledger.key").exists()
+    ledger = ledger_at(tmp_path)
+    assert ledger.datasets() == ("one", "another")
+    # A key that is lost costs nothing.
+    (tmp_path / "shared" / "ledger.key").unlink()
+    head = ledger.head()
+    with pytest.raises(LedgerError, match=r"ledger\.key is missing"):
+        perform(runs[2], "ingest")
+    assert ledger.head() == head
+
+
+@pytest.mark.parametrize("said", ["ledger.sqlite", "sqlite:///ledger.sqlite", "sqlite://"])
+@pytest.mark.parametrize("variable", ["UNDERSTUDY_LEDGER", "UNDERSTUDY_LEDGER_KEY"])
+def test_a_ledger_or_key_whose_place_depends_on_the_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, said: str
+) -> None:
+    monkeypatch.setenv(variable, said)
+    with pytest.raises(UsageError, match=f"{variable} must name a file from the root on"):
+        ledger_at(tmp_path)
+
+
+def test_who_only_looks_leaves_nothing(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(source, tmp_path / "folder")
+    shutil.rmtree(tmp_path / "folder" / ".understudy", ignore_errors=True)
+    recipe = load(source / "recipe.yaml").with_fields(
+        {"dataset": "people", "privacy": PRIVACY, "options": QUICK}
+    )
+    estimate(open_run(recipe, tmp_path / "folder", begin=False))
+    monkeypatch.chdir(tmp_path / "folder")
+    assert command(["budget"]) == 0
+    assert not (tmp_path / "folder" / ".understudy").exists()
 
 
 def test_a_column_without_any_person_is_refused(tmp_path: Path) -> None:
