@@ -535,13 +535,13 @@ def reserve(run: "Run") -> None:
     Raises:
         BudgetRefused: the lifetime does not allow it.
         LedgerError: the ledger cannot be trusted.
+        ReleaseError: the last audit contradicts what is promised, or the run's reservation or copy of rows is gone.
     """
     dataset, ledger = dataset_of(run.recipe), ledger_at(run.folder)
     path = _own(run) / RESERVATION
     trusted(run.folder, ledger, root=run.release_root, name=run.recipe.name)
     if not path.exists():
-        request = _request(run, ledger)
-        ledger.check(dataset, **request)
+        request = _check_reservable(run, ledger)
         ledger.key()  # One that is lost is missed before anything is taken.
         taken = ledger.reserve(dataset, run=run.workspace.path.name, **request)
         held = {"id": taken.id, "dataset": dataset, "ledger": _called(run.folder, ledger)}
@@ -589,13 +589,30 @@ def _request(run: "Run", ledger: "Ledger") -> _Request:
     }
 
 
+def _check_reservable(run: "Run", ledger: "Ledger") -> _Request:
+    """What a run asks of the ledger, which is refused before anything is written where it would be.
+
+    Not among what a recipe is checked for, or no audit could be repeated of a configuration whose last one was bad.
+
+    Raises:
+        BudgetRefused: by the ledger.
+        ReleaseError: the last audit contradicts what is promised.
+    """
+    from pipelines.audit import last
+
+    _check_audit(last(run), _privacy(run).epsilon)
+    request = _request(run, ledger)
+    ledger.check(dataset_of(run.recipe), **request)
+    return request
+
+
 def _refusal(run: "Run", ledger: "Ledger") -> list[str]:
-    """Why the ledger would refuse a run that has no reservation, in a line; empty where it would not."""
+    """Why a run that has no reservation would get none, in a line; empty where it would."""
     if (_own(run) / RESERVATION).exists():
         return []
     try:
-        ledger.check(dataset_of(run.recipe), **_request(run, ledger))
-    except BudgetRefused as e:
+        _check_reservable(run, ledger)
+    except (BudgetRefused, ReleaseError) as e:
         return [f"will be REFUSED: {e}"]
     return []
 
@@ -735,14 +752,11 @@ def guarantee_of(run: "Run", *, audit: Mapping[str, Any] | None) -> dict[str, An
     """The formal part of a certificate; `audit` is the last one of this configuration.
 
     Raises:
-        ReleaseError: what was answered costs more than was reserved, or was not settled.
+        ReleaseError: what was answered costs more than was reserved, was not settled, or is not what the ledger says;
+            or the audit contradicts the promise.
     """
     privacy, schema, held = _privacy(run), run.schema, _held(run)
-    if audit is not None and audit["epsilon"] > privacy.epsilon:
-        raise ReleaseError(
-            f"an audit must not contradict what is promised, however: the last one of this configuration found epsilon "
-            f"{audit['epsilon']:.3g} at least, of {privacy.epsilon:g}; nothing is published"
-        )
+    _check_audit(audit, privacy.epsilon)
     loss, budget = actual(run), budget_of(privacy, schema)
     epsilon = loss.epsilon(privacy.delta)
     if not (loss.within(worst_of(run)) and epsilon <= privacy.epsilon and "head" in held):
@@ -751,6 +765,13 @@ def guarantee_of(run: "Run", *, audit: Mapping[str, Any] | None) -> dict[str, An
             f"{privacy.epsilon:g} was spent; nothing is published"
         )
     ledger = ledger_at(run.folder)
+    committed = ledger.committed(held["id"])
+    if committed is None or not (loss.within(committed) and committed.within(loss)):
+        raise ReleaseError(
+            "a run's journal must cost what the ledger says that it cost, however: it does not, so that one of them "
+            "was changed since; nothing is published: restore the run's folder, or remove it and release anew, at a "
+            "new charge"
+        )
     lifetime, read = ledger.spent(held["dataset"]), _read(run)
     return formal(
         epsilon=privacy.epsilon,
@@ -779,6 +800,14 @@ def guarantee_of(run: "Run", *, audit: Mapping[str, Any] | None) -> dict[str, An
         },
         versions={name: importlib.metadata.version(name) for name in ("dp-accounting", "opendp", "opacus")},
     )
+
+
+def _check_audit(audit: Mapping[str, Any] | None, epsilon: float) -> None:
+    if audit is not None and audit["epsilon"] > epsilon:
+        raise ReleaseError(
+            f"an audit must not contradict what is promised, however: the last one of this configuration found epsilon "
+            f"{audit['epsilon']:.3g} at least, of {epsilon:g}; nothing is published"
+        )
 
 
 def _accounts(ledger: "Ledger", dataset: str, read: Sequence[str]) -> list[dict[str, Any]]:

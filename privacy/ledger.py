@@ -423,6 +423,12 @@ class Ledger:
             held = book.reservations.get(reservation)
             return held if held is not None and held.state in (Event.RESERVED, Event.TOUCHED) else None
 
+    def committed(self, reservation: str) -> Loss | None:
+        """What a release has cost; None where that was not written down."""
+        with self._reading() as book:
+            held = book.reservations.get(reservation)
+            return held.cost if held is not None and held.state is Event.COMMITTED else None
+
     def whole(self, reservation: str, answers: Mapping[str, int]) -> None:
         """Refuses the folder of a run that holds fewer answers than were drawn, by part of the budget.
 

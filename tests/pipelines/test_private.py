@@ -522,8 +522,42 @@ def test_an_audit_that_contradicts_the_promise_stops_the_release(source: Path, t
     found = examine(run, rows=500, canaries=50)
     told = json.loads(found.path.read_text("utf-8"))
     found.path.write_text(json.dumps({**told, "epsilon": 9.9}), "utf-8")
+    assert "will be REFUSED: an audit must not contradict" in str(estimate(run).privacy)
     with pytest.raises(ReleaseError, match="contradict"):
         release(run)
+    assert events_of(tmp_path) == []
+    # It can be repeated, as after a fault was mended.
+    assert not examine(run, rows=500, canaries=50).broken
+
+
+def test_an_audit_that_contradicts_a_promise_that_was_paid_for_stops_the_publication(
+    source: Path, tmp_path: Path
+) -> None:
+    run = opened(source, tmp_path)
+    perform(run, "ingest")
+    found = examine(run, rows=500, canaries=50)
+    told = json.loads(found.path.read_text("utf-8"))
+    found.path.write_text(json.dumps({**told, "epsilon": 9.9}), "utf-8")
+    with pytest.raises(ReleaseError, match="contradict"):
+        release(run)
+    assert not (tmp_path / "releases" / "people").exists()
+
+
+def test_a_journal_that_costs_other_than_the_ledger_says_is_not_certified(
+    source: Path, tmp_path: Path
+) -> None:
+    run = opened(source, tmp_path)
+    for step in ("ingest", "profile", "fit", "sample", "validate", "gate"):
+        perform(run, step)
+    private.guarantee_of(run, audit=None)
+    path = min((journal_of(run) / "model").glob("*.json"))
+    charge = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps({**charge, "rho": charge["rho"] * 0.99}), "utf-8")
+    with pytest.raises(ReleaseError, match="cost what the ledger says"):
+        private.guarantee_of(run, audit=None)
+    with pytest.raises(ReleaseError, match="cost what the ledger says"):
+        release(run)
+    assert not (tmp_path / "releases" / "people").exists()
 
 
 def test_fewer_rows_may_be_learned_from_and_as_many_as_there_are_released(
