@@ -708,16 +708,27 @@ def _held(run: "Run") -> dict[str, str]:
     return held
 
 
-def identify(run: "Run", units: Iterable[NDArray[np.uint64]]) -> None:
-    """Remembers a dataset by keyed fingerprints of its units.
+def identify(
+    run: "Run", units: Iterable[NDArray[np.uint64]], contents: Iterable[NDArray[np.uint64]] = ()
+) -> None:
+    """Remembers a dataset by keyed fingerprints of its units, and of what is in its rows.
+
+    Args:
+        run: a private run.
+        units: uint64 (n,) each: the unit of each row.
+        contents: uint64 (n,) each: where rows are not units, what is in each; so they are known under another unit.
 
     Raises:
         BudgetRefused: they are known under another name, whose budget they would escape.
     """
-    from privacy.fingerprint import sketch
+    from privacy.fingerprint import sketch, telling
 
     ledger = ledger_at(run.folder)
-    ledger.identify(_held(run)["dataset"], sketch(units, ledger.key()))
+    key = ledger.key()
+    sketches = [sketch(units, key)]
+    if run.schema.unit is not None:
+        sketches.append(telling(contents, key))
+    ledger.identify(_held(run)["dataset"], *sketches)
 
 
 def assign(run: "Run", units: Iterable[NDArray[np.uint64]]) -> NDArray[np.bool_]:

@@ -254,15 +254,16 @@ class Ledger:
                 return held
             return self._move(session, held, Event.VOID)
 
-    def identify(self, dataset: str, sketch: tuple[int, ...]) -> None:
+    def identify(self, dataset: str, *sketches: tuple[int, ...]) -> None:
         """Remembers the units of a dataset, and refuses those that are known under another name.
 
         Args:
             dataset: may have grown since, or changed.
-            sketch: `fingerprint.sketch` of its units under this ledger's `key()`.
+            sketches: `fingerprint.sketch` of its units under this ledger's `key()`, and of its rows by what is in them
+                where those are not units: so they are known again where another column is the unit, or none.
 
         Raises:
-            BudgetRefused: at least `KNOWN_SOURCE` of the units are another dataset's, or the other way round.
+            BudgetRefused: at least `KNOWN_SOURCE` of the units, or rows, are another dataset's, or the other way round.
             LedgerError: the ledger or the key cannot be trusted, or the clock.
             Busy: others keep the ledger locked.
         """
@@ -271,17 +272,18 @@ class Ledger:
             self._check_key(key)
             known = [(row.dataset, _opened(row.sketch, key)) for row in self._book.identified()]
             for other, units in known:
-                share = fingerprint.overlap(sketch, units)
+                share = max(fingerprint.overlap(sketch, units) for sketch in sketches)
                 if other != dataset and share >= KNOWN_SOURCE:
                     raise BudgetRefused(
-                        f"one source must have one dataset's name, however: {KNOWN_SOURCE:.0%} or more of the units "
-                        f"of {dataset!r} or of {other!r} are common to both; write `dataset: {other}` in the recipe, "
-                        "so that they share a budget"
+                        f"one source must have one dataset's name, however: {KNOWN_SOURCE:.0%} or more of the units or "
+                        f"rows of {dataset!r} or of {other!r} are common to both; write `dataset: {other}` in the "
+                        "recipe, so that they share a budget"
                     )
-            if (dataset, sketch) not in known:
-                sealed = fingerprint.seal(sketch, key).hex()
-                row = self._row(Event.IDENTIFIED, dataset)
-                self._append(session, replace(row, key=fingerprint.name(key), sketch=sealed))
+            for sketch in sketches:
+                if (dataset, sketch) not in known:
+                    sealed = fingerprint.seal(sketch, key).hex()
+                    row = self._row(Event.IDENTIFIED, dataset)
+                    self._append(session, replace(row, key=fingerprint.name(key), sketch=sealed))
 
     def assign(self, reservation: str, units: Hashes, *, block: str) -> NDArray[np.bool_]:
         """Puts units that are in no block yet into one, for ever, and says which the reservation pays for.

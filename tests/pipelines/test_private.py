@@ -772,6 +772,22 @@ def test_rows_without_a_person_are_not_known_again_in_another_table(
         perform(persons(tmp_path / name, named=0.3), "ingest")
 
 
+@pytest.mark.parametrize("first", [None, "patient"])
+def test_a_known_source_under_another_name_and_another_unit_is_refused(
+    tmp_path: Path, first: str | None
+) -> None:
+    initialize(write_visits(tmp_path / "visits.csv", patients=500), tmp_path, blind=False, force=True)
+    recipe = load(tmp_path / "recipe.yaml")
+    for name, unit in (("rows1", first), ("others", None if first else "patient")):
+        privacy = {**PRIVACY, "unit": unit}
+        run = open_run(recipe.with_fields({"dataset": name, "privacy": privacy, "threads": 1}), tmp_path)
+        if name == "rows1":
+            perform(run, "ingest")
+            continue
+        with pytest.raises(BudgetRefused, match="dataset: rows1"):
+            perform(run, "ingest")
+
+
 def test_recipes_of_two_folders_share_a_ledger_that_is_named_by_its_path_and_its_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -784,6 +784,25 @@ def test_a_known_source_under_a_new_name_is_refused_and_its_name_is_told(place: 
     assert ledger.head() == head
 
 
+def test_rows_are_known_under_another_unit_in_either_order(place: Place) -> None:
+    ledger = place.open()
+    key, persons, rows = ledger.key(), units(50_000, 50_900), units(0, 5000)
+    # Rows of before, by their contents alone, and new ones by both.
+    ledger.identify("adult", sketch(rows, key))
+    with pytest.raises(BudgetRefused, match="dataset: adult"):
+        place.open().identify("census", sketch(persons, key), sketch(rows, key))
+    ledger.identify("visits", sketch(persons, key), sketch(units(10_000, 12_000), key))
+    ledger.identify("few columns", sketch(units(60_000, 60_500), key), ())
+    ledger.identify("few columns", sketch(units(60_000, 60_500), key), ())
+    ledger.identify("few columns as well", sketch(units(70_000, 70_500), key), ())
+    head = ledger.head()
+    for other in ([sketch(units(10_000, 12_000), key)], [(), sketch(persons, key)]):
+        with pytest.raises(BudgetRefused, match="dataset: visits"):
+            place.open().identify("more", *other)
+    assert ledger.head() == head
+    assert len(ledger.history("few columns")) == 2
+
+
 def test_data_of_other_units_passes_under_a_new_name(place: Place) -> None:
     ledger = place.open()
     ledger.identify("adult", sketch(units(0, 5000), ledger.key()))
