@@ -980,6 +980,21 @@ def test_a_budget_of_a_name_that_nobody_knows_says_that_it_begins_a_dataset(
         assert capsys.readouterr().out.startswith(said)
 
 
+def test_where_there_is_no_ledger_nothing_is_verified_or_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words, said in (
+        (["verify"], "there is no entry in"),
+        (["history", "nobody"], "'nobody' is not in"),
+        (["show", "nobody"], "known are: none yet"),
+    ):
+        assert command(["budget", *words]) == 2
+        assert said in capsys.readouterr().err
+    assert command(["budget"]) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_budgets_are_shown_set_listed_and_verified(
     done: tuple[Run, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -998,4 +1013,5 @@ def test_budgets_are_shown_set_listed_and_verified(
     assert "spent" in capsys.readouterr().err
     assert command(["budget", "set", "people"]) == 2
     assert command(["budget", "show", "strangers"]) == 2
+    assert command(["budget", "history", "strangers"]) == 2
     assert command(["budget", "void"]) == 0
