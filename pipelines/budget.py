@@ -6,11 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipelines.private import ledger_at
+from pipelines.private import ledger_at, trusted
 from privacy.book import Budget, Event, Row
+from privacy.chain import GENESIS
 from privacy.errors import ReleaseError, UsageError
+
+if TYPE_CHECKING:
+    from privacy.ledger import Ledger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +56,7 @@ def show(asked: Asked) -> Found:
     for name in names:
         spent = ledger.spent(name)
         if spent.lifetime is None:
-            raise UsageError(
-                f"a dataset must be in the ledger, however: {name!r} is not; `budget show` lists all"
-            )
+            raise _unknown(ledger, name)
         left = ledger.remaining(name)
         assert left is not None
         lines.append(
@@ -79,18 +81,35 @@ def assign(asked: Asked) -> Found:
     if asked.epsilon is None or asked.delta is None:
         raise UsageError("a lifetime needs --epsilon and --delta, however: one is missing; give both")
     name, lifetime = asked.named(), Budget(epsilon=asked.epsilon, delta=asked.delta)
-    ledger_at(asked.folder).set_budget(name, lifetime, by=asked.by or getpass.getuser())
-    return show(asked)
+    ledger = ledger_at(asked.folder)
+    known = ledger.datasets()
+    ledger.set_budget(name, lifetime, by=asked.by or getpass.getuser())
+    found = show(asked)
+    if name in known:
+        return found
+    others = f"; others are: {', '.join(known)}" if known else ""
+    begun = f"{name}: a new dataset, which had no budget here before{others}"
+    return Found(lines=(begun, *found.lines), data={**found.data, "begun": name})
 
 
 def history(asked: Asked) -> Found:
     """All entries of a dataset, but for those about single answers."""
-    rows = ledger_at(asked.folder).history(asked.named())
+    ledger = ledger_at(asked.folder)
+    rows = ledger.history(asked.named())
+    if not rows:
+        raise _unknown(ledger, asked.named())
     told = [row for row in rows if row.event is not Event.CHARGED]
     lines = [_line(row) for row in told]
     if len(told) < len(rows):
         lines.append(f"{len(rows) - len(told)} entries more say that an answer was drawn")
-    return Found(lines=tuple(lines) or ("No entries.",), data={"entries": [_data(r) for r in told]})
+    return Found(lines=tuple(lines), data={"entries": [_data(r) for r in told]})
+
+
+def _unknown(ledger: "Ledger", name: str) -> UsageError:
+    known = ", ".join(ledger.datasets()) or "none yet"
+    return UsageError(
+        f"a dataset must be in the ledger, however: {name!r} is not in {ledger.name}; known are: {known}"
+    )
 
 
 def _data(row: Row) -> dict[str, Any]:
@@ -118,10 +137,24 @@ def _line(row: Row) -> str:
 
 
 def verify(asked: Asked) -> Found:
-    """Checks the whole chain, and that it holds what certificates say."""
-    heads = [_head(release) for release in asked.releases]
-    head = ledger_at(asked.folder).verify(heads)
-    known = f", and holds the heads of {len(heads)} certificates" if heads else ""
+    """Checks the whole chain, and that it holds what certificates say, and runs and releases of this folder.
+
+    Raises:
+        LedgerError: it does not, or the chain is broken.
+        UsageError: there is no ledger.
+    """
+    ledger = ledger_at(asked.folder)
+    heads = {_head(release) for release in asked.releases}
+    ledger.verify(sorted(heads))
+    found = trusted(asked.folder, ledger)
+    head = ledger.head()
+    if head == GENESIS:
+        raise UsageError(
+            f"a ledger must be there to be verified, however: there is no entry in {ledger.name}; call this in the "
+            "folder of the recipe, or name the ledger by UNDERSTUDY_LEDGER"
+        )
+    known = f", and holds what {len(heads)} certificates that were named say" if heads else ""
+    known += f", and what {found} certificates here say" if found else ""
     return Found(lines=(f"The chain is whole{known}; its head is {head}",), data={"head": head})
 
 

@@ -70,7 +70,7 @@ def ingest(run: Run) -> tuple[list[Path], dict[str, Any]]:
                 rows += batch.num_rows
             counts.append(rows)
     if run.recipe.privacy is not None:
-        private.identify(run, _units(run, part))
+        private.identify(run, _units(run, part), () if run.schema.unit is None else _contents(run, part))
         if run.recipe.privacy.block is not None:
             counts = _keep_paid(run, part)
     part.replace(target)
@@ -115,8 +115,6 @@ def _units(run: Run, path: Path) -> Iterator["NDArray[np.uint64]"]:
     Raises:
         InputError: there is a column of units, and none in it.
     """
-    import pandas as pd
-
     if run.schema.unit is not None:
         from privacy.curator import MISSING
 
@@ -132,11 +130,20 @@ def _units(run: Run, path: Path) -> Iterator["NDArray[np.uint64]"]:
                 "row; name another column, or leave `unit` out, so that each row is one"
             )
         return
+    yield from _contents(run, path)
+
+
+def _contents(run: Run, path: Path) -> Iterator["NDArray[np.uint64]"]:
+    """A digest of each row's content, the same whether a text that is never learned is the unit or not."""
+    import pandas as pd
+
+    texts = {c.name for c in run.schema if is_text(c.arrow_type) and not c.learned}
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=65_536, columns=list(run.schema.names), use_threads=False):
             # Of a column of images its files are hashed: a struct cannot be.
             columns = [
-                c.field("bytes") if f.type == IMAGE else c for f, c in zip(batch.schema, batch, strict=True)
+                c.field("bytes") if f.type == IMAGE else _blank(c) if f.name in texts else c
+                for f, c in zip(batch.schema, batch, strict=True)
             ]
             plain = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
             frame = plain.to_pandas(types_mapper=pd.ArrowDtype)
@@ -178,11 +185,16 @@ def _needed(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
         if column.image is not None:
             array = as_images(array)
         elif is_text(array.type) and not column.learned and column.name != schema.unit:
-            missing = array.is_null().to_numpy(zero_copy_only=False)
-            place = pa.array(np.zeros(len(array), np.int64), mask=missing)
-            array = pa.array([REPLACED]).take(place).cast(array.type)
+            array = _blank(array)
         arrays.append(array)
     return pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
+
+
+def _blank(array: pa.Array) -> pa.Array:
+    """Texts without what they say, but for which are missing."""
+    missing = array.is_null().to_numpy(zero_copy_only=False)
+    place = pa.array(np.zeros(len(array), np.int64), mask=missing)
+    return pa.array([REPLACED]).take(place).cast(array.type)
 
 
 def raw_rows(run: Run, path: Path | None = None) -> "RawRows":

@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from pipelines.recipe import Privacy, Recipe
 from pipelines.workspace import write_atomic
 from privacy.accounting import ORDERS, Loss, rho_for
 from privacy.certificate import formal
-from privacy.errors import RecipeError, ReleaseError
+from privacy.errors import BudgetRefused, RecipeError, ReleaseError, UsageError
 from privacy.private import Account, Charge, Journal, Target, total_of
 from synth.constraints import Constraints
 from synth.keys import is_text
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from privacy.private import PrivateCurator
 
 RESERVATION = "reservation.json"
+RELEASES = "releases"
+"""Where releases go unless a recipe says otherwise."""
+
 SECRET = "secret"
 JOURNAL = "journal"
 PARTS = ("profile", "model", "report")
@@ -152,16 +155,17 @@ def check_private(run: "Run") -> None:
     privacy, schema = _privacy(run), run.schema
     dataset_of(run.recipe)
     most = MOST_DELTA if schema.units_about is None else 1 / schema.units_about
-    if privacy.delta > most:
-        why = (
-            f"`units_about` in the schema is not set, so at most {MOST_DELTA:g} is taken"
-            if schema.units_about is None
-            else f"there are about {schema.units_about:,} units"
-        )
-        raise RecipeError(
-            f"privacy.delta must be at most one in the number of units, however: delta={privacy.delta:g} and {why}; "
-            "choose a smaller delta"
-        )
+    for field, target in (("privacy", privacy), ("privacy.lifetime", privacy.lifetime)):
+        if target is not None and target.delta > most:
+            why = (
+                f"`units_about` in the schema is not set, so at most {MOST_DELTA:g} is taken"
+                if schema.units_about is None
+                else f"there are about {schema.units_about:,} units"
+            )
+            raise RecipeError(
+                f"{field}.delta must be at most one in the number of units, however: delta={target.delta:g} and {why}; "
+                "choose a smaller delta"
+            )
     if privacy.max_rows_per_unit > 1 and schema.unit is None:
         raise RecipeError(
             "max_rows_per_unit is for rows that share a unit, however: neither recipe nor schema names a `unit`; "
@@ -197,7 +201,11 @@ MUCH_NOISE = 0.05
 
 
 def describe(run: "Run") -> str:
-    """What will be promised, what each part may spend, with the noise that follows, and what the lifetime leaves."""
+    """What will be promised, what each part may spend, with the noise that follows, and what the lifetime leaves.
+
+    Raises:
+        LedgerError: the ledger cannot be trusted.
+    """
     privacy, schema = _privacy(run), run.schema
     budget = budget_of(privacy, schema)
     unit = "a row" if schema.unit is None else f"{schema.unit}, at most {privacy.max_rows_per_unit} rows each"
@@ -227,14 +235,16 @@ def describe(run: "Run") -> str:
         lines.append(EXACT_INSIDE)
     if privacy.block is not None:
         lines.append(_blocks_line(run))
-    spent = ledger_at(run.folder).spent(dataset_of(run.recipe))
+    ledger = ledger_at(run.folder)
+    trusted(run.folder, ledger, root=run.release_root, name=run.recipe.name)
+    spent = ledger.spent(dataset_of(run.recipe))
     if spent.lifetime is None and privacy.lifetime is not None:
         lines.append(f"lifetime: none yet; this release makes it epsilon {privacy.lifetime.epsilon:g}")
     elif spent.lifetime is None:
         lines.append("lifetime: none yet; this release makes its own epsilon the dataset's")
     elif privacy.block is None:
         lines.append(_lifetime_line(run, spent.loss, spent.epsilon, spent.lifetime))
-    return "\n".join([*lines, *notes_of(schema, run.stated.kept)])
+    return "\n".join([*lines, *_refusal(run, ledger), *notes_of(schema, run.stated.kept)])
 
 
 def _divided(run: "Run") -> str:
@@ -296,9 +306,7 @@ def _blocks_line(run: "Run") -> str:
     told = ", ".join(f"{b} ({ledger.spent(dataset, b).epsilon:.4g} spent)" for b in able)
     lines = [
         f"{block}; each has epsilon {lifetime.epsilon:g} for its lifetime",
-        f"reads blocks {told}, each of which pays the whole epsilon"
-        if able
-        else "no block can pay: will be REFUSED",
+        f"reads blocks {told}, each of which pays the whole epsilon" if able else "no block can pay",
         *([f"blocks spent, whose units are left out: {', '.join(spent)}"] if spent else []),
     ]
     return "\n".join(lines)
@@ -309,9 +317,8 @@ def _lifetime_line(run: "Run", loss: Loss, epsilon: float, lifetime: "Lifetime")
     if (_own(run) / RESERVATION).exists():
         return f"{line} or reserved, by this run as well"
     after = (loss + worst_of(run)).epsilon(lifetime.delta)
-    if after <= lifetime.epsilon:
-        return f"{line}; this release makes it {after:.4g}"
-    return f"{line}; this release would make it {after:.4g}, and will be REFUSED"
+    makes = "makes" if after <= lifetime.epsilon else "would make"
+    return f"{line}; this release {makes} it {after:.4g}"
 
 
 # --- the run's own
@@ -473,19 +480,37 @@ def actual(run: "Run") -> Loss:
 
 
 def ledger_at(folder: Path) -> "Ledger":
-    """The ledger that `UNDERSTUDY_LEDGER` names, or the one beside the recipe.
+    """The ledger that `UNDERSTUDY_LEDGER` names, an absolute path or a URL, or the one beside the recipe.
 
     The key of its fingerprints lies in the file that `UNDERSTUDY_LEDGER_KEY` names, or beside the ledger where that
-    is a file, or else beside the recipe.
+    is a file, or else beside the recipe. Nothing is created.
+
+    Raises:
+        UsageError: a path is relative, or the address is none.
     """
     from privacy.ledger import Ledger
 
     own = folder / ".understudy"
-    where = os.environ.get("UNDERSTUDY_LEDGER") or own / "ledger.sqlite"
-    named = os.environ.get("UNDERSTUDY_LEDGER_KEY")
-    beside = None if isinstance(where, Path) or where.startswith("sqlite") else own / "ledger.key"
-    own.mkdir(parents=True, exist_ok=True)
-    return Ledger(where, key=Path(named) if named else beside)
+    said, named = (os.environ.get(f"UNDERSTUDY_LEDGER{suffix}", "") for suffix in ("", "_KEY"))
+    key = _absolute("UNDERSTUDY_LEDGER_KEY", named) if named else None
+    if not said:
+        return Ledger(own / "ledger.sqlite", key=key)
+    if "://" not in said:
+        return Ledger(_absolute("UNDERSTUDY_LEDGER", said), key=key)
+    if said.startswith("sqlite:"):
+        _absolute("UNDERSTUDY_LEDGER", said.partition(":///")[2])
+        return Ledger(said, key=key)
+    return Ledger(said, key=key or own / "ledger.key")
+
+
+def _absolute(variable: str, said: str) -> Path:
+    path = Path(said).expanduser()
+    if not path.is_absolute():
+        raise UsageError(
+            f"{variable} must name a file from the root on, the same for recipes of all folders, however: {said!r} is "
+            "relative; write an absolute path (as a URL: sqlite:////, with four strokes)"
+        )
+    return path
 
 
 def dataset_of(recipe: Recipe) -> str:
@@ -509,27 +534,18 @@ def reserve(run: "Run") -> None:
 
     Raises:
         BudgetRefused: the lifetime does not allow it.
+        LedgerError: the ledger cannot be trusted.
+        ReleaseError: the last audit contradicts what is promised, or the run's reservation or copy of rows is gone.
     """
-    from privacy.book import Budget as Lifetime
-
-    privacy, dataset, ledger = _privacy(run), dataset_of(run.recipe), ledger_at(run.folder)
+    dataset, ledger = dataset_of(run.recipe), ledger_at(run.folder)
     path = _own(run) / RESERVATION
-    ledger.verify(_heads(run))
+    trusted(run.folder, ledger, root=run.release_root, name=run.recipe.name)
     if not path.exists():
-        lifetime = privacy.lifetime
-        if lifetime is not None and ledger.spent(dataset).lifetime is None:
-            wanted = Lifetime(epsilon=lifetime.epsilon, delta=lifetime.delta)
-            ledger.set_budget(dataset, wanted, by=f"recipe {run.recipe.name}")
-        asked = Lifetime(epsilon=privacy.epsilon, delta=privacy.delta)
-        worst, blocks, unit = worst_of(run), [], ""
-        if privacy.block is not None:
-            able, spent = _blocks(run, ledger)
-            # Where none can pay, the refusal names them all.
-            blocks, unit = able or spent, f"{run.schema.unit!r} as {run.schema[str(run.schema.unit)].type}"
-        taken = ledger.reserve(
-            dataset, run=run.workspace.path.name, worst=worst, asked=asked, blocks=blocks, unit=unit
-        )
-        write_atomic(path, json.dumps({"id": taken.id, "dataset": dataset}).encode())
+        request = _check_reservable(run, ledger)
+        ledger.key()  # One that is lost is missed before anything is taken.
+        taken = ledger.reserve(dataset, run=run.workspace.path.name, **request)
+        held = {"id": taken.id, "dataset": dataset, "ledger": _called(run.folder, ledger)}
+        write_atomic(path, json.dumps(held).encode())
     if _state(run) == "reserved":
         ledger.touch(_held(run)["id"])
     if begun(run):
@@ -543,6 +559,62 @@ def reserve(run: "Run") -> None:
             "a reservation must be outstanding in the ledger, however: this run's is void, or of another ledger; "
             "release again, which reserves anew"
         )
+
+
+class _Request(TypedDict):
+    worst: Loss
+    asked: "Lifetime"
+    blocks: list[str]
+    unit: str
+    lifetime: "Lifetime | None"
+
+
+def _request(run: "Run", ledger: "Ledger") -> _Request:
+    """What a run asks of the ledger before its first row is read."""
+    from privacy.book import Budget as Lifetime
+
+    privacy, schema, stated, blocks = _privacy(run), run.schema, None, list[str]()
+    if privacy.block is not None:
+        able, spent = _blocks(run, ledger)
+        # Where none can pay, the refusal names them all.
+        blocks = able or spent
+    if privacy.lifetime is not None:
+        stated = Lifetime(epsilon=privacy.lifetime.epsilon, delta=privacy.lifetime.delta)
+    return {
+        "worst": worst_of(run),
+        "asked": Lifetime(epsilon=privacy.epsilon, delta=privacy.delta),
+        "blocks": blocks,
+        "unit": "rows" if schema.unit is None else f"{schema.unit!r} as {schema[schema.unit].type}",
+        "lifetime": stated,
+    }
+
+
+def _check_reservable(run: "Run", ledger: "Ledger") -> _Request:
+    """What a run asks of the ledger, which is refused before anything is written where it would be.
+
+    Not among what a recipe is checked for, or no audit could be repeated of a configuration whose last one was bad.
+
+    Raises:
+        BudgetRefused: by the ledger.
+        ReleaseError: the last audit contradicts what is promised.
+    """
+    from pipelines.audit import last
+
+    _check_audit(last(run), _privacy(run).epsilon)
+    request = _request(run, ledger)
+    ledger.check(dataset_of(run.recipe), **request)
+    return request
+
+
+def _refusal(run: "Run", ledger: "Ledger") -> list[str]:
+    """Why a run that has no reservation would get none, in a line; empty where it would."""
+    if (_own(run) / RESERVATION).exists():
+        return []
+    try:
+        _check_reservable(run, ledger)
+    except (BudgetRefused, ReleaseError) as e:
+        return [f"will be REFUSED: {e}"]
+    return []
 
 
 def _lifetime(run: "Run", ledger: "Ledger") -> "Lifetime":
@@ -572,15 +644,50 @@ def _read(run: "Run") -> tuple[str, ...]:
     return next((row.blocks for row in rows if row.hash == held["id"]), ())
 
 
-def _heads(run: "Run") -> list[str]:
-    """The ledger's heads in the certificates of former releases: a ledger that lacks one was cut or replaced."""
-    heads = []
-    for path in sorted((run.release_root / run.recipe.name).glob("*/certificate.json")):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            heads.append(
-                str(json.loads(path.read_text("utf-8"))["formal_guarantee"]["lifetime"]["ledger_head"])
-            )
-    return heads
+def trusted(folder: Path, ledger: "Ledger", *, root: Path | None = None, name: str = "*") -> int:
+    """Verifies a ledger, and that it holds what releases and runs beside a recipe say that it held.
+
+    A ledger that was cut, replaced or put back lacks some of it. What a run says to be of another does not count.
+
+    Args:
+        folder: where the recipe lies.
+        ledger: its ledger.
+        root: where releases go; None: where those of the recipes here have gone.
+        name: of the release whose certificates count where the root is not in the folder: there may be releases of
+            other folders, whose ledgers are others.
+
+    Returns:
+        How many certificates were held against it.
+
+    Raises:
+        LedgerError: the chain is broken, or lacks something.
+    """
+    here, others, roots = set[str](), set[str](), {folder / RELEASES}
+    for path in sorted((folder / ".understudy" / "runs").glob(f"*/*/{RESERVATION}")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            held = json.loads(path.read_text("utf-8"))
+            own = held.get("ledger") in (None, _called(folder, ledger))
+            (here if own else others).update(str(held[key]) for key in ("id", "head") if key in held)
+            about = json.loads((path.parents[1] / "run.json").read_text("utf-8"))["about"]
+            roots.add((folder / Path(about["recipe"].get("to", RELEASES)).expanduser()).resolve())
+    if root is not None:
+        roots = {root}
+    told = set[str]()
+    for place in roots:
+        releases = "*" if place.resolve().is_relative_to(folder.resolve()) else name
+        for path in place.glob(f"{releases}/*/certificate.json"):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                promised = json.loads(path.read_text("utf-8"))["formal_guarantee"]
+                told.add(str(promised["lifetime"]["ledger_head"]))
+    told -= others - here
+    ledger.verify(sorted(here | told))
+    return len(told)
+
+
+def _called(folder: Path, ledger: "Ledger") -> str:
+    """Which ledger it is, for a run's own: without a password, and the same where the folder was moved with it."""
+    own = f"sqlite:///{folder.absolute()}/"
+    return ledger.name.removeprefix(own)
 
 
 def _state(run: "Run") -> str:
@@ -601,16 +708,27 @@ def _held(run: "Run") -> dict[str, str]:
     return held
 
 
-def identify(run: "Run", units: Iterable[NDArray[np.uint64]]) -> None:
-    """Remembers a dataset by keyed fingerprints of its units.
+def identify(
+    run: "Run", units: Iterable[NDArray[np.uint64]], contents: Iterable[NDArray[np.uint64]] = ()
+) -> None:
+    """Remembers a dataset by keyed fingerprints of its units, and of what is in its rows.
+
+    Args:
+        run: a private run.
+        units: uint64 (n,) each: the unit of each row.
+        contents: uint64 (n,) each: where rows are not units, what is in each; so they are known under another unit.
 
     Raises:
         BudgetRefused: they are known under another name, whose budget they would escape.
     """
-    from privacy.fingerprint import sketch
+    from privacy.fingerprint import sketch, telling
 
     ledger = ledger_at(run.folder)
-    ledger.identify(_held(run)["dataset"], sketch(units, ledger.key()))
+    key = ledger.key()
+    sketches = [sketch(units, key)]
+    if run.schema.unit is not None:
+        sketches.append(telling(contents, key))
+    ledger.identify(_held(run)["dataset"], *sketches)
 
 
 def assign(run: "Run", units: Iterable[NDArray[np.uint64]]) -> NDArray[np.bool_]:
@@ -645,14 +763,11 @@ def guarantee_of(run: "Run", *, audit: Mapping[str, Any] | None) -> dict[str, An
     """The formal part of a certificate; `audit` is the last one of this configuration.
 
     Raises:
-        ReleaseError: what was answered costs more than was reserved, or was not settled.
+        ReleaseError: what was answered costs more than was reserved, was not settled, or is not what the ledger says;
+            or the audit contradicts the promise.
     """
     privacy, schema, held = _privacy(run), run.schema, _held(run)
-    if audit is not None and audit["epsilon"] > privacy.epsilon:
-        raise ReleaseError(
-            f"an audit must not contradict what is promised, however: the last one of this configuration found epsilon "
-            f"{audit['epsilon']:.3g} at least, of {privacy.epsilon:g}; nothing is published"
-        )
+    _check_audit(audit, privacy.epsilon)
     loss, budget = actual(run), budget_of(privacy, schema)
     epsilon = loss.epsilon(privacy.delta)
     if not (loss.within(worst_of(run)) and epsilon <= privacy.epsilon and "head" in held):
@@ -661,6 +776,13 @@ def guarantee_of(run: "Run", *, audit: Mapping[str, Any] | None) -> dict[str, An
             f"{privacy.epsilon:g} was spent; nothing is published"
         )
     ledger = ledger_at(run.folder)
+    committed = ledger.committed(held["id"])
+    if committed is None or not (loss.within(committed) and committed.within(loss)):
+        raise ReleaseError(
+            "a run's journal must cost what the ledger says that it cost, however: it does not, so that one of them "
+            "was changed since; nothing is published: restore the run's folder, or remove it and release anew, at a "
+            "new charge"
+        )
     lifetime, read = ledger.spent(held["dataset"]), _read(run)
     return formal(
         epsilon=privacy.epsilon,
@@ -690,6 +812,14 @@ def guarantee_of(run: "Run", *, audit: Mapping[str, Any] | None) -> dict[str, An
         },
         versions={name: importlib.metadata.version(name) for name in ("dp-accounting", "opendp", "opacus")},
     )
+
+
+def _check_audit(audit: Mapping[str, Any] | None, epsilon: float) -> None:
+    if audit is not None and audit["epsilon"] > epsilon:
+        raise ReleaseError(
+            f"an audit must not contradict what is promised, however: the last one of this configuration found epsilon "
+            f"{audit['epsilon']:.3g} at least, of {epsilon:g}; nothing is published"
+        )
 
 
 def _accounts(ledger: "Ledger", dataset: str, read: Sequence[str]) -> list[dict[str, Any]]:

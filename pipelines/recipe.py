@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
@@ -25,6 +26,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticKnownError
 
 from pipelines.layout import Layout
 from pipelines.reference import check_input, check_secret, is_address
@@ -37,6 +39,17 @@ from validation.gates import GateRules
 
 Whole = Annotated[int, Field(strict=True)]
 """A whole number; `yes` and "7" are none."""
+
+
+def _no_answer(value: object) -> object:
+    """Options of the command are texts, so a number may be one; `yes` would be 1."""
+    if isinstance(value, bool):
+        raise PydanticKnownError("float_type")
+    return value
+
+
+_NUMBER = BeforeValidator(_no_answer)
+"""Of a number, or a text of one; after its `Field`, whose limits the published schema would not know otherwise."""
 
 Share = Annotated[float, Field(strict=True, gt=0, lt=1)]
 
@@ -102,9 +115,13 @@ class Target(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    epsilon: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False, description="privacy loss at most")]
+    epsilon: Annotated[
+        float, Field(gt=0, le=100, allow_inf_nan=False, description="privacy loss at most"), _NUMBER
+    ]
     delta: Annotated[
-        float, Field(gt=0, lt=1, allow_inf_nan=False, description="probability that the loss is larger")
+        float,
+        Field(gt=0, lt=1, allow_inf_nan=False, description="probability that the loss is larger"),
+        _NUMBER,
     ]
 
 
@@ -220,7 +237,8 @@ class Recipe(BaseModel):
     ] = False
     schema_file: Annotated[str, Field(alias="schema", description="the schema of the table")] = "schema.yaml"
     dataset: Annotated[
-        str | None, Field(description="name under which the lifetime of the dataset is kept")
+        str | None,
+        Field(min_length=1, description="name under which the lifetime of the dataset is kept"),
     ] = None
     synthesizer: Annotated[str, Field(description="auto, or a name from `understudy doctor`")] = "auto"
     options: Annotated[dict[str, JsonValue], Field(description="options of the synthesizer")] = {}

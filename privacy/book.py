@@ -118,7 +118,7 @@ class Row:
         loss: the worst case (RESERVED), or the actual loss (COMMITTED).
         key: name of the key of sketch or units (IDENTIFIED, ASSIGNED).
         sketch: sealed (IDENTIFIED).
-        unit: what tells units from each other, where they have blocks (RESERVED).
+        unit: what tells units from each other (RESERVED); empty in rows of before, unless they have blocks.
         units: SHA-256 (hex) of the sealed units that lie beside the row (ASSIGNED).
         part: of the run's budget, which an answer is charged to (CHARGED).
         answers: how many of them there are with the one that is about to be drawn (CHARGED).
@@ -179,7 +179,7 @@ class Reservation:
         id: by which it is touched, committed or voided.
         dataset: whose budget it is taken from.
         blocks: whose units are read; none: everybody is.
-        unit: what tells units from each other, where they have blocks.
+        unit: what tells units from each other; empty where nobody said it.
         run: whose it is.
         asked: what the release asked for.
         worst: the most that it may cost.

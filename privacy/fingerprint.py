@@ -17,7 +17,7 @@ import hashlib
 import os
 import secrets
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,13 @@ Hashes = NDArray[np.uint64]
 
 SIZE = 256
 """Hashes in a sketch. The standard error of an overlap of a half is 3 % between datasets of one size."""
+
+TELLING = 0.8
+"""From which share of distinct contents on rows are known by them.
+
+At less, rows of other people are alike by chance: where all contents are as likely, as many rows drawn anew have 37 %
+of theirs in common with rows of this share, and half at 72 %.
+"""
 
 KEY_BYTES = 16
 CHUNK = 1 << 15
@@ -55,6 +62,27 @@ def sketch(batches: Iterable[Hashes], key: bytes) -> tuple[int, ...]:
                 hashes = hashes[hashes < least[-1]]
             least = np.unique(np.concatenate([least, hashes]))[:SIZE]
     return tuple(least.tolist())
+
+
+def telling(contents: Iterable[Hashes], key: bytes) -> tuple[int, ...]:
+    """The sketch of rows by what is in them; empty where too many rows are alike, as of people's age and sex alone.
+
+    Args:
+        contents: uint64 (n,) each: a digest of each row's content.
+        key: `KEY_BYTES` secret bytes.
+    """
+    rows = 0
+
+    def counted() -> Iterator[Hashes]:
+        nonlocal rows
+        for batch in contents:
+            rows += len(batch)
+            yield batch
+
+    found = sketch(counted(), key)
+    # The k-th smallest of n uniform hashes lies near k/n: within 6 % for a full sketch.
+    distinct = len(found) if len(found) < SIZE else (SIZE - 1) * 2.0**64 / found[-1]
+    return found if distinct >= TELLING * rows else ()
 
 
 def overlap(one: tuple[int, ...], other: tuple[int, ...]) -> float:

@@ -39,6 +39,9 @@ CLOCK_SECONDS = 300.0
 ROUNDING = 1e-9
 """By which share an actual loss may exceed its reservation: sums of floats in another order, nothing else."""
 
+LIFETIME_DELTA = 1e-4
+"""Largest delta of a lifetime: a ledger does not know how many units there are, and at a large delta all is free."""
+
 _NOBODY = np.empty(0, np.uint64)
 
 _DRAWN_BEFORE = (
@@ -55,6 +58,9 @@ class Ledger:
     """The lifetime budgets in one SQLite file or one PostgreSQL schema.
 
     Nothing is created before the first row is written.
+
+    Attributes:
+        name: its address, without a password.
     """
 
     def __init__(
@@ -79,6 +85,7 @@ class Ledger:
             UsageError: the address is none, or its driver is missing.
         """
         self._chain = Chain(where, patience_seconds=patience_seconds)
+        self.name = self._chain.name
         beside = self._chain.file.with_suffix(".key") if self._chain.file else None
         self._beside, self._key = beside, key or beside
         self._clock = clock
@@ -91,8 +98,10 @@ class Ledger:
 
         Raises:
             BudgetRefused: more than this is spent or reserved.
+            UsageError: its delta is above `LIFETIME_DELTA`.
             LedgerError: the ledger cannot be trusted, or the clock.
         """
+        _check_delta(budget)
         with self._appending() as session:
             fullest = self._book.fullest(dataset, budget.delta)
             spent = self._book.loss(dataset, fullest).epsilon(budget.delta)
@@ -113,10 +122,11 @@ class Ledger:
         asked: Budget,
         blocks: Sequence[str] = (),
         unit: str = "",
+        lifetime: Budget | None = None,
     ) -> Reservation:
         """Takes a release's worst case from the budget of a dataset, before any of its rows is read.
 
-        The first release of a dataset without a lifetime makes what it asks for the lifetime.
+        Of a dataset without a lifetime it sets that as well, in the same transaction.
 
         Args:
             dataset: its name.
@@ -125,33 +135,48 @@ class Ledger:
             asked: what it promises.
             blocks: those that it reads; each pays the worst case, or none does. Without any, everybody is read, and
                 pays: all blocks that there are, and by what stands here also those to come.
-            unit: what tells units from each other, the same for all that read blocks: told otherwise, all would be new.
+            unit: what tells units from each other, the same for all releases of a dataset: losses of others do not add
+                up to what anybody has lost, and units of blocks would all be new. Empty: not stated.
+            lifetime: what the dataset's is by whoever asks; None: what it has, or for a first release what it asks for.
 
         Raises:
-            BudgetRefused: with all that was spent and reserved it would exceed the lifetime.
-            UsageError: the worst case exceeds what is asked for, the dataset or a block has no name, or units are told
-                from each other by something else than before.
+            BudgetRefused: with all that was spent and reserved it would exceed the lifetime, or that is not what is
+                stated or has too large a delta; or units are told from each other by something else than before.
+            UsageError: the worst case exceeds what is asked for, the dataset or a block has no name, or a first
+                lifetime's delta is above `LIFETIME_DELTA`.
             LedgerError: the ledger cannot be trusted, or the clock.
             Busy: others keep the ledger locked.
         """
-        if not worst.epsilon(asked.delta) <= asked.epsilon:
-            raise UsageError(
-                f"a release's worst case must meet what it asks for, however: it is epsilon "
-                f"{worst.epsilon(asked.delta):.6g} at delta {asked.delta:g}, of {asked.epsilon:g}; calibrate it"
-            )
         with self._appending() as session:
-            lifetime = self._book.budgets.get(dataset)
-            if lifetime is None:
-                lifetime = asked
+            wanted = self._allow(dataset, worst, asked, blocks, unit, lifetime)
+            if dataset not in self._book.budgets:
                 first = self._row(Event.BUDGET, dataset)
-                self._append(session, replace(first, budget=asked, by=f"first release, run {run}"))
-            self._check_unit(dataset, blocks, unit)
-            self._check_room(dataset, blocks or self._book.blocks(dataset) or ("",), lifetime, worst)
+                self._append(session, replace(first, budget=wanted, by=f"first release, run {run}"))
             row = replace(
                 self._row(Event.RESERVED, dataset),
                 blocks=tuple(blocks), run=run, budget=asked, loss=worst, unit=unit,
             )  # fmt: skip
             return self._book.reservations[self._append(session, row).hash]
+
+    def check(
+        self,
+        dataset: str,
+        *,
+        worst: Loss,
+        asked: Budget,
+        blocks: Sequence[str] = (),
+        unit: str = "",
+        lifetime: Budget | None = None,
+    ) -> None:
+        """Refuses what `reserve` would refuse now, and writes nothing.
+
+        Raises:
+            BudgetRefused: as `reserve`.
+            UsageError: as `reserve`.
+            LedgerError: the ledger cannot be trusted.
+        """
+        with self._reading():
+            self._allow(dataset, worst, asked, blocks, unit, lifetime)
 
     def touch(self, reservation: str) -> Reservation:
         """Says that rows are read from now on; again from the same process, says nothing new.
@@ -229,15 +254,16 @@ class Ledger:
                 return held
             return self._move(session, held, Event.VOID)
 
-    def identify(self, dataset: str, sketch: tuple[int, ...]) -> None:
+    def identify(self, dataset: str, *sketches: tuple[int, ...]) -> None:
         """Remembers the units of a dataset, and refuses those that are known under another name.
 
         Args:
             dataset: may have grown since, or changed.
-            sketch: `fingerprint.sketch` of its units under this ledger's `key()`.
+            sketches: `fingerprint.sketch` of its units under this ledger's `key()`, and of its rows by what is in them
+                where those are not units: so they are known again where another column is the unit, or none.
 
         Raises:
-            BudgetRefused: at least `KNOWN_SOURCE` of the units are another dataset's, or the other way round.
+            BudgetRefused: at least `KNOWN_SOURCE` of the units, or rows, are another dataset's, or the other way round.
             LedgerError: the ledger or the key cannot be trusted, or the clock.
             Busy: others keep the ledger locked.
         """
@@ -246,17 +272,18 @@ class Ledger:
             self._check_key(key)
             known = [(row.dataset, _opened(row.sketch, key)) for row in self._book.identified()]
             for other, units in known:
-                share = fingerprint.overlap(sketch, units)
+                share = max(fingerprint.overlap(sketch, units) for sketch in sketches)
                 if other != dataset and share >= KNOWN_SOURCE:
                     raise BudgetRefused(
-                        f"one source must have one dataset's name, however: {KNOWN_SOURCE:.0%} or more of the units "
-                        f"of {dataset!r} or of {other!r} are common to both; write `dataset: {other}` in the recipe, "
-                        "so that they share a budget"
+                        f"one source must have one dataset's name, however: {KNOWN_SOURCE:.0%} or more of the units or "
+                        f"rows of {dataset!r} or of {other!r} are common to both; write `dataset: {other}` in the "
+                        "recipe, so that they share a budget"
                     )
-            if (dataset, sketch) not in known:
-                sealed = fingerprint.seal(sketch, key).hex()
-                row = self._row(Event.IDENTIFIED, dataset)
-                self._append(session, replace(row, key=fingerprint.name(key), sketch=sealed))
+            for sketch in sketches:
+                if (dataset, sketch) not in known:
+                    sealed = fingerprint.seal(sketch, key).hex()
+                    row = self._row(Event.IDENTIFIED, dataset)
+                    self._append(session, replace(row, key=fingerprint.name(key), sketch=sealed))
 
     def assign(self, reservation: str, units: Hashes, *, block: str) -> NDArray[np.bool_]:
         """Puts units that are in no block yet into one, for ever, and says which the reservation pays for.
@@ -325,7 +352,10 @@ class Ledger:
             return book.head
 
     def verify(self, heads: Iterable[str] = ()) -> str:
-        """Reads the whole chain anew, with the map of units, and looks in it for the heads that certificates carry.
+        """Reads the whole chain anew, with the map of units, and looks in it for hashes that were kept elsewhere.
+
+        Args:
+            heads: that certificates carry, and reservations of runs.
 
         Returns:
             The head.
@@ -344,9 +374,9 @@ class Ledger:
                 for head in heads:
                     if head not in book:
                         raise LedgerError(
-                            f"a ledger must hold the head of each certificate, however: {self._chain.name} does not "
-                            f"hold {head}; rows were cut off it, or an older copy or another ledger is in its place: "
-                            "restore the right one"
+                            "a ledger must hold the head of each certificate and each run's reservation, however: "
+                            f"{self._chain.name} does not hold {head}; rows were cut off it, or an older copy or "
+                            "another ledger is in its place: restore the right one"
                         )
                 return book.head
 
@@ -395,6 +425,12 @@ class Ledger:
             held = book.reservations.get(reservation)
             return held if held is not None and held.state in (Event.RESERVED, Event.TOUCHED) else None
 
+    def committed(self, reservation: str) -> Loss | None:
+        """What a release has cost; None where that was not written down."""
+        with self._reading() as book:
+            held = book.reservations.get(reservation)
+            return held.cost if held is not None and held.state is Event.COMMITTED else None
+
     def whole(self, reservation: str, answers: Mapping[str, int]) -> None:
         """Refuses the folder of a run that holds fewer answers than were drawn, by part of the budget.
 
@@ -410,6 +446,45 @@ class Ledger:
         with self._reading() as book:
             held = [r for r in book.reservations.values() if r.state is Event.RESERVED]
         return tuple(r for r in held if r.process.gone())
+
+    def _allow(
+        self,
+        dataset: str,
+        worst: Loss,
+        asked: Budget,
+        blocks: Sequence[str],
+        unit: str,
+        stated: Budget | None,
+    ) -> Budget:
+        """The lifetime within which a release may be reserved."""
+        if not worst.epsilon(asked.delta) <= asked.epsilon:
+            raise UsageError(
+                f"a release's worst case must meet what it asks for, however: it is epsilon "
+                f"{worst.epsilon(asked.delta):.6g} at delta {asked.delta:g}, of {asked.epsilon:g}; calibrate it"
+            )
+        lifetime = self._book.budgets.get(dataset)
+        if lifetime is None:
+            lifetime = stated or asked
+            _check_delta(lifetime)
+        elif lifetime.delta > LIFETIME_DELTA:
+            raise BudgetRefused(
+                f"a lifetime's delta must be at most {LIFETIME_DELTA:g}, however: that of {dataset!r} is "
+                f"{lifetime.delta:g}, at which releases cost next to nothing; set another by `understudy budget set`"
+            )
+        elif stated not in (None, lifetime):
+            raise self._other_lifetime(dataset, stated, lifetime)
+        self._check_unit(dataset, blocks, unit)
+        self._check_room(dataset, blocks or self._book.blocks(dataset) or ("",), lifetime, worst)
+        return lifetime
+
+    def _other_lifetime(self, dataset: str, stated: Budget, lifetime: Budget) -> BudgetRefused:
+        spent = self._book.loss(dataset, self._book.fullest(dataset, stated.delta)).epsilon(stated.delta)
+        return BudgetRefused(
+            f"a dataset must have one lifetime, however: epsilon {stated.epsilon:g} at delta {stated.delta:g} is "
+            f"stated for {dataset!r}, whose ledger says epsilon {lifetime.epsilon:g} at delta {lifetime.delta:g}"
+            + (f", and {spent:.6g} of what is stated is spent or reserved" if spent > stated.epsilon else "")
+            + "; change it by `understudy budget set`, or correct `lifetime` in the recipe, or leave it out"
+        )
 
     def _check_room(self, dataset: str, accounts: Sequence[str], lifetime: Budget, worst: Loss) -> None:
         spent = {block: self._book.loss(dataset, block) for block in accounts}
@@ -433,12 +508,11 @@ class Ledger:
                 "blocks must have names that differ, and a unit, however: one has not; name them"
             )
         held = self._book.reservations.values()
-        others = {r.unit for r in held if r.dataset == dataset and r.blocks and r.state is not Event.VOID}
-        if blocks and others - {unit}:
-            raise UsageError(
-                f"units of all blocks must be told from each other alike, or those of former blocks would look new, "
-                f"however: in {dataset!r} they were by {_these(others)}, and are by {unit} now; write the column as "
-                "it was, or release without `block`, which every block pays for"
+        others = {r.unit for r in held if r.dataset == dataset and r.unit and r.state is not Event.VOID}
+        if unit and others - {unit}:
+            raise BudgetRefused(
+                "one dataset must have one unit, or its releases do not add up to what anybody has lost, however: in "
+                f"{dataset!r} units were {_these(others)}, and are {unit} now; write the unit and its type as they were"
             )
 
     def _sealed_at(self, session: Session, row: Row) -> bytes:
@@ -541,6 +615,14 @@ class Ledger:
                 f"all fingerprints of a ledger must have one key, however: {self._key} is not that of "
                 f"{self._chain.name}; restore the right key, or copy it from a colleague"
             )
+
+
+def _check_delta(lifetime: Budget) -> None:
+    if lifetime.delta > LIFETIME_DELTA:
+        raise UsageError(
+            f"a lifetime's delta must be at most {LIFETIME_DELTA:g}, however: delta={lifetime.delta:g}; choose a "
+            "smaller one, as `lifetime: {epsilon: …, delta: …}` in the recipe or by `understudy budget set`"
+        )
 
 
 def _opened(sealed: str, key: bytes) -> tuple[int, ...]:

@@ -24,12 +24,22 @@ from pipelines.run import Run, open_run, reopen_run
 from pipelines.steps import check, perform, release, told
 from pipelines.workspace import Record
 from privacy.book import Budget
-from privacy.errors import BudgetRefused, InputError, LedgerError, RecipeError, ReleaseError, SchemaError
+from privacy.chain import NAME
+from privacy.errors import (
+    BudgetRefused,
+    InputError,
+    LedgerError,
+    RecipeError,
+    ReleaseError,
+    SchemaError,
+    UsageError,
+)
 from privacy.mechanisms import SystemNoise
 from privacy.overheard import Overheard
 from privacy.private import Charge, Journal
 from synth.schema import Column
 from tests.pipelines.tables import bytes_of, write_table, write_visits
+from tests.privacy.ledgers import Place
 
 PRIVACY = {"epsilon": 3.0, "delta": 1e-5}
 QUICK = {"components": 8, "steps": 5, "bins": 4, "rows": 1_000, "states": 4, "passes": 1}
@@ -280,6 +290,34 @@ def test_a_lifetime_that_the_recipe_states_allows_another_edition(source: Path, 
         release(opened(source, tmp_path, privacy={**PRIVACY, "edition": "march", "epsilon": 7.9}))
 
 
+@pytest.mark.parametrize(
+    ("epsilon", "said"),
+    [(8.0, "epsilon 8 at .*ledger says epsilon 3 at"), (1.0, "of what is stated is spent")],
+)
+def test_another_lifetime_than_the_ledgers_is_refused_before_a_row_is_read(
+    done: tuple[Run, Path], tmp_path: Path, epsilon: float, said: str
+) -> None:
+    lifetime = {"lifetime": {"epsilon": epsilon, "delta": 1e-5}}
+    run = moved(done, tmp_path / "folder", privacy={**PRIVACY, "epsilon": 0.5, **lifetime})
+    assert re.search(f"will be REFUSED: .*{said}", str(estimate(run).privacy))
+    with pytest.raises(BudgetRefused, match=said) as refused:
+        release(run)
+    assert refused.value.exit_code == 4
+    assert events_of(run.folder) == ["budget", "reserved", "touched", "identified", "committed"]
+
+
+def test_a_lifetime_below_the_releases_own_epsilon_is_refused_and_not_written(
+    source: Path, tmp_path: Path
+) -> None:
+    run = opened(source, tmp_path, privacy={**PRIVACY, "lifetime": {"epsilon": 0.5, "delta": 1e-5}})
+    assert "will be REFUSED: releases of 'people' must together stay within epsilon 0.5" in str(
+        estimate(run).privacy
+    )
+    with pytest.raises(BudgetRefused, match=r"within epsilon 0\.5"):
+        release(run)
+    assert events_of(tmp_path) == []
+
+
 def events_of(folder: Path) -> list[str]:
     """What happened to the dataset, but for single answers."""
     return [str(row.event) for row in ledger_at(folder).history("people") if row.event != "charged"]
@@ -459,13 +497,95 @@ def test_a_ledger_that_lost_a_release_is_noticed_before_a_row_is_read(source: Pa
     assert not (second.workspace.path / "rows.parquet").exists()
 
 
+def moved(done: tuple[Run, Path], folder: Path, **fields: object) -> Run:
+    """Another recipe, in a copy of a folder in which one was released."""
+    run, _ = done
+    shutil.copytree(run.folder, folder, symlinks=True)
+    return open_run(run.recipe.with_fields({"name": "others", **fields}), folder)
+
+
+@pytest.mark.parametrize("left", ["releases", ".understudy/runs"])
+@pytest.mark.parametrize("how", ["cut", "replaced"])
+def test_a_ledger_that_lost_a_release_is_noticed_by_every_recipe_and_by_plan_and_verify(
+    done: tuple[Run, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str, how: str
+) -> None:
+    folder = tmp_path / "folder"
+    second = moved(done, folder)
+    with pytest.raises(BudgetRefused, match="within epsilon 3"):
+        perform(second, "ingest")
+    (recorded,) = folder.glob(".understudy/runs/people-*/private-*/reservation.json")
+    assert json.loads(recorded.read_text("utf-8"))["ledger"] == ".understudy/ledger.sqlite"
+    for name in {"releases", ".understudy/runs"} - {left}:
+        shutil.rmtree(folder / name)
+    second = open_run(second.recipe, folder)
+    own = folder / ".understudy"
+    if how == "replaced":
+        for name in ("ledger.sqlite", "ledger.key"):
+            (own / name).unlink()
+    else:
+        place = Place(str(own / "ledger.sqlite"), own / "ledger.key")
+        place.tamper(f"DELETE FROM {NAME} WHERE number > 1")
+    for attempt in (estimate, release):
+        with pytest.raises(LedgerError, match="rows were cut off it"):
+            attempt(second)
+    monkeypatch.chdir(folder)
+    assert command(["budget", "verify"]) == 1
+
+
+def test_runs_and_releases_of_another_ledger_are_held_against_that_one_alone(
+    done: tuple[Run, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = moved(done, tmp_path / "folder")
+    trusted = private.trusted(second.folder, ledger_at(second.folder), root=second.release_root)
+    assert trusted == 1
+    monkeypatch.setenv("UNDERSTUDY_LEDGER", f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    assert private.trusted(second.folder, ledger_at(second.folder), root=second.release_root) == 0
+    perform(second, "ingest")
+    monkeypatch.delenv("UNDERSTUDY_LEDGER")
+    assert private.trusted(second.folder, ledger_at(second.folder)) == 1
+
+
 def test_an_audit_that_contradicts_the_promise_stops_the_release(source: Path, tmp_path: Path) -> None:
     run = opened(source, tmp_path)
     found = examine(run, rows=500, canaries=50)
     told = json.loads(found.path.read_text("utf-8"))
     found.path.write_text(json.dumps({**told, "epsilon": 9.9}), "utf-8")
+    assert "will be REFUSED: an audit must not contradict" in str(estimate(run).privacy)
     with pytest.raises(ReleaseError, match="contradict"):
         release(run)
+    assert events_of(tmp_path) == []
+    # It can be repeated, as after a fault was mended.
+    assert not examine(run, rows=500, canaries=50).broken
+
+
+def test_an_audit_that_contradicts_a_promise_that_was_paid_for_stops_the_publication(
+    source: Path, tmp_path: Path
+) -> None:
+    run = opened(source, tmp_path)
+    perform(run, "ingest")
+    found = examine(run, rows=500, canaries=50)
+    told = json.loads(found.path.read_text("utf-8"))
+    found.path.write_text(json.dumps({**told, "epsilon": 9.9}), "utf-8")
+    with pytest.raises(ReleaseError, match="contradict"):
+        release(run)
+    assert not (tmp_path / "releases" / "people").exists()
+
+
+def test_a_journal_that_costs_other_than_the_ledger_says_is_not_certified(
+    source: Path, tmp_path: Path
+) -> None:
+    run = opened(source, tmp_path)
+    for step in ("ingest", "profile", "fit", "sample", "validate", "gate"):
+        perform(run, step)
+    private.guarantee_of(run, audit=None)
+    path = min((journal_of(run) / "model").glob("*.json"))
+    charge = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps({**charge, "rho": charge["rho"] * 0.99}), "utf-8")
+    with pytest.raises(ReleaseError, match="cost what the ledger says"):
+        private.guarantee_of(run, audit=None)
+    with pytest.raises(ReleaseError, match="cost what the ledger says"):
+        release(run)
+    assert not (tmp_path / "releases" / "people").exists()
 
 
 def test_fewer_rows_may_be_learned_from_and_as_many_as_there_are_released(
@@ -681,9 +801,80 @@ def test_rows_without_a_person_are_not_known_again_in_another_table(
         perform(persons(tmp_path / name, named=0.3), "ingest")
 
 
+@pytest.mark.parametrize("first", [None, "patient"])
+def test_a_known_source_under_another_name_and_another_unit_is_refused(
+    tmp_path: Path, first: str | None
+) -> None:
+    initialize(write_visits(tmp_path / "visits.csv", patients=500), tmp_path, blind=False, force=True)
+    recipe = load(tmp_path / "recipe.yaml")
+    for name, unit in (("rows1", first), ("others", None if first else "patient")):
+        privacy = {**PRIVACY, "unit": unit}
+        run = open_run(recipe.with_fields({"dataset": name, "privacy": privacy, "threads": 1}), tmp_path)
+        if name == "rows1":
+            perform(run, "ingest")
+            continue
+        with pytest.raises(BudgetRefused, match="dataset: rows1"):
+            perform(run, "ingest")
+
+
+def test_recipes_of_two_folders_share_a_ledger_that_is_named_by_its_path_and_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [persons(tmp_path / name, named=1.0) for name in ("one", "another", "last")]
+    monkeypatch.setenv("UNDERSTUDY_LEDGER", str(tmp_path / "shared" / "ledger.sqlite"))
+    for run in runs[:2]:
+        perform(run, "ingest")
+        assert not (run.folder / ".understudy" / "ledger.key").exists()
+    ledger = ledger_at(tmp_path)
+    assert ledger.datasets() == ("one", "another")
+    # A key that is lost costs nothing.
+    (tmp_path / "shared" / "ledger.key").unlink()
+    head = ledger.head()
+    with pytest.raises(LedgerError, match=r"ledger\.key is missing"):
+        perform(runs[2], "ingest")
+    assert ledger.head() == head
+
+
+@pytest.mark.parametrize("said", ["ledger.sqlite", "sqlite:///ledger.sqlite", "sqlite://"])
+@pytest.mark.parametrize("variable", ["UNDERSTUDY_LEDGER", "UNDERSTUDY_LEDGER_KEY"])
+def test_a_ledger_or_key_whose_place_depends_on_the_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, said: str
+) -> None:
+    monkeypatch.setenv(variable, said)
+    with pytest.raises(UsageError, match=f"{variable} must name a file from the root on"):
+        ledger_at(tmp_path)
+
+
+def test_who_only_looks_leaves_nothing(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(source, tmp_path / "folder")
+    shutil.rmtree(tmp_path / "folder" / ".understudy", ignore_errors=True)
+    recipe = load(source / "recipe.yaml").with_fields(
+        {"dataset": "people", "privacy": PRIVACY, "options": QUICK}
+    )
+    estimate(open_run(recipe, tmp_path / "folder", begin=False))
+    monkeypatch.chdir(tmp_path / "folder")
+    assert command(["budget"]) == 0
+    assert not (tmp_path / "folder" / ".understudy").exists()
+
+
 def test_a_column_without_any_person_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'person' has no value in any row"):
         perform(persons(tmp_path / "one", named=0.0), "ingest")
+
+
+def test_releases_of_other_units_are_not_added_up(tmp_path: Path) -> None:
+    run = persons(tmp_path / "one", named=1.0)
+    perform(run, "ingest")
+    rows = {**PRIVACY, "lifetime": {"epsilon": 9.0, "delta": 1e-5}}
+    ledger_at(run.folder).set_budget("one", Budget(epsilon=9.0, delta=1e-5), by="steward")
+    refused = "units were 'person' as string, and are rows now"
+    other = open_run(run.recipe.with_fields({"privacy": rows}), run.folder)
+    assert refused in str(estimate(other).privacy)
+    with pytest.raises(BudgetRefused, match=refused):
+        perform(other, "ingest")
+    assert not (other.workspace.path / "rows.parquet").exists()
+    again = open_run(run.recipe.with_fields({"seed": 1}), run.folder)
+    perform(again, "ingest")
 
 
 def test_rows_of_one_person_are_one_unit(tmp_path: Path) -> None:
@@ -731,6 +922,14 @@ def test_delta_is_held_against_the_units_that_the_schema_states(source: Path, tm
     schema.write_text(schema.read_text("utf-8") + "\nunits_about: 20000\n", "utf-8")
     with pytest.raises(RecipeError, match="about 20,000 units"):
         check(run)
+
+
+def test_so_is_that_of_the_lifetime(source: Path, tmp_path: Path) -> None:
+    lifetime = {"lifetime": {"epsilon": 3.0, "delta": 0.5}}
+    run = opened(source, tmp_path, privacy={**PRIVACY, **lifetime})
+    with pytest.raises(RecipeError, match=r"privacy\.lifetime\.delta must be .*delta=0\.5"):
+        release(run)
+    assert not (tmp_path / ".understudy" / "ledger.sqlite").exists()
 
 
 def test_a_column_that_must_not_be_learned_must_be_declared(source: Path, tmp_path: Path) -> None:
@@ -859,6 +1058,35 @@ def test_more_rows_are_drawn_from_a_model_at_no_charge(done: tuple[Run, Path], t
     assert len(ledger_at(run.folder).history("people")) == entries
 
 
+def test_a_budget_of_a_name_that_nobody_knows_says_that_it_begins_a_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command(["budget", "set", "people", "--epsilon", "3", "--delta", "0.5"]) == 2
+    for name, said in (
+        ("people", "people: a new dataset, which had no budget here before\n"),
+        ("poeple", "poeple: a new dataset, which had no budget here before; others are: people\n"),
+        ("people", "people: epsilon 0 of 3"),
+    ):
+        assert command(["budget", "set", name, "--epsilon", "3", "--delta", "1e-5"]) == 0
+        assert capsys.readouterr().out.startswith(said)
+
+
+def test_where_there_is_no_ledger_nothing_is_verified_or_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words, said in (
+        (["verify"], "there is no entry in"),
+        (["history", "nobody"], "'nobody' is not in"),
+        (["show", "nobody"], "known are: none yet"),
+    ):
+        assert command(["budget", *words]) == 2
+        assert said in capsys.readouterr().err
+    assert command(["budget"]) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_budgets_are_shown_set_listed_and_verified(
     done: tuple[Run, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -870,9 +1098,12 @@ def test_budgets_are_shown_set_listed_and_verified(
     events = [e["event"] for e in json.loads(capsys.readouterr().out)["entries"]]
     assert events == ["budget", "reserved", "touched", "identified", "committed"]
     assert command(["budget", "verify", "--release", str(folder)]) == 0
-    assert "1 certificates" in capsys.readouterr().out
+    assert (
+        "what 1 certificates that were named say, and what 1 certificates here say" in capsys.readouterr().out
+    )
     assert command(["budget", "set", "people", "--epsilon", "1", "--delta", "1e-5"]) == 4
     assert "spent" in capsys.readouterr().err
     assert command(["budget", "set", "people"]) == 2
     assert command(["budget", "show", "strangers"]) == 2
+    assert command(["budget", "history", "strangers"]) == 2
     assert command(["budget", "void"]) == 0

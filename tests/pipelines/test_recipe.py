@@ -342,12 +342,27 @@ def test_the_published_json_schema_takes_what_the_recipe_takes() -> None:
         ({"epsilon": 1, "delta": 1e-6, "shares": {"model": 0.97}}, "profile"),
         ({"epsilon": 1, "delta": 1e-6, "exact_report": "yes"}, "exact_report"),
         ({"epsilon": 1, "delta": 1e-6, "lifetime": {"epsilon": 1}}, "delta"),
+        ({"epsilon": True, "delta": 1e-6}, "epsilon"),
+        ({"epsilon": 1, "delta": True}, "delta"),
+        ({"epsilon": 1, "delta": 1e-6, "lifetime": {"epsilon": True, "delta": 1e-6}}, "epsilon"),
         ({"epsilon": 1, "delta": 1e-6, "noise": 3}, "noise"),
     ],
 )
 def test_a_budget_that_is_none_is_refused(privacy: dict[str, Any], said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         parse(yaml.safe_dump({**MINIMAL, "privacy": privacy}))
+
+
+def test_numbers_of_a_budget_are_whole_or_not_and_written_as_in_json() -> None:
+    for epsilon, delta in ((1, "1e-6"), (0.5, "0.000001")):
+        recipe = parse(f"name: x\ninput: x.csv\nprivacy: {{epsilon: {epsilon}, delta: {delta}}}\n")
+        assert recipe.privacy is not None
+        assert (recipe.privacy.epsilon, recipe.privacy.delta) == (epsilon, 1e-6)
+
+
+def test_a_dataset_has_a_name() -> None:
+    with pytest.raises(RecipeError, match="dataset"):
+        parse(yaml.safe_dump({**MINIMAL, "dataset": ""}))
 
 
 @pytest.mark.parametrize(
@@ -377,6 +392,7 @@ def test_shares_that_are_not_said_follow_from_those_that_are(
     [
         ("targets: 5", "targets: must be a list, as [a, b], however: targets=5"),
         ("protected: age", "protected: must be a list, as [a, b], however: protected='age'"),
+        ("privacy: {epsilon: yes, delta: 1e-6}", "must be a number, however: epsilon=True"),
         ("privacy: {epsilon: one, delta: 1e-6}", "must be a number, however: epsilon='one'"),
     ],
 )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from privacy import fingerprint
 from privacy.errors import LedgerError
-from privacy.fingerprint import SIZE, overlap, seal, siphash, sketch, unseal
+from privacy.fingerprint import SIZE, overlap, seal, siphash, sketch, telling, unseal
 from tests.privacy.arrays import KEY
 
 WORDS = st.lists(st.integers(0, 2**64 - 1), max_size=600)
@@ -50,6 +50,17 @@ def slow_siphash(message: bytes, key: bytes) -> int:
     v[2] ^= 0xFF
     rounds(4)
     return v[0] ^ v[1] ^ v[2] ^ v[3]
+
+
+@pytest.mark.parametrize("rows", [90, 3_000])
+@pytest.mark.parametrize(("alike", "told"), [(1, True), (2, False)])
+def test_rows_are_known_by_their_contents_where_these_tell_them_apart(
+    rows: int, alike: int, told: bool
+) -> None:
+    contents = np.arange(rows, dtype=np.uint64) // np.uint64(alike)
+    found = telling(np.array_split(contents, 3), KEY)
+    assert found == (sketch([contents], KEY) if told else ())
+    assert unseal(seal(found, KEY), KEY).tolist() == list(found)
 
 
 def test_the_slow_hash_gives_the_value_that_the_paper_prints() -> None:

@@ -23,7 +23,7 @@ from privacy.book import Book, Budget, Event, Process, Row
 from privacy.chain import GENESIS, NAME, Link, _digest
 from privacy.errors import BudgetRefused, Busy, LedgerError, UnderstudyError, UsageError
 from privacy.fingerprint import sketch
-from privacy.ledger import CLOCK_SECONDS, Ledger
+from privacy.ledger import CLOCK_SECONDS, LIFETIME_DELTA, Ledger
 from tests.privacy.ledgers import (
     FORK,
     ONE,
@@ -109,6 +109,67 @@ def test_an_answer_is_drawn_once_whoever_asks(place: Place) -> None:
         ledger.charge(held, "model", 2)
     assert place.open().outstanding(held) is None
     assert [str(row.event) for row in place.open().history("adult")].count("charged") == 3
+
+
+def test_a_first_release_sets_the_lifetime_that_is_stated_in_the_same_transaction(place: Place) -> None:
+    ledger, stated = place.open(), Budget(epsilon=2.0, delta=1e-6)
+    low = Budget(epsilon=0.1, delta=1e-6)
+    for attempt in (ledger.check, lambda *a, **k: ledger.reserve(*a, run="first", **k)):
+        with pytest.raises(BudgetRefused, match=r"within epsilon 0\.1 .*makes it 0\.4"):
+            attempt("adult", worst=SLICE, asked=ONE, lifetime=low)  # type: ignore[operator]
+    assert (ledger.head(), ledger.datasets()) == (GENESIS, ())
+    ledger.reserve("adult", run="first", worst=SLICE, asked=ONE, lifetime=stated)
+    assert ledger.spent("adult").lifetime == stated
+
+
+@pytest.mark.parametrize(
+    ("stated", "said"),
+    [
+        (
+            Budget(epsilon=0.1, delta=1e-6),
+            r"epsilon 0\.1 at .*epsilon 1 at .*0\.\d+ of what is stated is spent",
+        ),
+        (
+            Budget(epsilon=2.0, delta=1e-6),
+            r"epsilon 2 at delta 1e-06 is stated .*epsilon 1 at delta 1e-06; change",
+        ),
+        (
+            Budget(epsilon=1.0, delta=1e-5),
+            r"at delta 1e-05 is stated .*at delta 1e-06; change it by `understudy",
+        ),
+    ],
+)
+def test_a_lifetime_that_is_not_the_ledgers_is_refused_with_both(
+    place: Place, stated: Budget, said: str
+) -> None:
+    ledger = place.open()
+    ledger.reserve("adult", run="first", worst=SLICE, asked=ONE)
+    head = ledger.head()
+    for attempt in (ledger.check, lambda *a, **k: ledger.reserve(*a, run="second", **k)):
+        with pytest.raises(BudgetRefused, match=said):
+            attempt("adult", worst=HALF, asked=ONE, lifetime=stated)  # type: ignore[operator]
+    assert ledger.head() == head
+    ledger.check("adult", worst=HALF, asked=ONE, lifetime=ONE)
+    assert ledger.head() == head
+
+
+def test_a_dataset_has_one_unit_whether_it_has_blocks_or_not(place: Place) -> None:
+    ledger = place.open()
+    ask: dict[str, Any] = {"worst": HALF, "asked": ONE}
+    ledger.reserve("adult", run="before units were recorded", **ask)
+    void = ledger.reserve("adult", run="first", unit="'doctor' as string", **ask)
+    ledger.void(void.id)
+    ledger.reserve("adult", run="second", unit="rows", **ask)
+    head = place.open().head()
+    for blocks in ((), ("january",)):
+        with pytest.raises(
+            BudgetRefused, match="units were rows, and are 'patient' as string now"
+        ) as refused:
+            place.open().reserve("adult", run="third", unit="'patient' as string", blocks=blocks, **ask)
+        assert refused.value.exit_code == 4
+    assert place.open().head() == head
+    place.open().reserve("adult", run="third", unit="rows", **ask)
+    place.open().reserve("flights", run="third", unit="'patient' as string", **ask)
 
 
 def test_a_refused_first_release_leaves_no_lifetime(place: Place) -> None:
@@ -281,6 +342,29 @@ def test_a_lifetime_below_what_is_spent_is_refused_with_the_figure(place: Place)
     assert fill_up(ledger) == 0
     ledger.void(held.id)
     ledger.set_budget("adult", Budget(epsilon=spent * 0.5, delta=1e-6), by="steward")
+
+
+def test_a_lifetime_at_a_delta_at_which_nothing_costs_anything_is_refused(place: Place) -> None:
+    ledger, loose = place.open(), Budget(epsilon=1.0, delta=0.5)
+    for attempt in (
+        lambda: ledger.set_budget("adult", loose, by="steward"),
+        lambda: ledger.reserve("adult", run="first", worst=SLICE, asked=loose),
+    ):
+        with pytest.raises(UsageError, match=r"at most 0\.0001, however: delta=0\.5"):
+            attempt()
+    assert ledger.datasets() == ()
+    ledger.set_budget("adult", Budget(epsilon=1.0, delta=LIFETIME_DELTA), by="steward")
+
+
+def test_a_ledger_of_before_with_a_loose_delta_is_read_and_pays_for_nothing(place: Place) -> None:
+    ledger = place.open()
+    with ledger._appending() as session:
+        row = replace(ledger._row(Event.BUDGET, "adult"), budget=Budget(epsilon=1.0, delta=0.5), by="before")
+        ledger._append(session, row)
+    with pytest.raises(BudgetRefused, match=r"that of 'adult' is 0\.5"):
+        place.open().reserve("adult", run="first", worst=SLICE, asked=ONE)
+    ledger.set_budget("adult", ONE, by="steward")
+    assert fill_up(place.open()) == 4
 
 
 def test_a_raised_lifetime_lets_more_releases_in_and_says_who_raised_it(place: Place) -> None:
@@ -698,6 +782,25 @@ def test_a_known_source_under_a_new_name_is_refused_and_its_name_is_told(place: 
             place.open().identify("census", sketch(renamed, ledger.key()))
         assert refused.value.exit_code == 4
     assert ledger.head() == head
+
+
+def test_rows_are_known_under_another_unit_in_either_order(place: Place) -> None:
+    ledger = place.open()
+    key, persons, rows = ledger.key(), units(50_000, 50_900), units(0, 5000)
+    # Rows of before, by their contents alone, and new ones by both.
+    ledger.identify("adult", sketch(rows, key))
+    with pytest.raises(BudgetRefused, match="dataset: adult"):
+        place.open().identify("census", sketch(persons, key), sketch(rows, key))
+    ledger.identify("visits", sketch(persons, key), sketch(units(10_000, 12_000), key))
+    ledger.identify("few columns", sketch(units(60_000, 60_500), key), ())
+    ledger.identify("few columns", sketch(units(60_000, 60_500), key), ())
+    ledger.identify("few columns as well", sketch(units(70_000, 70_500), key), ())
+    head = ledger.head()
+    for other in ([sketch(units(10_000, 12_000), key)], [(), sketch(persons, key)]):
+        with pytest.raises(BudgetRefused, match="dataset: visits"):
+            place.open().identify("more", *other)
+    assert ledger.head() == head
+    assert len(ledger.history("few columns")) == 2
 
 
 def test_data_of_other_units_passes_under_a_new_name(place: Place) -> None:
