@@ -246,7 +246,7 @@ def batches(
     """
     aside = aside or Aside()
     if isinstance(source, Query):
-        read, convert = _query_blocks(source), from_values
+        read, convert = _query_blocks(source, schema), from_values
     else:
         source = _named_by(source, schema)
         read = _file_blocks(source, aside)
@@ -288,9 +288,9 @@ def _file_blocks(source: Source, aside: Aside) -> Iterator[tuple[pa.RecordBatch,
             row += block.num_rows
 
 
-def _query_blocks(query: Query) -> Iterator[tuple[pa.RecordBatch, "_Place"]]:
+def _query_blocks(query: Query, schema: pa.Schema) -> Iterator[tuple[pa.RecordBatch, "_Place"]]:
     row = 0
-    for block in query.blocks():
+    for block in query.blocks(schema):
         yield block, _Place(file=query.label, row=row)
         row += block.num_rows
 

@@ -82,8 +82,12 @@ class Query:
         """Whether the database keeps times as text."""
         return self.engine == "sqlite"
 
-    def blocks(self) -> Iterator[pa.RecordBatch]:
+    def blocks(self, known: pa.Schema | None = None) -> Iterator[pa.RecordBatch]:
         """The rows, each batch in the types that its own values have; at least one batch.
+
+        Args:
+            known: columns whose types are known. Where a batch has values of several kinds, or the column is of texts,
+                each value is then told as text by itself, so that none is written otherwise for what stands beside it.
 
         Raises:
             InputError: the database cannot be reached, or does not take the query.
@@ -92,9 +96,9 @@ class Query:
         if self.engine == "duckdb":
             yield from _duckdb_blocks(self)
         elif self.engine == "sqlite":
-            yield from _sqlite_blocks(self)
+            yield from _sqlite_blocks(self, known)
         else:
-            yield from _server_blocks(self)
+            yield from _server_blocks(self, known)
 
     def digest(self) -> str:
         """SHA-256 (hex) over the query and its rows in any order; no secret goes into it."""
@@ -172,11 +176,11 @@ def _server(address: str) -> tuple[Any, tuple[str, ...]]:
         ) from None
 
 
-def _server_blocks(query: Query) -> Iterator[pa.RecordBatch]:
+def _server_blocks(query: Query, known: pa.Schema | None) -> Iterator[pa.RecordBatch]:
     engine, secrets = _server(query.address)
     try:
         with engine.connect() as connection:
-            yield from _fetched(query, _read_only(connection))
+            yield from _fetched(query, _read_only(connection), known)
     except DBAPIError as e:
         raise InputError(
             f"a database must answer its query, however: {query.label}: {_told(e, secrets)}; correct address or query"
@@ -199,21 +203,27 @@ def _read_only(connection: Connection) -> Connection:
     return connection
 
 
-def _fetched(query: Query, connection: Connection) -> Iterator[pa.RecordBatch]:
+def _fetched(query: Query, connection: Connection, known: pa.Schema | None) -> Iterator[pa.RecordBatch]:
     # Without parameters, so that a % or a : of the query stays what it is.
     options = {"yield_per": ROWS, "no_parameters": True}
     result = connection.exec_driver_sql(query.text, execution_options=options)
     if not result.returns_rows:
         raise InputError(f"a query must be a SELECT, however: {query.label} gives no rows; correct it")
-    yield from _arrays(query, list(result.keys()), result.partitions(ROWS))
+    yield from _arrays(query, list(result.keys()), result.partitions(ROWS), known)
 
 
-def _arrays(query: Query, names: list[str], parts: Iterable[Sequence[Any]]) -> Iterator[pa.RecordBatch]:
+def _arrays(
+    query: Query, names: list[str], parts: Iterable[Sequence[Any]], known: pa.Schema | None
+) -> Iterator[pa.RecordBatch]:
     """Batches of rows as drivers give them; one without rows, where there are none."""
     names = _named(query, names)
+    types = {} if known is None else dict(zip(known.names, known.types, strict=True))
     empty = True
     for rows in parts:
-        columns = [_array(list(values)) for values in zip(*rows, strict=True)]
+        columns = [
+            _array(list(values), types.get(name))
+            for name, values in zip(names, zip(*rows, strict=True), strict=True)
+        ]
         yield pa.RecordBatch.from_arrays(columns, names=names)
         empty = False
     if empty:
@@ -244,9 +254,15 @@ def _told(e: DBAPIError, secrets: tuple[str, ...]) -> str:
 # -------------------------------------------------------------------------------------------- Python's values
 
 
-def _array(values: list[Any]) -> pa.Array:
-    """Values of one column, as a driver gives them, as the plainest Arrow type that holds all of them."""
+def _array(values: list[Any], known: pa.DataType | None = None) -> pa.Array:
+    """Values of one column, as a driver gives them, as the plainest Arrow type that holds all of them.
+
+    Of a column whose type is known, values that are no text beside others of another kind are texts each by itself.
+    """
     kinds = {type(v) for v in values if v is not None}
+    texts = known is not None and (pa.types.is_string(known) or pa.types.is_large_string(known))
+    if known is not None and kinds <= _PLAIN and (texts or len(kinds) > 1):
+        return _each_as_text(values, kinds)
     if date in kinds and datetime in kinds:
         values = [datetime(v.year, v.month, v.day) if type(v) is date else v for v in values]
     if Decimal in kinds:
@@ -262,6 +278,26 @@ def _array(values: list[Any]) -> pa.Array:
     if str(array.type) == "extension<arrow.uuid>":
         return pa.array([None if v is None else str(v) for v in values], pa.string())
     return to_plain(array, plain_type(array.type))
+
+
+_PLAIN = frozenset({bool, int, float, Decimal, str})
+
+
+def _each_as_text(values: list[Any], kinds: set[type]) -> pa.Array:
+    """Values as texts, each as it would be among others of its kind alone."""
+    texts: list[str | None] = [None] * len(values)
+    for kind in kinds:
+        places = [i for i, v in enumerate(values) if type(v) is kind]
+        own = [values[i] for i in places]
+        try:
+            # Arrow would write decimals with as many digits as the longest has.
+            decimals = [None if v.is_nan() else str(v) for v in own] if kind is Decimal else None
+            told = pa.array(own).cast(pa.string()).to_pylist() if decimals is None else decimals
+        except (pa.ArrowException, OverflowError):
+            told = [str(v) for v in own]
+        for i, text in zip(places, told, strict=True):
+            texts[i] = text
+    return pa.array(texts, pa.string())
 
 
 def _decimals(values: list[Any]) -> list[Any]:
@@ -327,7 +363,7 @@ def _text(column: pa.Array) -> list[str]:
 # ------------------------------------------------------------------------------------------------------- files
 
 
-def _sqlite_blocks(query: Query) -> Iterator[pa.RecordBatch]:
+def _sqlite_blocks(query: Query, known: pa.Schema | None) -> Iterator[pa.RecordBatch]:
     allowed = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
     try:
         with contextlib.closing(
@@ -343,7 +379,7 @@ def _sqlite_blocks(query: Query) -> Iterator[pa.RecordBatch]:
                     f"a query must be a SELECT, however: {query.label} gives no rows; correct it"
                 )
             names = [column[0] for column in cursor.description]
-            yield from _arrays(query, names, iter(lambda: cursor.fetchmany(ROWS), []))
+            yield from _arrays(query, names, iter(lambda: cursor.fetchmany(ROWS), []), known)
     except (sqlite3.Error, sqlite3.Warning) as e:
         said = str(e) if str(e).startswith(_SQLITE_SAYS) else type(e).__name__
         raise InputError(

@@ -19,12 +19,13 @@ from pipelines import flows
 from pipelines.ingest import Table, batches, digest, find, infer_types
 from pipelines.init import initialize
 from pipelines.plan import rows_of
-from pipelines.query import ROWS, Query
+from pipelines.query import ROWS, Query, from_values
 from pipelines.recipe import load
 from pipelines.reference import check_input, hidden, label_of, resolve
 from pipelines.run import open_run
 from pipelines.steps import release
 from privacy.errors import InputError, RecipeError
+from synth.schema import Column
 from tests.pipelines.tables import QUICK, bytes_of
 
 duckdb = pytest.importorskip("duckdb")
@@ -117,6 +118,32 @@ def test_a_column_of_mixed_values_takes_the_plainest_type_that_holds_them(sqlite
     found = table(find(str(sqlite), mixed, here))
     assert found.schema.types == [pa.float64(), pa.string(), pa.string(), pa.string()]
     assert found["m"].to_pylist() == ["1", "x"]
+
+
+@pytest.mark.parametrize("kind", ["string", "int64", "double", "decimal128(38, 6)"])
+@pytest.mark.parametrize("other", [2.5, "x", "7", 10**30, -0.0])
+def test_no_value_is_read_otherwise_for_what_stands_in_another_row(
+    sqlite: Path, kind: str, other: float | int | str
+) -> None:
+    # SQLite's columns hold values of any kind, whatever they say.
+    values: list[object] = [1, 2, 1.0, 1.5, "1", None]
+    if kind != "string":
+        # Beside a float, one of the following would be rounded.
+        values = [1, 2, 3 if kind == "double" else 9007199254740993, None]
+    with sqlite3.connect(sqlite) as connection:
+        connection.execute("CREATE TABLE mixed (a)")
+        connection.executemany("INSERT INTO mixed VALUES (?)", [(v,) for v in values])
+    query = find(str(sqlite), "SELECT a FROM mixed", here)
+    known = pa.schema([("a", Column(name="a", kind="identifier", type=kind).arrow_type)])
+
+    def read() -> list[pa.Array]:
+        (block,) = query.blocks(known)
+        return [from_values(block.column(0).slice(i, 1), known.types[0]) for i in range(len(values))]
+
+    before = read()
+    with sqlite3.connect(sqlite) as connection:
+        connection.execute("INSERT INTO mixed VALUES (?)", [str(other) if other == 10**30 else other])
+    assert [a.to_pylist() for a in read()] == [a.to_pylist() for a in before]
 
 
 def test_batches_of_other_types_are_one_column(sqlite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
