@@ -404,7 +404,7 @@ def _account(run: "Run", part: str) -> Account:
     It is closed unless the ledger, not the workspace, says that the run may still spend, and the ledger is told of each
     answer before it is drawn: a copy of a workspace, or one that was put back, answers nothing new.
     """
-    spent = sum(c.rho for c in charges_of(run, "profile")) if part == "model" else 0.0
+    spent = sum(c.rho for c in charges_of(run, "profile")) if part != "profile" else 0.0
     ledger, reservation = ledger_at(run.folder), _held(run)["id"]
     journal = _journal(run, part, witness=lambda number: ledger.charge(reservation, part, number))
     ledger.whole(reservation, {p: len(charges_of(run, p)) for p in PARTS})
@@ -419,7 +419,8 @@ def account_for(
     Args:
         run: a private run.
         part: profile, model or report; the model has what the profile left as well, but gradients only what it was
-            known beforehand not to ask for, since the noise on them is calibrated before a row is read.
+            known beforehand not to ask for, since the noise on them is calibrated before a row is read. What they may
+            not have of it goes to the report.
         spent: ρ of the profile's answers.
         journal: see `Account`.
         closed: see `Account`.
@@ -427,12 +428,14 @@ def account_for(
     budget = budget_of(_privacy(run), run.schema)
     if part == "profile":
         return Account(rho=budget.profile, delta=budget.delta, journal=journal, closed=closed)
-    if part == "report":
-        return Account(rho=budget.report, journal=journal, closed=closed)
-    if gradients_of(run) is None:
-        return Account(rho=budget.model + budget.profile - spent, journal=journal, closed=closed)
+    gradients = gradients_of(run)
     # A draw that a crash lost may have made the profile dearer than what gradients were planned beside.
     left = budget.asked - spent
+    if part == "report":
+        more = 0.0 if gradients is None else gradients[1] * max(0.0, left)
+        return Account(rho=budget.report + more, journal=journal, closed=closed)
+    if gradients is None:
+        return Account(rho=budget.model + budget.profile - spent, journal=journal, closed=closed)
     target = budget.target if left >= -1e-9 * budget.asked else None
     return Account(rho=budget.model + max(0.0, left), journal=journal, closed=closed, target=target)
 

@@ -23,6 +23,7 @@ from privacy.dpsgd import Layers
 from privacy.errors import RecipeError, ReleaseError
 from privacy.mechanisms import SystemNoise
 from privacy.private import CHECKPOINTS, Account
+from synth.noised import learn_noised
 from tests.pipelines.tables import bytes_of
 
 ROWS = 1500
@@ -74,6 +75,29 @@ def test_what_is_spent_is_what_was_reserved_and_what_is_certified(tmp_path: Path
     # The ledger has the curve as it was reserved and as it was settled, not an epsilon.
     spent = ledger_at(tmp_path).spent("people")
     assert spent.epsilon == pytest.approx(guarantee["spent_epsilon"])
+
+
+def test_what_the_profile_left_and_gradients_may_not_have_goes_to_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if the profile had nothing to ask more closely: a tenth of its part is left.
+    rho_of = Account.rho_of
+
+    def less(*args: Any, **more: Any) -> Any:
+        with monkeypatch.context() as patched:
+            patched.setattr(Account, "rho_of", lambda account, share: 0.9 * rho_of(account, share))
+            return learn_noised(*args, **more)
+
+    monkeypatch.setattr("synth.learn.learn_noised", less)
+    run = run_of(tmp_path)
+    done = release(run)
+    assert run.recipe.privacy is not None
+    budget = private.budget_of(run.recipe.privacy, run.schema)
+    (report,) = private.charges_of(run, "report")
+    assert report.rho > 1.05 * budget.report
+    guarantee = json.loads((done.release / "certificate.json").read_text())["formal_guarantee"]
+    assert 0.99 * 8.0 <= guarantee["spent_epsilon"] <= 8.0
+    assert private.actual(run).within(private.worst_of(run))
 
 
 def test_a_fit_that_is_resumed_replays_its_steps_at_no_new_charge(tmp_path: Path) -> None:
