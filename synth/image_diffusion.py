@@ -241,16 +241,16 @@ class _Learner:
     def losses(self, batch: Batch, luck: Luck) -> Tensor:
         """The error of each row: (n,)."""
         rows = encoded_of(batch)
-        return torch.stack([self._once(rows, luck) for _ in range(self._multiplicity)]).mean(0)
-
-    def _once(self, rows: Encoded, luck: Luck) -> Tensor:
         assert rows.pixels is not None
-        drawn = torch.from_numpy(
-            luck.normal.standard_normal((len(rows), 1 + rows.pixels.shape[1]), np.float32)
-        )
-        sigma = (MEAN_LOG_NOISE + STD_LOG_NOISE * drawn[:, 0]).exp().clamp(LEAST_NOISE, self._most)
-        untold = torch.from_numpy(luck.uniform.random(len(rows), np.float32)) < UNTOLD
-        return self._errors(rows, sigma, drawn[:, 1:], untold)
+        # All luck of a row, then that of the next: so that it is the same whichever rows stand beside it.
+        times = (len(rows), self._multiplicity)
+        drawn = torch.from_numpy(luck.normal.standard_normal((*times, 1 + rows.pixels.shape[1]), np.float32))
+        sigma = (MEAN_LOG_NOISE + STD_LOG_NOISE * drawn[..., 0]).exp().clamp(LEAST_NOISE, self._most)
+        untold = torch.from_numpy(luck.uniform.random(times, np.float32)) < UNTOLD
+        errors = [
+            self._errors(rows, sigma[:, k], drawn[:, k, 1:], untold[:, k]) for k in range(self._multiplicity)
+        ]
+        return torch.stack(errors).mean(0)
 
     def score(self, rows: Encoded) -> Floats:
         """The negative error of each row by the same noise for all: float64 (n,)."""
