@@ -501,7 +501,8 @@ def ledger_at(folder: Path) -> "Ledger":
     if "://" not in said:
         return Ledger(_absolute("UNDERSTUDY_LEDGER", said), key=key)
     if said.startswith("sqlite:"):
-        _absolute("UNDERSTUDY_LEDGER", said.partition(":///")[2])
+        # An address is taken as it stands: nobody puts a home in the place of ~.
+        _absolute("UNDERSTUDY_LEDGER", said.partition(":///")[2].replace("~", "./~", 1))
         return Ledger(said, key=key)
     return Ledger(said, key=key or own / "ledger.key")
 
@@ -615,7 +616,7 @@ def _refusal(run: "Run", ledger: "Ledger") -> list[str]:
         return []
     try:
         _check_reservable(run, ledger)
-    except (BudgetRefused, ReleaseError) as e:
+    except (BudgetRefused, ReleaseError, UsageError) as e:
         return [f"will be REFUSED: {e}"]
     return []
 
@@ -665,19 +666,20 @@ def trusted(folder: Path, ledger: "Ledger", *, root: Path | None = None, name: s
     Raises:
         LedgerError: the chain is broken, or lacks something.
     """
-    here, others, roots = set[str](), set[str](), {folder / RELEASES}
+    here, others, roots = set[str](), set[str](), {(folder / RELEASES, name)}
     for path in sorted((folder / ".understudy" / "runs").glob(f"*/*/{RESERVATION}")):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             held = json.loads(path.read_text("utf-8"))
             own = held.get("ledger") in (None, _called(folder, ledger))
             (here if own else others).update(str(held[key]) for key in ("id", "head") if key in held)
             about = json.loads((path.parents[1] / "run.json").read_text("utf-8"))["about"]
-            roots.add((folder / Path(about["recipe"].get("to", RELEASES)).expanduser()).resolve())
+            place = (folder / Path(about["recipe"].get("to", RELEASES)).expanduser()).resolve()
+            roots.add((place, str(about["recipe"]["name"])))
     if root is not None:
-        roots = {root}
+        roots = {(root, name)}
     told = set[str]()
-    for place in roots:
-        releases = "*" if place.resolve().is_relative_to(folder.resolve()) else name
+    for place, own_name in roots:
+        releases = "*" if place.resolve().is_relative_to(folder.resolve()) else own_name
         for path in place.glob(f"{releases}/*/certificate.json"):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 promised = json.loads(path.read_text("utf-8"))["formal_guarantee"]

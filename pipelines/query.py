@@ -262,7 +262,7 @@ def _array(values: list[Any], known: pa.DataType | None = None) -> pa.Array:
     kinds = {type(v) for v in values if v is not None}
     texts = known is not None and (pa.types.is_string(known) or pa.types.is_large_string(known))
     if known is not None and kinds <= _PLAIN and (texts or len(kinds) > 1):
-        return _each_as_text(values, kinds)
+        return _each_as_text(values, kinds, known)
     if date in kinds and datetime in kinds:
         values = [datetime(v.year, v.month, v.day) if type(v) is date else v for v in values]
     if Decimal in kinds:
@@ -283,21 +283,30 @@ def _array(values: list[Any], known: pa.DataType | None = None) -> pa.Array:
 _PLAIN = frozenset({bool, int, float, Decimal, str})
 
 
-def _each_as_text(values: list[Any], kinds: set[type]) -> pa.Array:
-    """Values as texts, each as it would be among others of its kind alone."""
+def _each_as_text(values: list[Any], kinds: set[type], known: pa.DataType) -> pa.Array:
+    """Values as texts of what they are in the column's type, each as it would be alone."""
     texts: list[str | None] = [None] * len(values)
     for kind in kinds:
         places = [i for i, v in enumerate(values) if type(v) is kind]
         own = [values[i] for i in places]
-        try:
-            # Arrow would write decimals with as many digits as the longest has.
-            decimals = [None if v.is_nan() else str(v) for v in own] if kind is Decimal else None
-            told = pa.array(own).cast(pa.string()).to_pylist() if decimals is None else decimals
-        except (pa.ArrowException, OverflowError):
-            told = [str(v) for v in own]
+        told = _told_as(own, known)
+        if told is None:
+            told = [text for v in own for text in _told_as([v], known) or [str(v)]]
         for i, text in zip(places, told, strict=True):
             texts[i] = text
     return pa.array(texts, pa.string())
+
+
+def _told_as(values: list[Any], known: pa.DataType) -> list[str | None] | None:
+    """Values of one kind in a type, as texts; None where one does not convert."""
+    if isinstance(values[0], Decimal) and pa.types.is_string(known):
+        # Arrow would write decimals with as many digits as the longest has.
+        return [None if v.is_nan() else str(v) for v in values]
+    try:
+        told: list[str | None] = from_values(_array(values), known).cast(pa.string()).to_pylist()
+        return told
+    except (pa.ArrowException, OverflowError, ValueError):
+        return None
 
 
 def _decimals(values: list[Any]) -> list[Any]:

@@ -213,6 +213,8 @@ class Ledger:
                     f"a reservation must be touched while its run asks, however: that of run {held.run!r} on "
                     f"{held.dataset!r} is {held.state}; remove the run's folder and release anew, at a new charge"
                 )
+            if not held.answers:
+                self._check_unit(held.dataset, held.blocks, held.unit)
             if number <= held.answers.get(part, 0):
                 raise BudgetRefused(_DRAWN_BEFORE.format(run=held.run))
             row = replace(self._row(Event.CHARGED, held.dataset), part=part, answers=number)
@@ -311,6 +313,7 @@ class Ledger:
         with self._appending() as session:
             self._check_key(key)
             held = self._find(reservation)
+            self._check_unit(held.dataset, held.blocks, held.unit)
             if held.state is not Event.TOUCHED or not held.blocks:
                 raise BudgetRefused(
                     f"units are put into blocks by who reads some, however: the reservation of run {held.run!r} on "
@@ -376,7 +379,7 @@ class Ledger:
                         raise LedgerError(
                             "a ledger must hold the head of each certificate and each run's reservation, however: "
                             f"{self._chain.name} does not hold {head}; rows were cut off it, or an older copy or "
-                            "another ledger is in its place: restore the right one"
+                            "another ledger is in its place: restore the right one, or take away another's certificate"
                         )
                 return book.head
 
@@ -503,12 +506,20 @@ class Ledger:
         )
 
     def _check_unit(self, dataset: str, blocks: Sequence[str], unit: str) -> None:
+        """Refuses another unit than that of releases which drew an answer, or put units into blocks."""
         if blocks and not (unit and all(blocks) and len(set(blocks)) == len(blocks)):
             raise UsageError(
                 "blocks must have names that differ, and a unit, however: one has not; name them"
             )
-        held = self._book.reservations.values()
-        others = {r.unit for r in held if r.dataset == dataset and r.unit and r.state is not Event.VOID}
+        sorted_in = {row.reservation for row in self._book.assigned(dataset)}
+        others = {
+            r.unit
+            for r in self._book.reservations.values()
+            if r.dataset == dataset
+            and r.unit
+            # A run that read a wrong column, and stopped there, has told nobody anything.
+            and (r.state is Event.COMMITTED or r.answers or r.id in sorted_in)
+        }
         if unit and others - {unit}:
             raise BudgetRefused(
                 "one dataset must have one unit, or its releases do not add up to what anybody has lost, however: in "

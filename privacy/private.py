@@ -172,7 +172,7 @@ class Journal:
     Args:
         folder: where they are kept; None keeps them in memory.
         witness: is told the number of each new charge, from 1, when it is on the disk and nothing is drawn yet. What it
-            raises keeps the answer from being drawn.
+            raises keeps the answer from being drawn; where it refuses, the charge is taken back.
     """
 
     def __init__(self, folder: Path | None = None, *, witness: Callable[[int], None] | None = None) -> None:
@@ -202,8 +202,17 @@ class Journal:
             _write(self._folder / f"{len(self):06d}.json", lambda handle: handle.write(text))
         self._charges.append(charge)
         self._answers.append(None)
-        if self._witness is not None:
+        if self._witness is None:
+            return
+        try:
             self._witness(len(self))
+        except BudgetRefused:
+            # Nothing was drawn: a folder that was refused must not look whole the next time.
+            self._charges.pop()
+            self._answers.pop()
+            if self._folder is not None:
+                (self._folder / f"{len(self):06d}.json").unlink()
+            raise
 
     def keep(self, arrays: Sequence[NDArray[Any]]) -> None:
         """Keeps the answer to the last charge."""

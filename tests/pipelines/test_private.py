@@ -864,7 +864,8 @@ def test_a_column_without_any_person_is_refused(tmp_path: Path) -> None:
 
 def test_releases_of_other_units_are_not_added_up(tmp_path: Path) -> None:
     run = persons(tmp_path / "one", named=1.0)
-    perform(run, "ingest")
+    for step in ("ingest", "profile"):
+        perform(run, step)
     rows = {**PRIVACY, "lifetime": {"epsilon": 9.0, "delta": 1e-5}}
     ledger_at(run.folder).set_budget("one", Budget(epsilon=9.0, delta=1e-5), by="steward")
     refused = "units were 'person' as string, and are rows now"

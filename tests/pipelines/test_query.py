@@ -19,7 +19,7 @@ from pipelines import flows
 from pipelines.ingest import Table, batches, digest, find, infer_types
 from pipelines.init import initialize
 from pipelines.plan import rows_of
-from pipelines.query import ROWS, Query, from_values
+from pipelines.query import ROWS, Query, _array, from_values
 from pipelines.recipe import load
 from pipelines.reference import check_input, hidden, label_of, resolve
 from pipelines.run import open_run
@@ -121,7 +121,7 @@ def test_a_column_of_mixed_values_takes_the_plainest_type_that_holds_them(sqlite
 
 
 @pytest.mark.parametrize("kind", ["string", "int64", "double", "decimal128(38, 6)"])
-@pytest.mark.parametrize("other", [2.5, "x", "7", 10**30, -0.0])
+@pytest.mark.parametrize("other", [2.5, "x", "7", 10**30, -0.0, 1e15])
 def test_no_value_is_read_otherwise_for_what_stands_in_another_row(
     sqlite: Path, kind: str, other: float | int | str
 ) -> None:
@@ -144,6 +144,15 @@ def test_no_value_is_read_otherwise_for_what_stands_in_another_row(
     with sqlite3.connect(sqlite) as connection:
         connection.execute("INSERT INTO mixed VALUES (?)", [str(other) if other == 10**30 else other])
     assert [a.to_pylist() for a in read()] == [a.to_pylist() for a in before]
+
+
+@pytest.mark.parametrize("beside", [[], [1], ["x"], [2.5], [1, "x", 2.5]])
+@pytest.mark.parametrize(
+    ("value", "told"), [(1e15, 10**15), (Decimal("3.00"), 3), (Decimal("1E+3"), 1000), (7, 7)]
+)
+def test_a_number_is_whole_whatever_stands_beside_it(value: Any, told: int, beside: list[Any]) -> None:
+    found = _array([value, *beside], pa.int64())
+    assert from_values(found.slice(0, 1), pa.int64()).to_pylist() == [told]
 
 
 def test_batches_of_other_types_are_one_column(sqlite: Path, monkeypatch: pytest.MonkeyPatch) -> None:

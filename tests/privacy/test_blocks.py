@@ -133,7 +133,9 @@ def test_blocks_have_names_that_differ_and_a_unit(place: Place, blocks: tuple[st
 
 def test_units_that_are_told_apart_otherwise_would_look_new_and_are_refused(place: Place) -> None:
     ledger = place.open()
-    reserve(ledger, "january")
+    held = reserve(ledger, "january")
+    ledger.touch(held.id)
+    ledger.assign(held.id, np.arange(3, dtype=np.uint64), block="january")
     other = "'patient' as int64"
     with pytest.raises(BudgetRefused, match="as string, and are 'patient' as int64"):
         ledger.reserve("visits", run="r", worst=SLICE, asked=ONE, blocks=("february",), unit=other)

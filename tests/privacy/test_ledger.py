@@ -88,6 +88,21 @@ def test_the_first_release_of_a_dataset_makes_what_it_asks_for_the_lifetime(plac
     assert "first" in ledger.history("adult")[0].by
 
 
+def test_a_run_that_drew_no_answer_binds_a_dataset_to_no_unit(place: Place) -> None:
+    ledger = place.open()
+    wrong, right = (
+        ledger.reserve("adult", run=unit, worst=SLICE, asked=ONE, unit=unit).id for unit in ("a", "b")
+    )
+    for held in (wrong, right):
+        ledger.touch(held)
+    ledger.charge(right, "profile", 1)
+    with pytest.raises(BudgetRefused, match="one dataset must have one unit"):
+        ledger.charge(wrong, "profile", 1)
+    with pytest.raises(BudgetRefused, match="one dataset must have one unit"):
+        ledger.reserve("adult", run="third", worst=SLICE, asked=ONE, unit="a")
+    ledger.charge(right, "profile", 2)
+
+
 def test_an_answer_is_drawn_once_whoever_asks(place: Place) -> None:
     ledger = place.open()
     held = ledger.reserve("adult", run="first", worst=SLICE, asked=ONE).id
@@ -159,7 +174,9 @@ def test_a_dataset_has_one_unit_whether_it_has_blocks_or_not(place: Place) -> No
     ledger.reserve("adult", run="before units were recorded", **ask)
     void = ledger.reserve("adult", run="first", unit="'doctor' as string", **ask)
     ledger.void(void.id)
-    ledger.reserve("adult", run="second", unit="rows", **ask)
+    second = ledger.reserve("adult", run="second", unit="rows", **ask)
+    ledger.touch(second.id)
+    ledger.charge(second.id, "profile", 1)
     head = place.open().head()
     for blocks in ((), ("january",)):
         with pytest.raises(

@@ -1,7 +1,7 @@
 """The private curator: noise of the stated size, charges, and neighbours that differ by at most the stated bound."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from privacy.accounting import Loss
 from privacy.curator import MISSING, Batch, Cells, Counted, Curator, Floats, Held, Misfit
-from privacy.errors import BudgetRefused, ReleaseError, UsageError
+from privacy.errors import BudgetRefused, Busy, ReleaseError, UsageError
 from privacy.private import Account, Charge, Journal, PrivateCurator
 from synth.noised import Listed
 from tests.privacy.arrays import KEY, ArrayRows, ListStore, numbered
@@ -363,6 +363,24 @@ def test_a_resumed_run_that_asks_something_else_is_refused(tmp_path: Path) -> No
     asked(tmp_path)
     with pytest.raises(ReleaseError, match="asked before"):
         asked(tmp_path, share=0.1)
+
+
+def test_a_charge_that_the_witness_refuses_is_taken_back_and_one_that_fails_otherwise_stays(
+    tmp_path: Path,
+) -> None:
+    charge = Charge(question="a question", rho=0.1, noise_std=1.0, sensitivity=1.0)
+
+    def witness(error: Exception) -> Callable[[int], None]:
+        def told(number: int) -> None:
+            raise error
+
+        return told
+
+    for error, kept in ((BudgetRefused("drawn before"), 0), (Busy("locked"), 1)):
+        journal = Journal(tmp_path, witness=witness(error))
+        with pytest.raises(type(error)):
+            journal.charge(charge)
+        assert len(journal) == len(Journal(tmp_path)) == kept
 
 
 def test_a_damaged_journal_is_refused(tmp_path: Path) -> None:
