@@ -109,7 +109,7 @@ def examine(run: Run, *, rows: int = ROWS, canaries: int = CANARIES) -> Audited:
     each = 1 if schema.unit is None else recipe.privacy.max_rows_per_unit
     own = odd.take(np.repeat(np.arange(canaries), each))
     table = pa.concat_tables([surrogate(schema, rows, rng, odd=False), own])
-    codec, model, heard = _fitted(run, table, included, rng)
+    codec, model, heard = _fitted(run, table, included, each, rng)
     attacks = {**heard.attacks(), "model": scores_of(model, codec, odd, rng)}
     found = strongest(attacks, included, delta=recipe.privacy.delta)
     path = kept_at(run)
@@ -154,13 +154,13 @@ def last(run: Run) -> dict[str, Any] | None:
 
 
 def _fitted(
-    run: Run, table: pa.Table, included: NDArray[np.bool_], rng: np.random.Generator
+    run: Run, table: pa.Table, included: NDArray[np.bool_], each: int, rng: np.random.Generator
 ) -> tuple[Codec, Model, Heard]:
-    """A fit to the rows of a table, of whose last ones, the canaries, some are included."""
+    """A fit to the rows of a table, of whose last ones, the canaries of so many rows each, some are included."""
     recipe, schema = run.recipe, Constraints(run.schema).coded
     assert recipe.privacy is not None
     whole = RawRows(schema, table_source(table))
-    canaries, each = len(included), 1 if schema.unit is None else recipe.privacy.max_rows_per_unit
+    canaries = len(included)
     among = np.append(np.ones(len(table) - each * canaries, np.bool_), np.repeat(included, each))
     rows, heard = Marked(whole, among, canaries=canaries, each=each), Heard(canaries)
     account = private.account_for(run, "profile")

@@ -407,8 +407,10 @@ def _account(run: "Run", part: str) -> Account:
     spent = sum(c.rho for c in charges_of(run, "profile")) if part != "profile" else 0.0
     ledger, reservation = ledger_at(run.folder), _held(run)["id"]
     journal = _journal(run, part, witness=lambda number: ledger.charge(reservation, part, number))
-    ledger.whole(reservation, {p: len(charges_of(run, p)) for p in PARTS})
-    return account_for(run, part, spent=spent, journal=journal, closed=_state(run) != "touched")
+    ledger.whole(reservation, _answers(run))
+    held = ledger.outstanding(reservation)
+    closed = held is None or held.state != "touched"
+    return account_for(run, part, spent=spent, journal=journal, closed=closed)
 
 
 def account_for(
@@ -466,12 +468,17 @@ def charges_of(run: "Run", part: str) -> tuple[Charge, ...]:
     return _journal(run, part).charges
 
 
+def _answers(run: "Run") -> dict[str, int]:
+    """How many answers the run's folder holds, by part."""
+    return {part: len(charges_of(run, part)) for part in PARTS}
+
+
 def begun(run: "Run") -> bool:
     """Whether rows were asked about: then they are never read from the source again."""
     held = _held(run)
     outstanding = ledger_at(run.folder).outstanding(held["id"])
     drawn = outstanding is not None and bool(outstanding.answers)
-    return drawn or any(charges_of(run, part) for part in PARTS) or "head" in held
+    return drawn or any(_answers(run).values()) or "head" in held
 
 
 def actual(run: "Run") -> Loss:
@@ -495,23 +502,22 @@ def ledger_at(folder: Path) -> "Ledger":
 
     own = folder / ".understudy"
     said, named = (os.environ.get(f"UNDERSTUDY_LEDGER{suffix}", "") for suffix in ("", "_KEY"))
-    key = _absolute("UNDERSTUDY_LEDGER_KEY", named) if named else None
+    key = _absolute("UNDERSTUDY_LEDGER_KEY", Path(named).expanduser()) if named else None
     if not said:
         return Ledger(own / "ledger.sqlite", key=key)
     if "://" not in said:
-        return Ledger(_absolute("UNDERSTUDY_LEDGER", said), key=key)
+        return Ledger(_absolute("UNDERSTUDY_LEDGER", Path(said).expanduser()), key=key)
     if said.startswith("sqlite:"):
         # An address is taken as it stands: nobody puts a home in the place of ~.
-        _absolute("UNDERSTUDY_LEDGER", said.partition(":///")[2].replace("~", "./~", 1))
+        _absolute("UNDERSTUDY_LEDGER", Path(said.partition(":///")[2]))
         return Ledger(said, key=key)
     return Ledger(said, key=key or own / "ledger.key")
 
 
-def _absolute(variable: str, said: str) -> Path:
-    path = Path(said).expanduser()
+def _absolute(variable: str, path: Path) -> Path:
     if not path.is_absolute():
         raise UsageError(
-            f"{variable} must name a file from the root on, the same for recipes of all folders, however: {said!r} is "
+            f"{variable} must name a file from the root on, the same for recipes of all folders, however: '{path}' is "
             "relative; write an absolute path (as a URL: sqlite:////, with four strokes)"
         )
     return path
@@ -756,7 +762,7 @@ def settle(run: "Run") -> None:
     held, ledger = _held(run), ledger_at(run.folder)
     if "head" in held:
         return
-    ledger.whole(held["id"], {part: len(charges_of(run, part)) for part in PARTS})
+    ledger.whole(held["id"], _answers(run))
     ledger.commit(held["id"], actual(run))
     write_atomic(_own(run) / RESERVATION, json.dumps({**held, "head": ledger.head()}).encode())
 

@@ -28,6 +28,7 @@ from pipelines.delimited import from_text
 from pipelines.reference import hidden, label_of, resolve
 from privacy.errors import InputError, RecipeError
 from synth.infer import plain_type, to_plain
+from synth.keys import is_text
 
 ROWS = 8_192
 """Rows that are fetched at once."""
@@ -260,8 +261,7 @@ def _array(values: list[Any], known: pa.DataType | None = None) -> pa.Array:
     Of a column whose type is known, values that are no text beside others of another kind are texts each by itself.
     """
     kinds = {type(v) for v in values if v is not None}
-    texts = known is not None and (pa.types.is_string(known) or pa.types.is_large_string(known))
-    if known is not None and kinds <= _PLAIN and (texts or len(kinds) > 1):
+    if known is not None and kinds <= _PLAIN and (is_text(known) or len(kinds) > 1):
         return _each_as_text(values, kinds, known)
     if date in kinds and datetime in kinds:
         values = [datetime(v.year, v.month, v.day) if type(v) is date else v for v in values]
@@ -299,7 +299,7 @@ def _each_as_text(values: list[Any], kinds: set[type], known: pa.DataType) -> pa
 
 def _told_as(values: list[Any], known: pa.DataType) -> list[str | None] | None:
     """Values of one kind in a type, as texts; None where one does not convert."""
-    if isinstance(values[0], Decimal) and pa.types.is_string(known):
+    if isinstance(values[0], Decimal) and is_text(known):
         # Arrow would write decimals with as many digits as the longest has.
         return [None if v.is_nan() else str(v) for v in values]
     try:

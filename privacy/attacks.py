@@ -406,8 +406,7 @@ def linkability(sides: Sides, rng: np.random.Generator) -> tuple[Attack, ...]:
     metric = Metric(synthetic, rng)
     among = metric.of(synthetic)
     targets = [metric.of(r.draw(rng, TARGETS)) for r in (sides.train, sides.holdout)]
-    exposed = _exposed(targets)
-    linked: list[list[Flags]] = [[], [], [], []]
+    linked: list[list[Flags]] = [[], []]
     for part in range(PARTS):
         half = rng.permutation(metric.attributes)[: len(metric.attributes) // 2]
         first = np.isin(metric.owner, half)
@@ -415,9 +414,8 @@ def linkability(sides: Sides, rng: np.random.Generator) -> tuple[Attack, ...]:
             some = points[part::PARTS]
             by_first, by_second = (nearest(some[:, f], among[:, f])[1] for f in (first, ~first))
             linked[side].append((by_first == by_second)[:, 0])
-            linked[2 + side].append(exposed[side][part::PARTS])
-    right, control, *alone = (np.concatenate(flags) for flags in linked)
-    return _with_exposed("linkability", (right, control), alone, naive=1 / len(among))
+    right, control = (np.concatenate(flags) for flags in linked)
+    return _with_exposed("linkability", (right, control), targets, PARTS, naive=1 / len(among))
 
 
 def inference(sides: Sides, rng: np.random.Generator) -> tuple[Attack, ...]:
@@ -434,9 +432,8 @@ def inference(sides: Sides, rng: np.random.Generator) -> tuple[Attack, ...]:
     among, known = metric.of(synthetic), synthetic.values()
     drawn = [r.draw(rng, TARGETS) for r in (sides.train, sides.holdout)]
     targets = [(metric.of(r), r.values()) for r in drawn]
-    exposed = _exposed([points for points, _ in targets])
     secrets = rng.permutation(metric.attributes)[:SECRETS]
-    right: tuple[list[Flags], ...] = ([], [], [], [], [])
+    right: tuple[list[Flags], ...] = ([], [], [])
     for part, secret in enumerate(secrets):
         own, mine = metric.owner == secret, slice(part, None, len(secrets))
         same = _Same(known[:, secret], number=bool(secret >= synthetic.codes.shape[1]))
@@ -446,13 +443,14 @@ def inference(sides: Sides, rng: np.random.Generator) -> tuple[Attack, ...]:
             some = points[mine].copy()
             some[:, own] = 0
             flags.append(same(known[nearest(some, among)[1][:, 0], secret], values[mine, secret]))
-        for flags, lone in zip(right[3:], exposed, strict=True):
-            flags.append(lone[mine])
         truth = targets[0][1][mine, secret]
         right[2].append(same(known[rng.integers(len(known), size=len(truth)), secret], truth))
         among[:, own] = hidden
-    success, control, naive, *alone = (np.concatenate(flags) for flags in right)
-    return _with_exposed("inference", (success, control), alone, naive=float(naive.mean()))
+    success, control, naive = (np.concatenate(flags) for flags in right)
+    sides_points = [points for points, _ in targets]
+    return _with_exposed(
+        "inference", (success, control), sides_points, len(secrets), naive=float(naive.mean())
+    )
 
 
 def _exposed(sides: Sequence[Points]) -> list[Flags]:
@@ -464,10 +462,11 @@ def _exposed(sides: Sequence[Points]) -> list[Flags]:
 
 
 def _with_exposed(
-    name: str, guessed: tuple[Flags, Flags], exposed: Sequence[Flags], *, naive: float
+    name: str, guessed: tuple[Flags, Flags], targets: Sequence[Points], parts: int, *, naive: float
 ) -> tuple[Attack, ...]:
-    """An attack on all targets, and on the most exposed among them."""
+    """An attack on all targets, which were dealt to so many parts one by one, and on the most exposed among them."""
     right, control = guessed
+    exposed = [np.concatenate([flags[i::parts] for i in range(parts)]) for flags in _exposed(targets)]
     lone = right[exposed[0]], control[exposed[1]]
     found = (_attack(name, right, control, naive=naive),)
     if min(map(len, lone)) < FEWEST_GUESSES:

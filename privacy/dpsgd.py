@@ -22,7 +22,7 @@ arXiv 2110.05679), and then the sum of all, weighted (Bu et al. 2022, arXiv 2210
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -357,7 +357,15 @@ class Layers:
 
             return hook
 
-        handles = [layer.module.register_forward_hook(hook_of(i)) for i, layer in enumerate(self._layers)]
+        with self._hooked(map(hook_of, range(len(self._layers)))):
+            yield
+
+    @contextlib.contextmanager
+    def _hooked(self, hooks: Iterable[Any]) -> Iterator[None]:
+        """Calls one of these after each layer inside of the block."""
+        handles = [
+            layer.module.register_forward_hook(hook) for layer, hook in zip(self._layers, hooks, strict=True)
+        ]
         try:
             yield
         finally:
@@ -415,15 +423,8 @@ class Layers:
 
             return hook
 
-        handles = [
-            layer.module.register_forward_hook(hook_of(own))
-            for layer, own in zip(self._layers, uses, strict=True)
-        ]
-        try:
+        with self._hooked(map(hook_of, uses)):
             yield uses
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 def _words() -> list[int]:

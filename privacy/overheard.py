@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from privacy.curator import (
     Answer,
     Batch,
-    Counted,
     Descended,
     Floats,
     Follower,
@@ -30,10 +29,8 @@ from privacy.curator import (
     Marginal,
     Reader,
     Rows,
-    Split,
     Statistic,
     Store,
-    Strata,
     count,
     joined,
     scrambled,
@@ -158,37 +155,26 @@ class Overheard(PrivateCurator):
         super().__init__(rows, account, key=key, **more)
         self._every, self._canaries, self._heard, self._more = every, canaries, heard, more
 
-    def histogram(
-        self, cells: Sequence[Marginal], *, of: Counted = "rows", split: Split = "train", share: float = 0.0
-    ) -> tuple[Answer, ...]:
+    def histogram(self, cells: Sequence[Marginal], **asked: Any) -> tuple[Answer, ...]:
         """See `PrivateCurator.histogram`."""
-        answers = super().histogram(cells, of=of, split=split, share=share)
+        answers = super().histogram(cells, **asked)
+        canaries, each = self._of_canaries()
         for marginal, answer in zip(cells, answers, strict=True):
             left = answer.value.ravel().copy()
-            for batch, weights in self._expected():
-                for weight in np.unique(weights):
-                    left -= weight * count(marginal, batch.where(weights == weight)).ravel()
-            canaries, each = self._of_canaries()
+            for weight, batch in self._expected():
+                left -= weight * count(marginal, batch).ravel()
             cell = np.asarray(marginal.cell(canaries))
             found = np.where(cell >= 0, left[cell], 0.0)
             alike = (cell[:, None] == cell) & (cell >= 0)
             self._heard.add(each * found / answer.noise_std**2, each**2 * alike / answer.noise_std**2)
         return answers
 
-    def sum(
-        self,
-        statistic: Statistic,
-        *,
-        split: Split = "train",
-        rows_hint: int | None = None,
-        share: float = 0.0,
-    ) -> Answer:
+    def sum(self, statistic: Statistic, **asked: Any) -> Answer:
         """See `PrivateCurator.sum`."""
-        answer = super().sum(statistic, split=split, rows_hint=rows_hint, share=share)
+        answer = super().sum(statistic, **asked)
         left = answer.value.copy()
-        for batch, weights in self._expected():
-            for weight in np.unique(weights):
-                left -= weight * clipped(statistic.of(batch.where(weights == weight)), statistic.bound)
+        for weight, batch in self._expected():
+            left -= weight * clipped(statistic.of(batch), statistic.bound)
         canaries, each = self._of_canaries()
         size = statistic.size if len(canaries) * statistic.size <= MOST_HELD else 0
         held = np.zeros((len(canaries), size), np.float32)
@@ -206,15 +192,7 @@ class Overheard(PrivateCurator):
         return answer
 
     def descend(
-        self,
-        reader: Reader,
-        followers: Sequence[Follower] = (),
-        *,
-        steps: int,
-        rate: float,
-        strata: Strata | None = None,
-        split: Split = "train",
-        share: float = 0.0,
+        self, reader: Reader, followers: Sequence[Follower] = (), **asked: Any
     ) -> Iterator[Descended]:
         """See `PrivateCurator.descend`; the reader gets a layer more, by which canaries are known."""
         marked = _MarkedReader(reader, self._canaries)
@@ -228,10 +206,7 @@ class Overheard(PrivateCurator):
             heard[:] += found[: self._canaries, 0].double().cpu().numpy()
 
         handle = marked.optimizer.register_step_pre_hook(hear)
-        walk = super().descend(
-            marked, followers, steps=steps, rate=rate, strata=strata, split=split, share=share
-        )
-        return _until_done(walk, handle.remove)
+        return _until_done(super().descend(marked, followers, **asked), handle.remove)
 
     def recode(
         self,
@@ -259,10 +234,13 @@ class Overheard(PrivateCurator):
             **self._more,
         )
 
-    def _expected(self) -> Iterator[tuple[Batch, Floats]]:
+    def _expected(self) -> Iterator[tuple[float, Batch]]:
         """All rows, with how many of each are to be expected: canaries count half."""
         for batch in self._every:
-            yield batch, np.where(_mark(batch) < self._canaries, 0.5, 1.0)
+            canary = _mark(batch) < self._canaries
+            for weight, chosen in ((1.0, ~canary), (0.5, canary)):
+                if chosen.any():
+                    yield weight, batch.where(chosen)
 
     def _of_canaries(self) -> tuple[Batch, int]:
         """A row of each canary, and how many like it there are."""
